@@ -1,0 +1,100 @@
+//! Hit ratios of servers behind a look-aside application. Owns how the streams are played and the
+//! table; the streams are in `traces`.
+//!
+//! One connection sends batches of multi-gets; keys that were missing are stored, with
+//! `set noreply`, ahead of the next batch, whose first reply then tells that they arrived. Every
+//! server gets the same requests in the same order. Where keys have lifetimes, multi-gets leave at
+//! a fixed rate, because there a faster server would see fewer keys expire.
+
+use crate::Result;
+use crate::load::{Load, Mix, Outcome, Plan, Until, Verb};
+use crate::options::{Opt, Options};
+use crate::plot::Bars;
+use crate::population::Lifetimes;
+use crate::report::{Report, Table, save};
+use crate::server::Server;
+use crate::traces::{self, Trace, Workload};
+use crate::trial::Trial;
+
+/// Options beside the common ones.
+pub const OPTIONS: &[Opt] = traces::OPTIONS;
+
+const CONNECTIONS_MAX: usize = 1024;
+const KEYS_PER_GET: usize = 100;
+const GETS_PER_BATCH: usize = 4;
+
+/// Plays each stream to each server and writes the report.
+pub fn run(options: &Options) -> Result<()> {
+    let trial = Trial::new(options, "hitratio", CONNECTIONS_MAX)?;
+    let workload = Workload::new(options)?;
+    let mut table =
+        Table::new(&["stream", "server", "requests", "hit ratio", "miss ratio", "misses/first"]);
+    let mut ratios = vec![Vec::new(); trial.servers.len()];
+    let mut versions = Vec::new();
+    for trace in &workload.traces {
+        versions.clear();
+        let mut first_miss_ratio = None;
+        for (spec, ratios) in trial.servers.iter().zip(&mut ratios) {
+            let server = Server::start(spec, &trial.flags)?;
+            let outcome = play(&trial, &workload, trace, &server)
+                .map_err(|e| format!("{}, {}: {e}", trace.name, spec.name))?;
+            versions.push((server.name.clone(), server.version.clone()));
+            let miss_ratio = 1.0 - outcome.hit_ratio();
+            let ratio = miss_ratio / *first_miss_ratio.get_or_insert(miss_ratio);
+            eprintln!("{} {}: hit ratio {:.4}", trace.name, spec.name, outcome.hit_ratio());
+            ratios.push(ratio);
+            table.push(vec![
+                trace.name.to_owned(),
+                spec.name.clone(),
+                (outcome.hits + outcome.misses).to_string(),
+                format!("{:.4}", outcome.hit_ratio()),
+                format!("{miss_ratio:.4}"),
+                format!("{ratio:.3}"),
+            ]);
+        }
+    }
+    let title = format!("Hit ratio, look-aside, -m {}", trial.flags.memory_mib);
+    let mut report = Report::new(&title, &versions);
+    report.paragraph(&format!(
+        "{} keys; {} requests before counting; at {} requests per second where keys have \
+         lifetimes, otherwise as fast as the server answers.",
+        workload.keys, workload.warm_up, workload.ttl_rate
+    ));
+    report.table(&table);
+    report.save(&trial.out, &trial.name)?;
+    save(&trial.out, &format!("{}.svg", trial.name), &plot(&trial, &workload, ratios))
+}
+
+fn play(trial: &Trial, workload: &Workload, trace: &Trace, server: &Server) -> Result<Outcome> {
+    let rate = match trace.lifetimes {
+        Lifetimes::Forever => None,
+        Lifetimes::HalfShort => Some(workload.ttl_rate / KEYS_PER_GET as f64),
+    };
+    let mut load = Load::connect(&Plan {
+        connections: 1,
+        pipeline: GETS_PER_BATCH,
+        keys_per_get: KEYS_PER_GET,
+        mix: Mix::only(Verb::MultiGet),
+        rate,
+        look_aside: true,
+        cores: trial.load_cores.clone(),
+        ..Plan::new(server.address, workload.population(trace)?, workload.stream(trace))
+    })?;
+    let gets = |requests: u64| Until::Operations(requests / KEYS_PER_GET as u64);
+    load.run(gets(workload.warm_up))?.check()?;
+    let outcome = load.run(gets(workload.requests))?;
+    outcome.check()?;
+    Ok(outcome)
+}
+
+fn plot(trial: &Trial, workload: &Workload, ratios: Vec<Vec<f64>>) -> String {
+    let names = trial.servers.iter().map(|server| server.name.clone());
+    Bars {
+        title: "Misses of a look-aside application",
+        axis: "ratio to the first server, lower is better",
+        labels: workload.traces.iter().map(|trace| trace.name.to_owned()).collect(),
+        series: names.zip(ratios).skip(1).collect(),
+        line: Some((1.0, trial.servers[0].name.clone())),
+    }
+    .svg()
+}

@@ -1,0 +1,59 @@
+//! Load generator for memcached's text protocol, and the scenarios that compare servers with it.
+//!
+//! Owns: producing requests, timing replies, starting and watching the servers under test, and the
+//! tables and plots made of that. Never does: anything inside a server. A server is an executable
+//! that takes memcached's flags; all that is known of it is its replies and its files in `/proc`.
+//!
+//! ```text
+//! random, zipf        numbers from a seed
+//! population          which keys exist; key and value bytes computed from the key's number
+//! stream              which key is asked for next
+//! wire                requests and replies as bytes
+//! load                event loop: stream -> wire -> sockets -> wire -> tally
+//! server, client      a server process and one plain connection to it
+//! scenarios, traces   the tables of what `compare` and `hitratio` run
+//! options, trial      the command line; the options that all comparisons share
+//! report, plot        Markdown, CSV and SVG out
+//! load_command        one load against a running server
+//! compare, latency, idle, memory, hitratio    one kind of published figure each
+//! simulate            the streams of `hitratio` against ideal policies; no sockets
+//! ```
+//! Imports run down that list only in the direction of use: nothing above `server` knows of it.
+
+pub mod client;
+pub mod compare;
+pub mod hitratio;
+pub mod idle;
+pub mod latency;
+pub mod load;
+pub mod load_command;
+pub mod memory;
+pub mod options;
+pub mod plot;
+pub mod population;
+pub mod random;
+pub mod report;
+pub mod scenarios;
+pub mod server;
+pub mod simulate;
+pub mod stream;
+pub mod traces;
+pub mod trial;
+pub mod wire;
+pub mod zipf;
+
+/// What every fallible function here returns. The only consumer is a person reading one line on
+/// standard error, so errors are not enumerated.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The median: the middle value, or the mean of the two middle
+/// ones. Zero for no values.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}

@@ -1,0 +1,219 @@
+//! A server under test. Owns the process: starting it on a free port of 127.0.0.1, reading its CPU
+//! time and memory from `/proc`, and ending it, also when the bench fails. Never talks to it
+//! beyond asking whether it is up.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::client::Client;
+
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+const START_POLL: Duration = Duration::from_millis(10);
+/// `/proc/PID/stat` counts hundredths of a second on every Linux that matters.
+const TICK_NS: u64 = 10_000_000;
+
+/// An executable that takes memcached's flags, and what tables call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSpec {
+    /// The name in tables.
+    pub name: String,
+    program: String,
+    arguments: Vec<String>,
+}
+
+impl FromStr for ServerSpec {
+    type Err = String;
+
+    /// `name=program` or `name=program --its own --flags`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (name, command) =
+            text.split_once('=').ok_or_else(|| format!("server \"{text}\": say name=program"))?;
+        let mut words = command.split_whitespace().map(str::to_owned);
+        match words.next() {
+            Some(program) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), program, arguments: words.collect() })
+            }
+            _ => Err(format!("server \"{text}\": say name=program")),
+        }
+    }
+}
+
+/// The flags that every server is given alike.
+#[derive(Clone, Debug)]
+pub struct Flags {
+    /// `-t`.
+    pub workers: usize,
+    /// `-m`.
+    pub memory_mib: u64,
+    /// `-c`.
+    pub connections_max: usize,
+    /// Cores to pin the process to, as `taskset -c` takes them; not pinned if empty.
+    pub cores: String,
+}
+
+/// A running server; ended when dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// Its name in tables.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it answers to `version`.
+    pub version: String,
+    child: Child,
+}
+
+impl Server {
+    /// Starts the server and waits until it answers.
+    pub fn start(spec: &ServerSpec, flags: &Flags) -> Result<Self> {
+        let address = free_address()?;
+        let child = command(spec, flags, address)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|e| format!("starting {}: {e}", spec.program))?;
+        // From here on a failure drops the server and so ends the child.
+        let mut server = Self { name: spec.name.clone(), address, version: String::new(), child };
+        server.version = server.await_version()?;
+        Ok(server)
+    }
+
+    fn await_version(&mut self) -> Result<String> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("{} ended at once: {status}", self.name).into());
+            }
+            match Client::connect(self.address).and_then(|mut client| client.version()) {
+                Ok(version) => return Ok(version),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(format!("{} does not answer: {error}", self.name).into());
+                }
+                Err(_) => sleep(START_POLL),
+            }
+        }
+    }
+
+    /// CPU time, user and system, that all threads of the process have used so far.
+    ///
+    /// The first field of a thread's `schedstat` counts nanoseconds; a kernel without it leaves
+    /// the ticks of `stat`.
+    pub fn cpu_ns(&self) -> Result<u64> {
+        let pid = self.child.id();
+        let mut sum = 0;
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+                return self.cpu_ticks_ns();
+            };
+            sum += field::<u64>(&text, 0)?;
+        }
+        if sum == 0 { self.cpu_ticks_ns() } else { Ok(sum) }
+    }
+
+    fn cpu_ticks_ns(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The second field is the program's name in parentheses and may hold blanks; of the
+        // fields behind it, user and system time are the 12th and 13th.
+        let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        Ok((field::<u64>(rest, 11)? + field::<u64>(rest, 12)?) * TICK_NS)
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        Ok(field::<u64>(line.unwrap_or_default(), 0)? * 1024)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing of a test server is worth a clean stop. Errors mean that it has already ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts each of the servers.
+pub fn start_all(specs: &[ServerSpec], flags: &Flags) -> Result<Vec<Server>> {
+    specs.iter().map(|spec| Server::start(spec, flags)).collect()
+}
+
+/// `taskset` replaces itself by the server, so the child's process id is the server's either way.
+fn command(spec: &ServerSpec, flags: &Flags, address: SocketAddr) -> Command {
+    let mut command = if flags.cores.is_empty() {
+        Command::new(&spec.program)
+    } else {
+        let mut taskset = Command::new("taskset");
+        taskset.args(["-c", &flags.cores, &spec.program]);
+        taskset
+    };
+    if nix::unistd::geteuid().is_root() {
+        // memcached refuses to run as root unless told so.
+        command.args(["-u", "root"]);
+    }
+    command
+        .args(["-l", &address.ip().to_string(), "-p", &address.port().to_string(), "-U", "0"])
+        .args(["-t", &flags.workers.to_string(), "-m", &flags.memory_mib.to_string()])
+        .args(["-c", &flags.connections_max.to_string()])
+        .args(&spec.arguments);
+    command
+}
+
+/// A port that was free a moment ago; if another process takes it first, the server ends at once
+/// and the bench says so.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn field<T: FromStr>(text: &str, index: usize) -> Result<T> {
+    let word = text.split_whitespace().nth(index);
+    word.and_then(|word| word.parse().ok())
+        .ok_or_else(|| format!("no number at field {index} of \"{}\"", text.trim()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_parse_or_say_why_not() {
+        let spec: ServerSpec = "a=prog --flag 1".parse().unwrap();
+        assert_eq!((spec.name.as_str(), spec.program.as_str()), ("a", "prog"));
+        assert_eq!(spec.arguments, ["--flag", "1"]);
+        for wrong in ["", "prog", "=prog", "a=", "a= "] {
+            assert!(wrong.parse::<ServerSpec>().is_err(), "{wrong}");
+        }
+    }
+
+    /// Any program does for reading `/proc`: this one sleeps, so it costs next to no CPU.
+    #[test]
+    fn a_process_is_watched_and_ended() {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        let server = Server {
+            name: String::new(),
+            address: free_address().unwrap(),
+            version: String::new(),
+            child,
+        };
+        assert!(server.cpu_ns().unwrap() < 1_000_000_000);
+        assert!(server.cpu_ticks_ns().unwrap() < 1_000_000_000);
+        assert!(server.resident_bytes().unwrap() > 0);
+        drop(server);
+        assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
+    }
+
+    #[test]
+    fn a_program_that_ends_at_once_is_an_error() {
+        let flags = Flags { workers: 1, memory_mib: 64, connections_max: 10, cores: String::new() };
+        let spec = "x=false".parse().unwrap();
+        let error = Server::start(&spec, &flags).unwrap_err().to_string();
+        assert!(error.contains("ended at once"), "{error}");
+    }
+}

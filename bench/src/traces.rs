@@ -1,0 +1,109 @@
+//! The look-aside request streams that hit ratios are published for. Data only, shared by
+//! `hitratio` (servers) and `simulate` (policies), so that both see the same requests.
+//!
+//! 2.2 million keys of 24 bytes, key and value together log-normal up to 1000 bytes with a mean of
+//! 302: some 660 MB of items for 64 MiB of memory. Popularity does not depend on size.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::options::{Opt, Options, opt};
+use crate::population::{Lifetimes, Population};
+use crate::stream::{Popularity, StreamSpec};
+
+/// One stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Trace {
+    /// The name on the command line and in tables.
+    pub name: &'static str,
+    /// Zipf exponent.
+    pub exponent: f64,
+    /// Share of requests for keys never asked for again.
+    pub once: f64,
+    /// How long values live.
+    pub lifetimes: Lifetimes,
+}
+
+const fn trace(name: &'static str, exponent: f64, once: f64, lifetimes: Lifetimes) -> Trace {
+    Trace { name, exponent, once, lifetimes }
+}
+
+/// All of them.
+pub const TRACES: &[Trace] = &[
+    trace("zipf-0.8", 0.8, 0.0, Lifetimes::Forever),
+    trace("zipf-0.9", 0.9, 0.0, Lifetimes::Forever),
+    trace("zipf-1.0", 1.0, 0.0, Lifetimes::Forever),
+    trace("zipf-1.1", 1.1, 0.0, Lifetimes::Forever),
+    trace("zipf-0.8-once", 0.8, 0.3, Lifetimes::Forever),
+    trace("zipf-1.0-once", 1.0, 0.3, Lifetimes::Forever),
+    trace("zipf-1.0-ttl", 1.0, 0.0, Lifetimes::HalfShort),
+];
+
+const KEY_SIZE: &str = "24";
+const VALUE_SIZE: &str = "lognormal";
+
+/// Options that shape the streams.
+pub const OPTIONS: &[Opt] = &[
+    opt("streams", "LIST", "", "names from the table, separated by commas; all if not given"),
+    opt("memory", "MIB", "64", "memory of the cache"),
+    opt("keys", "N", "2200000", "number of keys"),
+    opt("warm-up", "N", "4000000", "requests before counting"),
+    opt("requests", "N", "8000000", "requests counted"),
+    opt("ttl-rate", "N", "100000", "requests per second where keys have lifetimes"),
+    opt("seed", "N", "1", "seed of the request streams"),
+];
+
+/// How much of which streams to run.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The streams chosen.
+    pub traces: Vec<&'static Trace>,
+    /// Number of keys.
+    pub keys: u64,
+    /// Requests before counting.
+    pub warm_up: u64,
+    /// Requests counted.
+    pub requests: u64,
+    /// Requests per second where keys have lifetimes: there, time is part of the stream.
+    pub ttl_rate: f64,
+    /// Equal seeds give equal streams.
+    pub seed: u64,
+}
+
+impl Workload {
+    /// Reads the options.
+    pub fn new(options: &Options) -> Result<Self> {
+        let names: Vec<String> = options.list("streams")?;
+        let find = |name: &String| {
+            let found = TRACES.iter().find(|trace| trace.name == name);
+            found.ok_or_else(|| format!("no stream \"{name}\"; see traces.rs"))
+        };
+        let traces = match names.is_empty() {
+            true => TRACES.iter().collect(),
+            false => names.iter().map(find).collect::<std::result::Result<_, _>>()?,
+        };
+        Ok(Self {
+            traces,
+            keys: options.get("keys")?,
+            warm_up: options.get("warm-up")?,
+            requests: options.get("requests")?,
+            ttl_rate: options.get("ttl-rate")?,
+            seed: options.get("seed")?,
+        })
+    }
+
+    /// The keys of a stream.
+    pub fn population(&self, trace: &Trace) -> Result<Arc<Population>> {
+        let population = Population::new(self.keys, KEY_SIZE.parse()?, VALUE_SIZE.parse()?)?;
+        Ok(Arc::new(population.with_lifetimes(trace.lifetimes)))
+    }
+
+    /// Its order of requests.
+    pub fn stream(&self, trace: &Trace) -> StreamSpec {
+        StreamSpec {
+            popularity: Popularity::Zipf(trace.exponent),
+            once: trace.once,
+            seed: self.seed,
+        }
+    }
+}

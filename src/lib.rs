@@ -1,0 +1,10 @@
+//! DistCache: a cache daemon that speaks memcached's text protocol.
+
+pub mod limits;
+pub mod protocol;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+pub mod shard;
+#[cfg(feature = "server")]
+pub mod store;

@@ -1,0 +1,71 @@
+//! Every limit of the project, with its unit in its name, and the relations between them.
+//!
+//! A limit that a client can run into is answered as memcached answers it; the others bound memory
+//! or the work of one turn. Nothing here is configurable: what an operator may change is in
+//! `server::config`.
+
+/// Longest key in bytes; longer ones are refused.
+pub const KEY_BYTES_MAX: usize = 250;
+
+/// Most words on the line of a meta command, the verb and the key included.
+pub const META_TOKENS_MAX: usize = 20;
+
+/// Longest opaque token of a meta command, its `O` included.
+pub const OPAQUE_BYTES_MAX: usize = 32;
+
+/// Largest data block length a command line may announce.
+pub const VALUE_BYTES_ANNOUNCED_MAX: u32 = i32::MAX as u32 - 2;
+
+/// A line that has not ended after this many bytes closes the connection, unless it lists keys to
+/// get: those are answered as they arrive.
+pub const LINE_BYTES_MAX: usize = 2048;
+
+/// Largest `-I`: one gibibyte.
+pub const ITEM_BYTES_LIMIT_MAX: u32 = 1 << 30;
+
+/// Smallest `-I`.
+pub const ITEM_BYTES_LIMIT_MIN: u32 = 1 << 10;
+
+/// What memcached adds to key and value when it compares an item with `-I`: its item header, the
+/// CAS token, a NUL after the key and the line end after the value. Kept so that the same items
+/// are refused here.
+pub const ITEM_BYTES_COMPAT_OVERHEAD: usize = 48 + 8 + 1 + 2;
+
+/// Further bytes memcached adds for client flags other than 0.
+pub const ITEM_BYTES_COMPAT_FLAGS: usize = 4;
+
+/// Longest relative expiry in seconds (30 days); larger numbers are absolute Unix times.
+pub const EXPTIME_RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// What one worker reads from a socket at a time.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// A connection whose unsent replies exceed this is not served until the client has read.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Values at least this large leave by reference instead of being copied into the reply.
+pub const VALUE_BYTES_BY_REFERENCE_MIN: usize = 8 << 10;
+
+/// Mail in flight from one worker to another. Reaching it stops reading from sockets.
+pub const MAIL_IN_FLIGHT_MAX: usize = 4;
+
+/// A mail with this many bytes of requests is full.
+pub const MAIL_BYTES_MAX: usize = 256 << 10;
+
+/// Largest segment of the store. Eviction works a segment at a time, so this bounds its pause.
+pub const SEGMENT_BYTES_MAX: usize = 128 << 10;
+
+/// Smallest segment of the store.
+pub const SEGMENT_BYTES_MIN: usize = 16 << 10;
+
+/// A shard has at least this many segments, so that eviction is fine-grained.
+pub const SEGMENTS_PER_SHARD_MIN: usize = 128;
+
+const _: () = assert!(KEY_BYTES_MAX <= u8::MAX as usize, "the item header keeps it in a byte");
+const _: () = assert!(LINE_BYTES_MAX < READ_BYTES, "a whole line fits one read");
+const _: () = assert!(KEY_BYTES_MAX * 2 < LINE_BYTES_MAX, "a key and its arguments fit a line");
+const _: () = assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
+const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MIN / 8 > KEY_BYTES_MAX + 64, "small items fit any segment");
+const _: () = assert!(OUTPUT_BYTES_MAX > VALUE_BYTES_BY_REFERENCE_MIN);
+const _: () = assert!(ITEM_BYTES_LIMIT_MIN < ITEM_BYTES_LIMIT_MAX);

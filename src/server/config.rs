@@ -1,0 +1,311 @@
+//! What the daemon is told to do: one value of [`Config`] holds every setting.
+//!
+//! Built by the command line (`crate::server::options`) or by hand when a program embeds the
+//! server. Owns the defaults and the checks between settings; never reads the environment, files or
+//! time.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The memcached release whose behaviour is offered. Clients and tools switch features on this
+/// number, so `version`, `-V` and `-h` all give it.
+pub const COMPAT_VERSION: &str = "1.6.45";
+
+/// The TCP port where clients look for a cache unless told otherwise.
+pub const PORT_DEFAULT: u16 = 11211;
+
+/// The smallest `-I` can be, in bytes: the same floor as memcached's.
+pub const ITEM_BYTES_MIN: u32 = 1 << 10;
+
+/// The largest `-I` can be, in bytes: one gibibyte, as in memcached.
+pub const ITEM_BYTES_LIMIT: u32 = 1 << 30;
+
+/// The most workers a server starts. Far above any use: it stops a slip of the finger (`-t 11211`)
+/// before it becomes that many threads.
+pub const WORKERS_LIMIT: usize = 1024;
+
+/// Access mode of a Unix socket unless `-a` says otherwise: the owner only.
+pub const UNIX_MODE_DEFAULT: u32 = 0o700;
+
+const _: () = assert!(ITEM_BYTES_MIN < ITEM_BYTES_LIMIT);
+const _: () = assert!(UNIX_MODE_DEFAULT <= 0o777);
+
+/// Every setting of a server. `Config::default()` is what `memcached` without flags would use,
+/// except that it listens on a free port of 127.0.0.1, as tests and embedding programs want.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where connections are accepted.
+    pub listeners: Vec<Listener>,
+    /// Number of workers, each with its own share of keys (`-t`).
+    pub workers: usize,
+    /// Memory for items, index included, in bytes (`-m`, there in megabytes).
+    pub memory_bytes_max: u64,
+    /// Make room by evicting (true) or answer `SERVER_ERROR out of memory` (`-M`: false).
+    pub evict: bool,
+    /// Connections at a time (`-c`).
+    pub connections_max: usize,
+    /// Refuse connections beyond the limit with an error line (true, memcached's default) or leave
+    /// them in the listen queue (`-o no_maxconns_fast`).
+    pub connections_refuse_fast: bool,
+    /// Commands of one connection in one turn before the others get theirs (`-R`).
+    pub requests_per_turn_max: usize,
+    /// Listen queue length (`-b`).
+    pub backlog: u32,
+    /// Largest item, key and header included, in bytes (`-I`).
+    pub item_bytes_max: u32,
+    /// Hand out and check CAS tokens (`-C`: false).
+    pub cas: bool,
+    /// Allow `flush_all` (`-F`: false).
+    pub flush: bool,
+    /// Allow `stats cachedump`, `stats detail`, `lru_crawler metadump` (`-X`: false).
+    pub dump: bool,
+    /// Allow `watch` (`-W`: false).
+    pub watch: bool,
+    /// Allow `shutdown` (`-A`).
+    pub shutdown: bool,
+    /// Close a connection silent for so many seconds; 0: never (`-o idle_timeout`).
+    pub idle_timeout_seconds: u32,
+    /// Character that ends the prefix of a key in `stats detail` (`-D`).
+    pub prefix_delimiter: u8,
+    /// Count per prefix from the start (`-D` turns it on).
+    pub detail: bool,
+    /// 0 errors and warnings, 1 more, 2 commands and replies (`-v`).
+    pub verbosity: u8,
+    /// File that receives the bound ports, as `TCP INET: 11211` lines
+    /// (environment `MEMCACHED_PORT_FILENAME`).
+    pub port_file: Option<PathBuf>,
+    /// Settings of memcached that mean nothing here, kept for `stats settings`.
+    pub accepted_only: AcceptedOnly,
+}
+
+/// One place to accept connections.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Listener {
+    /// A TCP address; port 0 binds a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket: path and access mode (`-s`, `-a`).
+    Unix(PathBuf, u32),
+}
+
+/// Values that memcached would act on and `distcached` only repeats in `stats settings`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AcceptedOnly {
+    /// `-f`
+    pub growth_factor: f64,
+    /// `-n`
+    pub chunk_size: u32,
+    /// `-l` as given, for `stats settings` `inter`.
+    pub inter: Option<String>,
+    /// `-p` as given.
+    pub tcp_port: i64,
+    /// `-U` as given.
+    pub udp_port: i64,
+    /// `-a`, kept apart from the listeners because `stats settings` `umask` shows it (in octal)
+    /// for a server without a Unix socket too.
+    pub unix_mode: u32,
+    /// `-B`: `auto-negotiate` or `ascii`. Both serve the text protocol.
+    pub binding_protocol: &'static str,
+    /// `-o hash_algorithm`
+    pub hash_algorithm: String,
+    /// The lines of [`UNUSED_SETTINGS`], in its order, with the values that were given.
+    pub unused: Vec<(&'static str, String)>,
+}
+
+impl AcceptedOnly {
+    /// The value of one line of [`UNUSED_SETTINGS`]; `None` for a name that is not among them.
+    pub fn unused(&self, name: &str) -> Option<&str> {
+        self.unused.iter().find(|line| line.0 == name).map(|line| line.1.as_str())
+    }
+
+    /// Remembers the value of one line of [`UNUSED_SETTINGS`].
+    pub(crate) fn set_unused(&mut self, name: &'static str, value: impl Into<String>) {
+        let line = self.unused.iter_mut().find(|line| line.0 == name);
+        debug_assert!(line.is_some(), "{name} is a row of UNUSED_SETTINGS");
+        if let Some(line) = line {
+            line.1 = value.into();
+        }
+    }
+}
+
+/// `stats settings` about slabs, LRUs, crawlers and buffers, which do not exist here: the names
+/// as memcached prints them, in its order, with the values of a memcached started without flags.
+pub const UNUSED_SETTINGS: [(&str, &str); 23] = [
+    ("hashpower_init", "0"),
+    ("slab_reassign", "yes"),
+    ("slab_automove", "1"),
+    ("slab_automove_ratio", "0.80"),
+    ("slab_automove_window", "10"),
+    ("slab_chunk_max", "524288"),
+    ("lru_crawler", "yes"),
+    ("lru_crawler_sleep", "100"),
+    ("lru_crawler_tocrawl", "0"),
+    ("tail_repair_time", "0"),
+    ("lru_maintainer_thread", "yes"),
+    ("lru_segmented", "yes"),
+    ("hot_lru_pct", "20"),
+    ("warm_lru_pct", "40"),
+    ("hot_max_factor", "0.20"),
+    ("warm_max_factor", "2.00"),
+    ("temp_lru", "no"),
+    ("temporary_ttl", "61"),
+    ("watcher_logbuf_size", "262144"),
+    ("worker_logbuf_size", "65536"),
+    ("read_buf_mem_limit", "0"),
+    ("track_sizes", "no"),
+    ("num_napi_ids", "0"),
+];
+
+/// Why a [`Config`] cannot be served. The text names the flag to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigError {
+    /// No worker, or more than [`WORKERS_LIMIT`].
+    Workers(usize),
+    /// No connection could ever be accepted.
+    Connections,
+    /// A connection would never get a turn.
+    RequestsPerTurn,
+    /// Items limited to fewer bytes than [`ITEM_BYTES_MIN`].
+    ItemTooSmall(u32),
+    /// An item could take more than half of the memory, so that two would not fit.
+    ItemAboveHalfOfMemory(u32),
+    /// Items allowed to be larger than [`ITEM_BYTES_LIMIT`].
+    ItemTooLarge(u32),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workers(count) => {
+                write!(out, "{count} threads asked for: -t goes from 1 to {WORKERS_LIMIT}")
+            }
+            Self::Connections => write!(out, "no connections allowed: -c must be 1 or more"),
+            Self::RequestsPerTurn => write!(out, "no requests per event: -R must be 1 or more"),
+            Self::ItemTooSmall(bytes) => write!(
+                out,
+                "items limited to {bytes} bytes: -I cannot be less than {ITEM_BYTES_MIN} bytes (1k)"
+            ),
+            Self::ItemAboveHalfOfMemory(bytes) => write!(
+                out,
+                "items of up to {bytes} bytes need at least twice that memory: lower -I (now \
+                 {bytes} bytes) or raise -m (megabytes)"
+            ),
+            Self::ItemTooLarge(bytes) => write!(
+                out,
+                "items of up to {bytes} bytes asked for: -I cannot be above a gigabyte (1024m)"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Checks each setting and how they relate. A server started with a configuration that passes
+    /// may still fail for reasons of the machine: an address in use, no memory, too few files.
+    ///
+    /// # Errors
+    /// The first setting that cannot be served.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let rules = [
+            ((1..=WORKERS_LIMIT).contains(&self.workers), ConfigError::Workers(self.workers)),
+            (self.connections_max >= 1, ConfigError::Connections),
+            (self.requests_per_turn_max >= 1, ConfigError::RequestsPerTurn),
+            (self.item_bytes_max >= ITEM_BYTES_MIN, ConfigError::ItemTooSmall(self.item_bytes_max)),
+            (
+                u64::from(self.item_bytes_max) <= self.memory_bytes_max / 2,
+                ConfigError::ItemAboveHalfOfMemory(self.item_bytes_max),
+            ),
+            (
+                self.item_bytes_max <= ITEM_BYTES_LIMIT,
+                ConfigError::ItemTooLarge(self.item_bytes_max),
+            ),
+        ];
+        rules.into_iter().find(|rule| !rule.0).map_or(Ok(()), |rule| Err(rule.1))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: vec![Listener::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))],
+            workers: 4,
+            memory_bytes_max: 64 << 20,
+            evict: true,
+            connections_max: 1024,
+            connections_refuse_fast: true,
+            requests_per_turn_max: 20,
+            backlog: 1024,
+            item_bytes_max: 1 << 20,
+            cas: true,
+            flush: true,
+            dump: true,
+            watch: true,
+            shutdown: false,
+            idle_timeout_seconds: 0,
+            prefix_delimiter: b':',
+            detail: false,
+            verbosity: 0,
+            port_file: None,
+            accepted_only: AcceptedOnly::default(),
+        }
+    }
+}
+
+impl Default for AcceptedOnly {
+    fn default() -> Self {
+        Self {
+            growth_factor: 1.25,
+            chunk_size: 48,
+            inter: None,
+            tcp_port: 0,
+            udp_port: 0,
+            unix_mode: UNIX_MODE_DEFAULT,
+            binding_protocol: "auto-negotiate",
+            hash_algorithm: "murmur3".to_owned(),
+            unused: UNUSED_SETTINGS.map(|(name, value)| (name, value.to_owned())).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Config), expect: Result<(), ConfigError>) {
+        let mut config = Config::default();
+        change(&mut config);
+        assert_eq!(config.check(), expect);
+    }
+
+    #[test]
+    fn settings_are_checked_one_by_one_and_together() {
+        use ConfigError::*;
+        check(|_| (), Ok(()));
+        check(|c| c.workers = 0, Err(Workers(0)));
+        check(|c| c.workers = 1025, Err(Workers(1025)));
+        check(|c| c.connections_max = 0, Err(Connections));
+        check(|c| c.requests_per_turn_max = 0, Err(RequestsPerTurn));
+        check(|c| c.item_bytes_max = 1023, Err(ItemTooSmall(1023)));
+        check(|c| c.item_bytes_max = 1024, Ok(()));
+        check(|c| c.item_bytes_max = 32 << 20, Ok(()));
+        check(|c| c.item_bytes_max = (32 << 20) + 1, Err(ItemAboveHalfOfMemory((32 << 20) + 1)));
+        check(|c| c.memory_bytes_max = 2 << 20, Ok(()));
+        check(|c| c.memory_bytes_max = 1 << 20, Err(ItemAboveHalfOfMemory(1 << 20)));
+        let more_than_a_gigabyte = |c: &mut Config| {
+            c.memory_bytes_max = 8 << 30;
+            c.item_bytes_max = (1 << 30) + 1;
+        };
+        check(more_than_a_gigabyte, Err(ItemTooLarge((1 << 30) + 1)));
+    }
+
+    #[test]
+    fn unused_settings_are_remembered_by_name() {
+        let mut accepted = AcceptedOnly::default();
+        assert_eq!(accepted.unused("slab_automove"), Some("1"));
+        accepted.set_unused("slab_automove", "0");
+        assert_eq!(accepted.unused("slab_automove"), Some("0"));
+        assert_eq!(accepted.unused("maxbytes"), None);
+        assert_eq!(accepted.unused.len(), UNUSED_SETTINGS.len());
+    }
+}

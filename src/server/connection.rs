@@ -1,0 +1,218 @@
+//! A socket and the conversation on it.
+
+use super::report::ConnectionReport;
+use super::session::Session;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// An accepted socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+/// A connection on its way from the accepting thread to a worker.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket.
+    pub stream: Stream,
+    /// The address it came in at.
+    pub listener: Arc<str>,
+}
+
+/// A connection of a worker.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket.
+    pub stream: Stream,
+    /// The conversation.
+    pub session: Session,
+    /// Tells this connection from others that had its place.
+    pub serial: u64,
+    /// Second of the last command, on the server's clock.
+    pub last_command_seconds: u64,
+    /// The socket may have bytes to read.
+    pub readable: bool,
+    /// The other end has said that it will send no more: read until the end shows.
+    pub read_closed: bool,
+    /// The end was read.
+    pub ended: bool,
+    /// It is in the worker's list of connections to serve.
+    pub queued: bool,
+    /// It is in the worker's list of connections with replies to send.
+    pub dirty: bool,
+    listener: Arc<str>,
+}
+
+impl Stream {
+    /// Has the poll report both directions, edge-triggered, under `token`.
+    ///
+    /// # Errors
+    /// Those of the poll.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(stream) => registry.register(stream, token, interest),
+            Self::Unix(stream) => registry.register(stream, token, interest),
+        }
+    }
+
+    fn descriptor(&self) -> i32 {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    fn peer(&self) -> String {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or_else(
+                // Gone already.
+                |_| "unknown".to_owned(),
+                |address| describe_tcp(&address),
+            ),
+            // Clients of Unix sockets have no name of use.
+            Self::Unix(_) => "unix".to_owned(),
+        }
+    }
+}
+
+/// An address as `stats conns` shows it.
+pub fn describe_tcp(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => format!("tcp:{address}"),
+        SocketAddr::V6(address) => format!("tcp6:{address}"),
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            Self::Unix(stream) => stream.read(into),
+        }
+    }
+
+    fn read_to_end(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read_to_end(into),
+            Self::Unix(stream) => stream.read_to_end(into),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write_vectored(slices),
+            Self::Unix(stream) => stream.write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// A new conversation on an accepted socket.
+    pub fn new(arrival: Arrival, serial: u64, now_seconds: u64) -> Self {
+        Self {
+            stream: arrival.stream,
+            session: Session::default(),
+            serial,
+            last_command_seconds: now_seconds,
+            readable: false,
+            read_closed: false,
+            ended: false,
+            queued: false,
+            dirty: false,
+            listener: arrival.listener,
+        }
+    }
+
+    /// Reads what has arrived into `scratch`. `Ok(None)`: nothing has, or the end was reached
+    /// (then `ended` is set).
+    ///
+    /// # Errors
+    /// Those of the socket but `WouldBlock` and `Interrupted`.
+    pub fn receive<'a>(&mut self, scratch: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        match self.stream.read(scratch) {
+            Ok(0) => {
+                (self.readable, self.ended) = (false, true);
+                Ok(None)
+            }
+            Ok(bytes) => {
+                // A short read has emptied the socket: asking again would only be told so.
+                self.readable = bytes == scratch.len() || self.read_closed;
+                Ok(Some(&scratch[..bytes]))
+            }
+            Err(error) => self.no_bytes(error).map(|()| None),
+        }
+    }
+
+    /// Reads a part of a large data block to where it is kept. Returns the bytes read.
+    ///
+    /// # Errors
+    /// As [`Connection::receive`].
+    pub fn receive_block(&mut self) -> io::Result<usize> {
+        let Some((block, missing)) = self.session.block_to_fill() else { return Ok(0) };
+        let before = block.len();
+        let wanted = missing.min(block.capacity() - before) as u64;
+        // Reads until enough, empty or ended, into memory that need not be cleared first.
+        match (&mut self.stream).take(wanted).read_to_end(block) {
+            Ok(bytes) => {
+                if (bytes as u64) < wanted {
+                    (self.readable, self.ended) = (false, true);
+                }
+                Ok(bytes)
+            }
+            Err(error) => {
+                let bytes = block.len() - before;
+                self.no_bytes(error).map(|()| bytes)
+            }
+        }
+    }
+
+    fn no_bytes(&mut self, error: io::Error) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(())
+            }
+            io::ErrorKind::Interrupted => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    /// Nothing more will come of this connection: its replies have left and no command is open.
+    pub fn is_done(&self) -> bool {
+        let input_over = self.session.is_closing() || (self.ended && !self.queued);
+        input_over && self.session.output.is_empty()
+    }
+
+    /// Its line in `stats conns`.
+    pub fn report(&self, now_seconds: u64) -> ConnectionReport {
+        ConnectionReport {
+            descriptor: self.stream.descriptor(),
+            address: self.stream.peer(),
+            listen_address: self.listener.to_string(),
+            state: self.session.state_name(),
+            idle_seconds: now_seconds.saturating_sub(self.last_command_seconds),
+        }
+    }
+}

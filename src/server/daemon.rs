@@ -1,0 +1,211 @@
+//! A server as a daemon: takes parsed flags, puts the steps of starting and stopping in order, and
+//! waits for signals between the two.
+//!
+//! Owns that order and nothing else: the steps themselves are in `crate::server::os`, the sockets
+//! in `crate::server::listener`, the work in `crate::server`. Programs that embed a server start it
+//! directly and never come here: this module changes the whole process (identity, signals, log).
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::{LevelFilter, info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::Server;
+use super::config::{Config, Listener};
+use super::listener::{self, Bound};
+use super::options::Settings;
+use super::os::{self, Exit};
+
+/// Files the process opens beside connections: standard streams, log, pid file, signal pipe,
+/// listeners, and some to spare for what a library opens in passing.
+const DESCRIPTORS_BASE: u64 = 32;
+
+/// Files each worker opens for itself: its poll, its waker, and some to spare.
+const DESCRIPTORS_PER_WORKER: u64 = 4;
+
+/// Serves until a signal says stop. Returns the exit code: 0 after a stop, one of `os`'s codes when
+/// the start failed, which has been explained on standard error by then.
+pub fn run(settings: Settings) -> ExitCode {
+    start_log(settings.config.verbosity);
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
+    match serve(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => report(&exit),
+    }
+}
+
+/// Explains on standard error why the process ends, and returns its exit code.
+pub fn report(exit: &Exit) -> ExitCode {
+    use std::io::Write;
+    // Standard error may be closed, and then there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "{exit}");
+    ExitCode::from(exit.code)
+}
+
+/// RUST_LOG wins; else `-v` decides: warnings, with each `-v` then information, commands, all.
+fn start_log(verbosity: u8) {
+    let level = log_level(usize::from(verbosity));
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).parse_default_env();
+    // Only fails when a log is there already, and then that one is used.
+    let _ = builder.try_init();
+}
+
+/// What is logged at each `-v` or `verbosity`.
+pub(super) fn log_level(verbosity: usize) -> LevelFilter {
+    match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
+
+/// The steps in order. What usually goes wrong, a port in use or a user that does not exist, goes
+/// wrong before `daemonize`, while the exit code and the message still reach whoever started us.
+fn serve(settings: Settings) -> Result<(), Exit> {
+    let Settings { mut config, mut process, .. } = settings;
+    if process.daemonize && !process.core_dumps {
+        // The daemon works in `/`, but names on the command line were meant from here.
+        make_paths_absolute(&mut config, &mut process.pid_file);
+    }
+    if process.core_dumps {
+        os::allow_core_dumps()?;
+    }
+    let identity = os::identity(process.user.as_deref())?;
+    allow_descriptors(&mut config)?;
+
+    // Ports below 1024 need root; socket files are to belong to the user we become.
+    let has_unix = config.listeners.iter().any(|at| matches!(at, Listener::Unix(..)));
+    let mut bound = if has_unix { None } else { Some(bind(&config)?) };
+    if let Some(identity) = &identity {
+        os::drop_privileges(identity)?;
+    }
+    if has_unix {
+        bound = Some(bind(&config)?);
+    }
+    if process.daemonize {
+        os::daemonize(process.core_dumps, 0 < config.verbosity)?;
+    }
+    if process.lock_memory {
+        os::lock_memory();
+    }
+
+    let orders = Orders::listen()?;
+    let port_file = config.port_file.clone();
+    let server = start(config, bound.unwrap_or_default())?;
+    let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
+    if let Some(path) = port_file {
+        write_port_file(&path, &server);
+    }
+    orders.wait_and_stop(server);
+    // Without -d memcached leaves the file, and a supervisor may look for it there.
+    if let Some(file) = pid_file.filter(|_| process.daemonize) {
+        file.remove();
+    }
+    Ok(())
+}
+
+fn make_paths_absolute(config: &mut Config, pid_file: &mut Option<PathBuf>) {
+    let sockets = config.listeners.iter_mut().filter_map(|at| match at {
+        Listener::Unix(path, _) => Some(path),
+        Listener::Tcp(_) => None,
+    });
+    for path in sockets.chain(pid_file).chain(&mut config.port_file) {
+        match std::path::absolute(&*path) {
+            Ok(absolute) => *path = absolute,
+            Err(why) => warn!("{}: {why}; it will be taken from /", path.display()),
+        }
+    }
+}
+
+fn allow_descriptors(config: &mut Config) -> Result<(), Exit> {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let workers = count(config.workers).saturating_mul(DESCRIPTORS_PER_WORKER);
+    let reserve = DESCRIPTORS_BASE + count(config.listeners.len()) + workers;
+    let connections = os::allow_descriptors(count(config.connections_max), reserve)?;
+    config.connections_max = usize::try_from(connections).unwrap_or(config.connections_max);
+    Ok(())
+}
+
+/// Listens everywhere `config` says.
+fn bind(config: &Config) -> Result<Vec<Bound>, Exit> {
+    listener::bind(config).map_err(|why| Exit::os(format!("{}: {why}", what_failed(config))))
+}
+
+/// The words before the reason, as memcached has them: scripts look for them.
+fn what_failed(config: &Config) -> String {
+    let unix = config.listeners.iter().find_map(|at| match at {
+        Listener::Unix(path, _) => Some(path),
+        Listener::Tcp(_) => None,
+    });
+    match (unix, &config.accepted_only.inter) {
+        (Some(path), _) => format!("failed to listen on UNIX socket: {}", path.display()),
+        (None, Some(list)) => format!("failed to listen on one of interface(s) {list}"),
+        (None, None) => {
+            format!("failed to listen on TCP port {}", config.accepted_only.tcp_port)
+        }
+    }
+}
+
+fn start(config: Config, bound: Vec<Bound>) -> Result<Server, Exit> {
+    let stop_hook = Box::new(os::ask_to_stop);
+    Server::start_bound(config, bound, Some(stop_hook))
+        .map_err(|why| Exit::failure(format!("failed to start: {why}")))
+}
+
+fn write_port_file(path: &Path, server: &Server) {
+    if let Err(why) = os::write_port_file(path, server.addresses()) {
+        warn!("failed to write the ports file {}: {why}", path.display());
+    }
+}
+
+/// Signals from outside, as values. SIGPIPE needs no handler: programs built by rustc start with
+/// it ignored.
+struct Orders {
+    signals: Signals,
+    /// Set once the server stops: from then on SIGINT and SIGTERM end the process at once, for
+    /// whoever does not want to wait for it.
+    stopping: Arc<AtomicBool>,
+}
+
+impl Orders {
+    fn listen() -> Result<Self, Exit> {
+        let refused = |why: std::io::Error| Exit::os(format!("cannot listen for signals: {why}"));
+        let stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            let code = os::EXIT_FAILURE.into();
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&stopping))
+                .map_err(refused)?;
+        }
+        let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(refused)?;
+        Ok(Self { signals, stopping })
+    }
+
+    /// Blocks until a signal ends the server, then ends it.
+    fn wait_and_stop(mut self, server: Server) {
+        for signal in self.signals.forever() {
+            match signal {
+                SIGHUP => info!("SIGHUP: there is nothing to reload, going on"),
+                SIGUSR1 => {
+                    warn!("SIGUSR1: gracefully stopping");
+                    self.stopping.store(true, Ordering::Relaxed);
+                    return server.stop_gracefully();
+                }
+                _ => {
+                    info!("signal {signal}: stopping");
+                    break;
+                }
+            }
+        }
+        self.stopping.store(true, Ordering::Relaxed);
+        server.stop();
+    }
+}

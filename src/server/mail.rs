@@ -1,0 +1,398 @@
+//! What workers send each other: batches of operations there, their replies back.
+//!
+//! A mail holds all commands of one turn for one other worker, in flat buffers that travel back
+//! with the replies and are used again. A worker has a few mails to each other worker and waits
+//! when all are under way, so the channels are bounded without ever being full.
+
+use super::report::{Report, Wanted};
+use crate::limits::{MAIL_BYTES_MAX, MAIL_IN_FLIGHT_MAX};
+use crate::protocol::{Exptime, MetaArgs, StoreArgs, StoreMode};
+use crate::shard::Shard;
+use crate::shard::operation::{Data, Operation, Verb};
+use crate::shard::replies::{Mark, Replies};
+use crate::store::Ticks;
+use bytes::Bytes;
+use crossbeam::channel::Sender;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Commands in one mail.
+const ENTRIES_MAX: usize = 8192;
+
+/// What arrives at a worker.
+pub enum Message {
+    /// Operations for this worker's shard.
+    Requests(Box<Mail>),
+    /// Replies to operations this worker sent.
+    Replies(Box<Mail>),
+}
+
+/// Which connection a reply belongs to. The serial tells a connection from a later one that got
+/// the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The connection's place in its worker.
+    pub token: usize,
+    /// The connection's serial number.
+    pub serial: u64,
+    /// The hole in its output.
+    pub hole: u32,
+}
+
+/// Something for a whole worker rather than for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Remove all items, now or at a time.
+    Flush(Option<Ticks>),
+    /// Report statistics.
+    Report(Wanted),
+    /// Set counters to 0.
+    ResetCounters,
+    /// Count by prefix, or stop.
+    Detail(bool),
+    /// Set the shard's memory limit in bytes.
+    MemoryLimit(u64),
+}
+
+/// A verb without borrowed parts. Meta arguments lie in the mail, under their number.
+#[derive(Debug, Clone, Copy)]
+enum PackedVerb {
+    Get { with_cas: bool },
+    GetAndTouch { with_cas: bool, exptime: Exptime },
+    Store(StoreArgs),
+    Delete,
+    Arithmetic { increment: bool, delta: u64 },
+    Touch { exptime: Exptime },
+    DropStale,
+    MetaGet(u32),
+    MetaStore(u32, StoreMode),
+    MetaDelete(u32),
+    MetaArithmetic(u32),
+    MetaDebug(u32),
+    Errand(Errand),
+}
+
+/// Where the data block of an entry is.
+#[derive(Debug, Clone, Copy)]
+enum PackedData {
+    /// Behind the key: so many bytes.
+    Inline(u32),
+    /// The next of the owned values.
+    Owned,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    hash: u64,
+    verb: PackedVerb,
+    data: PackedData,
+    key_bytes: u8,
+    noreply: bool,
+    reply_to: ReplyTo,
+    reply_end: Mark,
+}
+
+/// A batch; see the module's text.
+#[derive(Default)]
+pub struct Mail {
+    /// Who sent the requests.
+    pub from: usize,
+    /// Who executes them.
+    pub to: usize,
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+    owned: Vec<Bytes>,
+    metas: Vec<MetaArgs>,
+    replies: Replies,
+    reports: Vec<Box<Report>>,
+}
+
+impl Mail {
+    /// Adds an operation.
+    pub fn push(&mut self, operation: Operation<'_>, reply_to: ReplyTo) {
+        let Operation { key, hash, noreply, verb } = operation;
+        self.bytes.extend_from_slice(key);
+        let mut data = PackedData::Inline(0);
+        let mut meta = |args: &MetaArgs| {
+            self.metas.push(*args);
+            (self.metas.len() - 1) as u32
+        };
+        let (packed, block) = match verb {
+            Verb::Get { with_cas } => (PackedVerb::Get { with_cas }, None),
+            Verb::GetAndTouch { with_cas, exptime } => {
+                (PackedVerb::GetAndTouch { with_cas, exptime }, None)
+            }
+            Verb::Store(args, block) => (PackedVerb::Store(args), Some(block)),
+            Verb::Delete => (PackedVerb::Delete, None),
+            Verb::Arithmetic { increment, delta } => {
+                (PackedVerb::Arithmetic { increment, delta }, None)
+            }
+            Verb::Touch { exptime } => (PackedVerb::Touch { exptime }, None),
+            Verb::DropStale => (PackedVerb::DropStale, None),
+            Verb::MetaGet(args) => (PackedVerb::MetaGet(meta(args)), None),
+            Verb::MetaStore(args, mode, block) => {
+                (PackedVerb::MetaStore(meta(args), mode), Some(block))
+            }
+            Verb::MetaDelete(args) => (PackedVerb::MetaDelete(meta(args)), None),
+            Verb::MetaArithmetic(args) => (PackedVerb::MetaArithmetic(meta(args)), None),
+            Verb::MetaDebug(args) => (PackedVerb::MetaDebug(meta(args)), None),
+        };
+        match block {
+            Some(Data::Slice(slice)) => {
+                self.bytes.extend_from_slice(slice);
+                data = PackedData::Inline(slice.len() as u32);
+            }
+            Some(Data::Owned(bytes)) => {
+                self.owned.push(bytes);
+                data = PackedData::Owned;
+            }
+            None => {}
+        }
+        self.push_entry(Entry {
+            hash,
+            verb: packed,
+            data,
+            key_bytes: key.len() as u8,
+            noreply,
+            reply_to,
+            reply_end: self.replies.mark(),
+        });
+    }
+
+    /// Adds something for the whole worker. Its reply is empty, or a report.
+    pub fn push_errand(&mut self, errand: Errand, reply_to: ReplyTo) {
+        self.push_entry(Entry {
+            hash: 0,
+            verb: PackedVerb::Errand(errand),
+            data: PackedData::Inline(0),
+            key_bytes: 0,
+            noreply: false,
+            reply_to,
+            reply_end: self.replies.mark(),
+        });
+    }
+
+    fn push_entry(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// Nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Holds as much as one mail should.
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= ENTRIES_MAX || self.bytes.len() >= MAIL_BYTES_MAX
+    }
+
+    /// Executes every operation in order, here at the receiver. `run_errand` does what concerns
+    /// the worker.
+    pub fn execute(
+        &mut self,
+        shard: &mut Shard,
+        now: Ticks,
+        mut run_errand: impl FnMut(&mut Shard, Errand) -> Option<Box<Report>>,
+    ) {
+        let mut at = 0;
+        let mut owned = self.owned.drain(..);
+        for entry in &mut self.entries {
+            let key_end = at + usize::from(entry.key_bytes);
+            let key = &self.bytes[at..key_end];
+            let data_end = match entry.data {
+                PackedData::Inline(bytes) => key_end + bytes as usize,
+                PackedData::Owned => key_end,
+            };
+            at = data_end;
+            let mut data = || match entry.data {
+                PackedData::Inline(_) => Data::Slice(&self.bytes[key_end..data_end]),
+                PackedData::Owned => owned.next().map_or(Data::Slice(&[]), Data::Owned),
+            };
+            let meta = |at: u32| &self.metas[at as usize];
+            let verb = match entry.verb {
+                PackedVerb::Get { with_cas } => Verb::Get { with_cas },
+                PackedVerb::GetAndTouch { with_cas, exptime } => {
+                    Verb::GetAndTouch { with_cas, exptime }
+                }
+                PackedVerb::Store(args) => Verb::Store(args, data()),
+                PackedVerb::Delete => Verb::Delete,
+                PackedVerb::Arithmetic { increment, delta } => {
+                    Verb::Arithmetic { increment, delta }
+                }
+                PackedVerb::Touch { exptime } => Verb::Touch { exptime },
+                PackedVerb::DropStale => Verb::DropStale,
+                PackedVerb::MetaGet(at) => Verb::MetaGet(meta(at)),
+                PackedVerb::MetaStore(at, mode) => Verb::MetaStore(meta(at), mode, data()),
+                PackedVerb::MetaDelete(at) => Verb::MetaDelete(meta(at)),
+                PackedVerb::MetaArithmetic(at) => Verb::MetaArithmetic(meta(at)),
+                PackedVerb::MetaDebug(at) => Verb::MetaDebug(meta(at)),
+                PackedVerb::Errand(errand) => {
+                    self.reports.extend(run_errand(shard, errand));
+                    entry.reply_end = self.replies.mark();
+                    continue;
+                }
+            };
+            let operation = Operation { key, hash: entry.hash, noreply: entry.noreply, verb };
+            shard.execute(operation, now, &mut self.replies);
+            entry.reply_end = self.replies.mark();
+        }
+    }
+
+    /// Hands out the replies, here at the sender: to each connection its part. An errand's reply
+    /// is its report, if it made one.
+    pub fn deliver(&mut self, mut to: impl FnMut(ReplyTo, Delivery<'_>)) {
+        let mut from = Replies::default().mark();
+        let mut reports = self.reports.drain(..);
+        for entry in &self.entries {
+            let delivery = match entry.verb {
+                PackedVerb::Errand(Errand::Report(_)) => Delivery::Errand(reports.next()),
+                PackedVerb::Errand(_) => Delivery::Errand(None),
+                _ => Delivery::Reply(&self.replies, from, entry.reply_end),
+            };
+            to(entry.reply_to, delivery);
+            from = entry.reply_end;
+        }
+    }
+
+    /// Empties the mail and keeps its memory, within reason.
+    pub fn recycle(&mut self) {
+        self.entries.clear();
+        self.metas.clear();
+        self.owned.clear();
+        self.reports.clear();
+        self.bytes.clear();
+        self.replies.clear();
+        self.bytes.shrink_to(MAIL_BYTES_MAX);
+        self.replies.bytes.shrink_to(MAIL_BYTES_MAX);
+    }
+}
+
+/// One reply that came by mail.
+pub enum Delivery<'a> {
+    /// A part of the replies.
+    Reply(&'a Replies, Mark, Mark),
+    /// An errand is done.
+    Errand(Option<Box<Report>>),
+}
+
+/// Wakes a worker that waits for its sockets, if it does.
+///
+/// The receiver parks, looks at its inbox once more, and only then waits; the sender puts the
+/// message in the inbox and then looks whether the receiver is parked. Whichever comes second sees
+/// the other: a message is never left while its receiver sleeps. (Modelled in `tests/loom.rs`.)
+#[derive(Debug, Default)]
+pub struct Parking(AtomicBool);
+
+impl Parking {
+    /// The receiver is about to wait. It must look at its inbox after this.
+    pub fn park(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// The receiver is awake.
+    pub fn unpark(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    /// A message was sent. Answers whether its sender has to wake the receiver.
+    pub fn must_wake(&self) -> bool {
+        self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// How to reach a worker.
+#[derive(Clone)]
+pub struct Address {
+    /// Its inbox.
+    pub inbox: Sender<Message>,
+    /// Its sleep.
+    pub bell: Arc<Bell>,
+}
+
+/// A parked flag and what ends the wait.
+pub struct Bell {
+    /// Whether the worker waits.
+    pub parking: Parking,
+    /// Ends its wait.
+    pub waker: mio::Waker,
+}
+
+impl Bell {
+    /// Wakes the worker if it waits.
+    pub fn ring(&self) {
+        if self.parking.must_wake()
+            && let Err(error) = self.waker.wake()
+        {
+            // The worker still wakes at its next tick.
+            log::error!("cannot wake a worker: {error}");
+        }
+    }
+}
+
+/// The way from one worker to another.
+pub struct Peer {
+    address: Address,
+    outbox: Box<Mail>,
+    spare: Vec<Box<Mail>>,
+    in_flight: usize,
+}
+
+impl Peer {
+    /// A way from worker `from` to worker `to`, with all its mails at home.
+    pub fn new(address: Address, from: usize, to: usize) -> Self {
+        let mail = || Box::new(Mail { from, to, ..Mail::default() });
+        let spare = (0..MAIL_IN_FLIGHT_MAX).map(|_| mail()).collect();
+        Self { address, outbox: mail(), spare, in_flight: 0 }
+    }
+
+    /// Where the turn's operations for this worker gather.
+    pub fn outbox(&mut self) -> &mut Mail {
+        &mut self.outbox
+    }
+
+    /// Whether the turn may go on adding operations.
+    pub fn has_room(&self) -> bool {
+        !self.outbox.is_full()
+    }
+
+    /// Sends what has gathered, unless all mails are under way. Answers false if the worker is gone.
+    pub fn send(&mut self) -> bool {
+        if self.outbox.is_empty() {
+            return true;
+        }
+        let Some(next) = self.spare.pop() else { return true };
+        let mail = std::mem::replace(&mut self.outbox, next);
+        self.in_flight += 1;
+        self.post(Message::Requests(mail))
+    }
+
+    /// Sends replies back.
+    pub fn reply(&self, mail: Box<Mail>) -> bool {
+        self.post(Message::Replies(mail))
+    }
+
+    fn post(&self, message: Message) -> bool {
+        // Capacity covers all mails there are, so this fails only when the worker has ended.
+        let sent = self.address.inbox.try_send(message).is_ok();
+        self.address.bell.ring();
+        sent
+    }
+
+    /// A mail came back with its replies and was read.
+    pub fn take_back(&mut self, mut mail: Box<Mail>) {
+        mail.recycle();
+        self.spare.push(mail);
+        self.in_flight -= 1;
+    }
+
+    /// Mails under way or waiting to be sent.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight > 0 || !self.outbox.is_empty()
+    }
+}
+
+/// Messages an inbox must hold so that no sender ever finds it full.
+pub fn inbox_capacity(worker_count: usize) -> usize {
+    // From every other worker its mails as requests, and ours back as replies.
+    worker_count * (MAIL_IN_FLIGHT_MAX + 1) * 2
+}

@@ -1,0 +1,312 @@
+//! The daemon: sockets, workers, and everything an operator sets.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `config`, `options` | the settings, and the command line that fills them |
+//! | `daemon`, `os` | the process: privileges, signals, pid file |
+//! | `listener` | accepting connections and handing them out |
+//! | `worker` | the turn: poll, receive, execute, post, reply |
+//! | `core` | what a session reaches: shard, other workers, commands without a key |
+//! | `connection`, `session`, `output` | a socket, the conversation on it, its replies in order |
+//! | `mail` | operations and replies between workers |
+//! | `stats`, `report` | what `stats` says, and what workers tell for it |
+//! | `shared` | what all threads see |
+//! | `clock` | the one place that reads time |
+
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod core;
+pub mod daemon;
+pub mod listener;
+pub mod mail;
+pub mod options;
+pub mod os;
+pub mod output;
+pub mod report;
+pub mod session;
+pub mod shared;
+pub mod stats;
+pub mod worker;
+
+use crate::shard::{Rules, Shard};
+use crate::store::Settings;
+use crate::store::hash::KeyHasher;
+use config::{Config, ConfigError, Listener};
+use connection::Arrival;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use listener::{Acceptor, Bound, Desk, Limits};
+use mail::{Address, Bell, Message, Parking, Peer};
+use mio::{Poll, Waker};
+use shared::Shared;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use worker::{Parts, Worker};
+
+/// Connections on their way to a worker.
+const ARRIVALS_MAX: usize = 1024;
+
+/// Random bits in the start of the segment sequence: enough that tokens of an earlier run do not
+/// match, few enough that tokens stay below 2^53 for clients that read them as floating point.
+const SEQUENCE_START_BITS: u32 = 20;
+
+/// A running server. Stops when it is dropped.
+///
+/// ```
+/// use distcache::server::Server;
+/// use std::io::{BufRead, BufReader, Write};
+///
+/// let server = Server::bind("127.0.0.1:0")?;
+/// let mut client = std::net::TcpStream::connect(server.addresses()[0])?;
+/// client.write_all(b"version\r\n")?;
+/// let mut line = String::new();
+/// BufReader::new(client).read_line(&mut line)?;
+/// assert!(line.starts_with("VERSION 1.6"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    acceptor_waker: Waker,
+    bells: Vec<Arc<Bell>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The settings contradict each other; the text names the flag to change.
+    Config(ConfigError),
+    /// An address could not be resolved or bound, or the system refused a resource.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(out),
+            Self::Io(error) => error.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What `shutdown` does; the argument says whether gracefully.
+pub type StopHook = Box<dyn Fn(bool) + Send + Sync>;
+
+impl Server {
+    /// Starts a server with default settings at an address such as `"localhost:2050"`; port 0 takes
+    /// a free one.
+    ///
+    /// # Errors
+    /// The address does not resolve or cannot be bound.
+    pub fn bind(address: impl ToSocketAddrs) -> Result<Self, StartError> {
+        // A name may stand for several addresses; one of them is meant.
+        let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in address.to_socket_addrs()? {
+            let listeners = vec![Listener::Tcp(address)];
+            let config = Config { listeners, ..Config::default() };
+            match listener::bind(&config) {
+                Ok(bound) => return Self::start_bound(config, bound, None),
+                Err(error) => last_error = error,
+            }
+        }
+        Err(last_error.into())
+    }
+
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// The settings contradict each other, or an address cannot be bound.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let bound = listener::bind(&config)?;
+        Self::start_bound(config, bound, None)
+    }
+
+    /// Starts a server on sockets that are bound already. `stop_hook` is what the `shutdown`
+    /// command does where it is allowed; without one it stops this server.
+    ///
+    /// # Errors
+    /// The settings contradict each other, or the system refuses polls or threads.
+    pub fn start_bound(
+        mut config: Config,
+        bound: Vec<Bound>,
+        stop_hook: Option<StopHook>,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        config.workers = workers_for(&config);
+        let addresses = bound.iter().filter_map(Bound::tcp_address).collect();
+        let listeners = bound.iter().map(Bound::describe).collect();
+        let shared = Arc::new(Shared::new(config, listeners, stop_hook));
+        let (desks, parts) = make_workers(&shared)?;
+        let limits = Limits {
+            connections_max: shared.config.connections_max,
+            refuse_fast: shared.config.connections_refuse_fast,
+        };
+        let bells = desks.iter().map(|desk| Arc::clone(&desk.bell)).collect();
+        let (acceptor, acceptor_waker) = Acceptor::new(bound, desks, Arc::clone(&shared), limits)?;
+        let mut server = Self { addresses, shared, acceptor_waker, bells, threads: Vec::new() };
+        for (id, parts) in parts.into_iter().enumerate() {
+            let worker = Worker::new(parts);
+            server.spawn(format!("worker-{id}"), move || worker.run())?;
+        }
+        server.spawn("listener".to_owned(), move || acceptor.run())?;
+        Ok(server)
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name(name).spawn(run)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// The TCP addresses it listens on, with the ports it got.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Ends the server at once. Connections are closed; what was not answered may or may not have
+    /// been done.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    /// Ends the server after answering what it has received, for at most a few seconds.
+    pub fn stop_gracefully(mut self) {
+        self.end(true);
+    }
+
+    fn end(&mut self, gracefully: bool) {
+        self.shared.stop(gracefully);
+        // A thread that is not woken notices at its next tick.
+        let _ = self.acceptor_waker.wake();
+        for bell in &self.bells {
+            let _ = bell.waker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the server ended in a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
+/// Every shard has to hold a few of the largest items, or large values would be refused that fit
+/// the memory limit: with little memory there are fewer workers than asked for.
+fn workers_for(config: &Config) -> usize {
+    let room_for = config.memory_bytes_max / (u64::from(config.item_bytes_max) * 2).max(1);
+    let workers = config.workers.min(usize::try_from(room_for).unwrap_or(usize::MAX)).max(1);
+    if workers < config.workers {
+        log::warn!(
+            "{workers} workers instead of {}: each needs twice the largest item (-I) of memory (-m)",
+            config.workers
+        );
+    }
+    workers
+}
+
+/// One worker's ends of the channels.
+struct Wiring {
+    poll: Poll,
+    bell: Arc<Bell>,
+    inbox: (Sender<Message>, Receiver<Message>),
+    arrivals: (Sender<Arrival>, Receiver<Arrival>),
+}
+
+fn wire(worker_count: usize) -> io::Result<Wiring> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), worker::WAKER)?;
+    Ok(Wiring {
+        poll,
+        bell: Arc::new(Bell { parking: Parking::default(), waker }),
+        inbox: bounded(mail::inbox_capacity(worker_count)),
+        arrivals: bounded(ARRIVALS_MAX),
+    })
+}
+
+fn make_workers(shared: &Arc<Shared>) -> io::Result<(Vec<Desk>, Vec<Parts>)> {
+    let config = &shared.config;
+    let secrets = random_words()?;
+    let hasher = KeyHasher::new([secrets[0], secrets[1]]);
+    let rules = Rules {
+        item_bytes_max: config.item_bytes_max,
+        cas: config.cas,
+        prefix_delimiter: config.prefix_delimiter,
+    };
+    let settings = Settings {
+        memory_bytes_max: config.memory_bytes_max / config.workers as u64,
+        evict: config.evict,
+        hasher: hasher.clone(),
+        sequence_start: secrets[2] >> (u64::BITS - SEQUENCE_START_BITS),
+    };
+    let wirings: Vec<Wiring> =
+        (0..config.workers).map(|_| wire(config.workers)).collect::<io::Result<_>>()?;
+    let addresses: Vec<Address> = wirings
+        .iter()
+        .map(|wiring| Address { inbox: wiring.inbox.0.clone(), bell: Arc::clone(&wiring.bell) })
+        .collect();
+    let desks = wirings
+        .iter()
+        .map(|wiring| Desk { arrivals: wiring.arrivals.0.clone(), bell: Arc::clone(&wiring.bell) })
+        .collect();
+    let parts = wirings.into_iter().enumerate().map(|(id, wiring)| {
+        let peers = addresses
+            .iter()
+            .enumerate()
+            .map(|(to, address)| (to != id).then(|| Peer::new(address.clone(), id, to)));
+        let mut shard = Shard::new(settings.clone(), rules);
+        shard.set_detail(config.detail);
+        Parts {
+            poll: wiring.poll,
+            bell: wiring.bell,
+            inbox: wiring.inbox.1,
+            arrivals: wiring.arrivals.1,
+            core: core::Core::new(
+                id,
+                shard,
+                peers.collect(),
+                hasher.clone(),
+                rules,
+                Arc::clone(shared),
+            ),
+            shared: Arc::clone(shared),
+        }
+    });
+    Ok((desks, parts.collect()))
+}
+
+fn random_words() -> io::Result<[u64; 3]> {
+    let mut words = [0; 3];
+    for word in &mut words {
+        *word = getrandom::u64().map_err(io::Error::other)?;
+    }
+    Ok(words)
+}
+
+/// What `verbosity` changes: how much is logged, within what RUST_LOG or `-v` allowed at the start.
+fn set_log_level(verbosity: usize) {
+    log::set_max_level(daemon::log_level(verbosity));
+}

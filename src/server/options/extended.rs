@@ -1,0 +1,266 @@
+//! `-o`: memcached's list of extended options, `name`, `name=value` or `no_name`.
+//!
+//! Owns the table of those options, their ranges, and which lines of `stats settings` they change.
+//! Nearly all of them tune slabs, LRUs, crawlers and hash tables, which do not exist here, so a row
+//! without a help text is accepted, checked and reported as being without effect.
+
+use std::ffi::OsStr;
+
+use super::values::{COUNT_MAX, fraction, unsigned, whole};
+use super::{Draft, Exit, explain, refuse_not_offered};
+
+/// One extended option.
+struct Suboption {
+    name: &'static str,
+    kind: Kind,
+    /// What `-h` says; empty for an option that does nothing here.
+    help: &'static str,
+}
+
+enum Kind {
+    /// Sets these lines of `stats settings`; a value is ignored, as memcached ignores it.
+    Sets(&'static [(&'static str, &'static str)]),
+    /// A whole number within the range, shown in `line` multiplied by `unit`.
+    Whole { line: Option<&'static str>, min: i64, max: i64, unit: i64 },
+    /// A number above 0 and up to `max`, shown in `line` with two digits.
+    Fraction { line: Option<&'static str>, max: f64 },
+    /// Anything else; the value is `None` without an equals sign.
+    Other(fn(&mut Draft, Option<&str>) -> Result<(), String>),
+}
+
+use Kind::{Other, Sets};
+
+const fn row(name: &'static str, kind: Kind) -> Suboption {
+    Suboption { name, kind, help: "" }
+}
+
+const fn heeded(name: &'static str, kind: Kind, help: &'static str) -> Suboption {
+    Suboption { name, kind, help }
+}
+
+const fn number(line: &'static str, min: i64, max: i64) -> Kind {
+    Kind::Whole { line: Some(line), min, max, unit: 1 }
+}
+
+/// Kilobytes or megabytes on the command line, bytes in `stats settings`, 32 bits in memcached.
+const fn size(line: &'static str, min: i64, max: i64, unit: i64) -> Kind {
+    assert!(max <= U32_MAX / unit);
+    Kind::Whole { line: Some(line), min, max, unit }
+}
+
+const U32_MAX: i64 = u32::MAX as i64;
+
+/// For flash storage, which needs `ext_path` to be used at all, and that one is refused.
+const FLASH: Kind = Kind::Whole { line: None, min: 0, max: U32_MAX, unit: 1 };
+
+/// Every extended option, heeded ones first. Skipped by rustfmt so that a row stays a row.
+#[rustfmt::skip]
+static SUBOPTIONS: [Suboption; 53] = [
+    heeded("maxconns_fast", Other(|draft, _| refuse_fast(draft, true)),
+        "answer connections beyond -c with an error\n(default)"),
+    heeded("no_maxconns_fast", Other(|draft, _| refuse_fast(draft, false)), "let them wait"),
+    heeded("idle_timeout", Other(idle_timeout),
+        "seconds until a silent connection is closed\n(default: 0, never)"),
+    heeded("no_modern", Other(no_modern), "as no_maxconns_fast"),
+    row("modern", Sets(&[])),
+    row("hashpower", number("hashpower_init", 12, 32)),
+    row("no_hashexpand", Sets(&[])),
+    row("hash_algorithm", Other(hash_algorithm)),
+    row("slab_reassign", Sets(&[("slab_reassign", "yes")])),
+    row("no_slab_reassign", Sets(&[("slab_reassign", "no")])),
+    row("slab_automove", Other(slab_automove)),
+    row("no_slab_automove", Sets(&[("slab_automove", "0")])),
+    row("slab_automove_ratio", Kind::Fraction { line: Some("slab_automove_ratio"), max: 1.0 }),
+    row("slab_automove_window", number("slab_automove_window", 3, 1800)),
+    row("slab_automove_freeratio", Kind::Fraction { line: None, max: f64::MAX }),
+    row("slab_sizes", Other(slab_sizes)),
+    row("slab_chunk_max", size("slab_chunk_max", 1, 1 << 10, 1 << 10)),
+    row("no_chunked_items", Sets(&[("slab_chunk_max", "1048576")])),
+    row("tail_repair_time", number("tail_repair_time", 10, COUNT_MAX)),
+    row("lru_crawler", Sets(&[("lru_crawler", "yes")])),
+    row("no_lru_crawler", Sets(&[("lru_crawler", "no")])),
+    row("lru_crawler_sleep", number("lru_crawler_sleep", 0, 1_000_000)),
+    row("lru_crawler_tocrawl", number("lru_crawler_tocrawl", 0, U32_MAX)),
+    row("lru_maintainer", Sets(&[("lru_maintainer_thread", "yes"), ("lru_segmented", "yes")])),
+    row("no_lru_maintainer", Sets(&[("lru_maintainer_thread", "no"), ("lru_segmented", "no")])),
+    row("hot_lru_pct", number("hot_lru_pct", 1, 79)),
+    row("warm_lru_pct", number("warm_lru_pct", 1, 79)),
+    row("hot_max_factor", Kind::Fraction { line: Some("hot_max_factor"), max: f64::MAX }),
+    row("warm_max_factor", Kind::Fraction { line: Some("warm_max_factor"), max: f64::MAX }),
+    row("temporary_ttl", Other(temporary_ttl)),
+    row("watcher_logbuf_size", size("watcher_logbuf_size", 0, U32_MAX >> 10, 1 << 10)),
+    row("worker_logbuf_size", size("worker_logbuf_size", 0, U32_MAX >> 10, 1 << 10)),
+    row("read_buf_mem_limit", size("read_buf_mem_limit", 0, U32_MAX >> 20, 1 << 20)),
+    row("resp_obj_mem_limit", Sets(&[])),
+    row("track_sizes", Sets(&[("track_sizes", "yes")])),
+    row("inline_ascii_resp", Sets(&[])),
+    row("no_inline_ascii_resp", Sets(&[])),
+    row("drop_privileges", Sets(&[])),
+    row("no_drop_privileges", Sets(&[])),
+    row("relaxed_privileges", Sets(&[])),
+    row("ext_page_size", FLASH),
+    row("ext_wbuf_size", FLASH),
+    row("ext_threads", FLASH),
+    row("ext_io_depth", FLASH),
+    row("ext_item_size", FLASH),
+    row("ext_item_age", FLASH),
+    row("ext_low_ttl", FLASH),
+    row("ext_recache_rate", FLASH),
+    row("ext_compact_under", FLASH),
+    row("ext_drop_under", FLASH),
+    row("ext_max_sleep", FLASH),
+    row("ext_max_frag", Kind::Fraction { line: None, max: f64::MAX }),
+    row("ext_drop_unread", Sets(&[])),
+];
+
+/// Follows one `-o` list.
+pub(super) fn apply(draft: &mut Draft, list: &OsStr) -> Result<(), Exit> {
+    let list = list.to_string_lossy();
+    // A comma at the end is let pass, an empty option between two commas is not: as getsubopt.
+    let list = list.strip_suffix(',').unwrap_or(&list);
+    list.split(',').filter(|_| !list.is_empty()).try_for_each(|given| apply_one(draft, given))
+}
+
+fn apply_one(draft: &mut Draft, given: &str) -> Result<(), Exit> {
+    let (name, value) = match given.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (given, None),
+    };
+    let flag = format!("-o {name}");
+    refuse_not_offered(&flag)?;
+    let Some(suboption) = SUBOPTIONS.iter().find(|suboption| suboption.name == name) else {
+        return Err(Exit::failure(format!("Illegal suboption \"{given}\"")));
+    };
+    if suboption.help.is_empty() {
+        draft.unused(&flag);
+    }
+    match suboption.kind {
+        Sets(lines) => {
+            lines.iter().for_each(|&(line, value)| draft.accepted().set_unused(line, value));
+            Ok(())
+        }
+        Kind::Whole { line, min, max, unit } => needed(&flag, value)
+            .and_then(|value| whole(&flag, value, min..=max))
+            .map(|number| show(draft, line, (number * unit).to_string())),
+        Kind::Fraction { line, max } => needed(&flag, value)
+            .and_then(|value| fraction(&flag, value, 0.0, max))
+            .map(|number| show(draft, line, format!("{number:.2}"))),
+        Other(apply) => apply(draft, value),
+    }
+    .map_err(Exit::failure)
+}
+
+fn needed<'a>(flag: &str, value: Option<&'a str>) -> Result<&'a OsStr, String> {
+    value.map(OsStr::new).ok_or_else(|| format!("{flag} needs a value: {flag}=..."))
+}
+
+fn show(draft: &mut Draft, line: Option<&'static str>, value: String) {
+    if let Some(line) = line {
+        draft.accepted().set_unused(line, value);
+    }
+}
+
+// The options that the table cannot express
+
+fn refuse_fast(draft: &mut Draft, refuse: bool) -> Result<(), String> {
+    draft.config().connections_refuse_fast = refuse;
+    Ok(())
+}
+
+fn idle_timeout(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
+    let flag = "-o idle_timeout";
+    draft.config().idle_timeout_seconds = unsigned(flag, needed(flag, value)?, 0..=COUNT_MAX)?;
+    Ok(())
+}
+
+/// The defaults of memcached 1.4; one of them means something here.
+fn no_modern(draft: &mut Draft, _: Option<&str>) -> Result<(), String> {
+    const LINES: [(&str, &str); 5] = [
+        ("slab_reassign", "no"),
+        ("slab_automove", "0"),
+        ("lru_segmented", "no"),
+        ("lru_crawler", "no"),
+        ("lru_maintainer_thread", "no"),
+    ];
+    LINES.iter().for_each(|&(line, value)| draft.accepted().set_unused(line, value));
+    draft.accepted().hash_algorithm = "jenkins".to_owned();
+    draft.config().connections_refuse_fast = false;
+    Ok(())
+}
+
+fn hash_algorithm(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
+    const NAMES: [&str; 3] = ["jenkins", "murmur3", "xxh3"];
+    let known = value.filter(|value| NAMES.contains(value));
+    let name = known.ok_or("-o hash_algorithm needs one of: jenkins, murmur3, xxh3")?;
+    draft.accepted().hash_algorithm = name.to_owned();
+    Ok(())
+}
+
+fn slab_automove(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
+    let value = OsStr::new(value.unwrap_or("1"));
+    let level = whole("-o slab_automove", value, 0..=2)?;
+    draft.accepted().set_unused("slab_automove", level.to_string());
+    Ok(())
+}
+
+fn temporary_ttl(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
+    let flag = "-o temporary_ttl";
+    let seconds = whole(flag, needed(flag, value)?, 0..=U32_MAX)?;
+    draft.accepted().set_unused("temporary_ttl", seconds.to_string());
+    draft.accepted().set_unused("temp_lru", "yes");
+    Ok(())
+}
+
+/// Kept for [`check`]: the limits it has to keep come from options that may follow.
+fn slab_sizes(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
+    let value = value.ok_or("-o slab_sizes needs a value: -o slab_sizes=100-200-300")?;
+    draft.slab_sizes = Some(value.to_owned());
+    Ok(())
+}
+
+/// Checks what depends on several options, as memcached does although nothing comes of it: a
+/// command line that starts here is to start there.
+pub(super) fn check(draft: &Draft) -> Result<(), Exit> {
+    let accepted = &draft.settings.config.accepted_only;
+    let line = |name| accepted.unused(name).unwrap_or_default();
+    let count = |name| line(name).parse::<u32>().unwrap_or_default();
+
+    if 80 < count("hot_lru_pct") + count("warm_lru_pct") {
+        return Err(Exit::usage("-o hot_lru_pct and warm_lru_pct: at most 80 together"));
+    }
+    if line("temp_lru") == "yes" && line("lru_maintainer_thread") == "no" {
+        return Err(Exit::usage("-o temporary_ttl does not go with no_lru_maintainer"));
+    }
+    match &draft.slab_sizes {
+        Some(sizes) => check_slab_sizes(sizes, accepted.chunk_size, count("slab_chunk_max"))
+            .map_err(|why| Exit::usage(format!("-o slab_sizes={sizes}: {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// Sizes separated by dashes, each more than a step of eight bytes above the one before.
+fn check_slab_sizes(sizes: &str, min: u32, max: u32) -> Result<(), String> {
+    const STEP: u32 = 8;
+    const COUNT_LIMIT: usize = 63;
+    let mut last = 0;
+    for text in sizes.split('-') {
+        let size = text.parse().ok().filter(|size| (min..=max).contains(size));
+        let size: u32 =
+            size.ok_or_else(|| format!("\"{text}\" is not a size from {min} (-n) to {max}"))?;
+        if size <= last + STEP {
+            return Err(format!("{size} has to be more than {STEP} bytes above {last}"));
+        }
+        last = size;
+    }
+    if COUNT_LIMIT < sizes.split('-').count() {
+        return Err(format!("more than {COUNT_LIMIT} sizes"));
+    }
+    Ok(())
+}
+
+/// Appends the part of `-h` that belongs to `-o`.
+pub(super) fn explain_all(text: &mut String) {
+    for suboption in SUBOPTIONS.iter().filter(|suboption| !suboption.help.is_empty()) {
+        explain(text, &format!("   - {}:", suboption.name), suboption.help);
+    }
+}

@@ -1,0 +1,468 @@
+//! The command line as tables: words in, what changes against the defaults out. Pure: no
+//! environment, no name service, a machine of four cores with IPv6.
+
+use super::super::os::{EX_OSERR, EX_USAGE, EXIT_FAILURE};
+use super::*;
+
+fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let addresses: &[&str] = match host {
+        "localhost" => &["127.0.0.1", "::1"],
+        "six.example" => &["2001:db8::1", "2001:db8::2"],
+        _ => match host.parse() {
+            Ok(ip) => return Ok(vec![SocketAddr::new(ip, port)]),
+            Err(_) => return Err(io::Error::other("Name or service not known")),
+        },
+    };
+    let parse = |ip: &&str| SocketAddr::new(ip.parse().unwrap(), port);
+    Ok(addresses.iter().map(parse).collect())
+}
+
+fn surroundings() -> Surroundings<'static> {
+    Surroundings { port_file: None, cores: 4, ipv6: true, resolve: &resolve }
+}
+
+fn parse_words(words: &[&str], around: &Surroundings<'_>) -> Result<Action, Exit> {
+    parse_in(["distcached"].iter().chain(words).map(OsString::from), around)
+}
+
+fn settings(words: &[&str]) -> Settings {
+    match parse_words(words, &surroundings()) {
+        Ok(Action::Run(settings)) => *settings,
+        other => panic!("{words:?} should run, not {other:?}"),
+    }
+}
+
+/// The words make just this change to the settings of an empty command line.
+fn check(words: &[&str], change: impl FnOnce(&mut Settings)) {
+    let mut expect = settings(&[]);
+    change(&mut expect);
+    assert_eq!(settings(words), expect, "{words:?}");
+}
+
+/// The words set just these lines of `stats settings`, and are reported as being without effect.
+fn check_unused(words: &[&str], flags: &str, lines: &[(&'static str, &str)]) {
+    check(words, |expect| {
+        for &(line, value) in lines {
+            expect.config.accepted_only.set_unused(line, value);
+        }
+        expect.warnings = vec![without_effect(flags)];
+    });
+}
+
+fn without_effect(flags: &str) -> String {
+    format!("accepted as memcached accepts them, but without effect here: {flags}")
+}
+
+fn split(words: &str) -> Vec<&str> {
+    words.split_whitespace().collect()
+}
+
+/// The words are refused with this code and a message that contains this.
+fn check_refused(words: &[&str], code: u8, part: &str) {
+    match parse_words(words, &surroundings()) {
+        Err(exit) => {
+            assert_eq!(exit.code, code, "{words:?}: {exit}");
+            assert!(exit.message.contains(part), "{words:?}: {exit}");
+        }
+        Ok(action) => panic!("{words:?} should be refused, not {action:?}"),
+    }
+}
+
+fn tcp(addresses: &[&str]) -> Vec<Listener> {
+    addresses.iter().map(|text| Listener::Tcp(text.parse().unwrap())).collect()
+}
+
+/// The list means these addresses.
+fn check_listen(words: &[&str], addresses: &[&str]) {
+    assert_eq!(settings(words).config.listeners, tcp(addresses), "{words:?}");
+}
+
+#[test]
+fn no_flags_mean_memcached_s_defaults() {
+    let found = settings(&[]);
+    let expect = Config {
+        listeners: tcp(&["0.0.0.0:11211", "[::]:11211"]),
+        accepted_only: AcceptedOnly { tcp_port: 11211, ..AcceptedOnly::default() },
+        ..Config::default()
+    };
+    assert_eq!(found.config, expect);
+    assert_eq!(found.process, ProcessSettings::default());
+    assert_eq!(found.warnings, [""; 0]);
+}
+
+#[test]
+fn each_flag_does_one_thing() {
+    check(&["-A"], |s| s.config.shutdown = true);
+    check(&["-d"], |s| s.process.daemonize = true);
+    check(&["-r"], |s| s.process.core_dumps = true);
+    check(&["-k"], |s| s.process.lock_memory = true);
+    check(&["-M"], |s| s.config.evict = false);
+    check(&["-C"], |s| s.config.cas = false);
+    check(&["-F"], |s| s.config.flush = false);
+    check(&["-X"], |s| s.config.dump = false);
+    check(&["-W"], |s| s.config.watch = false);
+    check(&["-v"], |s| s.config.verbosity = 1);
+    check(&["-vvv"], |s| s.config.verbosity = 3);
+    check(&["-u", "nobody"], |s| s.process.user = Some("nobody".to_owned()));
+    check(&["-P", "/run/x.pid"], |s| s.process.pid_file = Some("/run/x.pid".into()));
+    check(&["-m", "8"], |s| s.config.memory_bytes_max = 8 << 20);
+    check(&["-m", "2"], |s| s.config.memory_bytes_max = 2 << 20);
+    check(&["-c", "1"], |s| s.config.connections_max = 1);
+    check(&["-t", "1"], |s| s.config.workers = 1);
+    check(&["-R", "500"], |s| s.config.requests_per_turn_max = 500);
+    check(&["-b", "8675"], |s| s.config.backlog = 8675);
+    check(&["-B", "auto"], |_| ());
+    check(&["-B", "ascii"], |s| s.config.accepted_only.binding_protocol = "ascii");
+    let delimiter = |byte| {
+        move |s: &mut Settings| {
+            s.config.prefix_delimiter = byte;
+            s.config.detail = true;
+        }
+    };
+    check(&["-D", "/"], delimiter(b'/'));
+    check(&["-D=:"], delimiter(b'='));
+    check(&["-Dab"], delimiter(b'a'));
+}
+
+#[test]
+fn flags_may_be_clustered_attached_long_and_abbreviated() {
+    let port = |port: u16| {
+        move |s: &mut Settings| {
+            let address = |host| Listener::Tcp(SocketAddr::from((host, port)));
+            s.config.listeners = vec![address(std::net::Ipv4Addr::UNSPECIFIED)];
+            let v6 = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+            s.config.listeners.push(Listener::Tcp(v6));
+            s.config.accepted_only.tcp_port = port.into();
+        }
+    };
+    check(&["-p", "2050"], port(2050));
+    check(&["-p2050"], port(2050));
+    check(&["-p", " 2050 "], port(2050));
+    check(&["--port", "2050"], port(2050));
+    check(&["--port=2050"], port(2050));
+    check(&["--po=2050"], port(2050));
+    check(&["-p", "1", "-p", "2050"], port(2050));
+    check(&["-vvd", "-p0"], |s| {
+        s.config.verbosity = 2;
+        s.process.daemonize = true;
+        s.config.listeners.clear();
+        s.config.accepted_only.tcp_port = 0;
+        s.warnings = vec!["nothing to listen on: -p 0 without -s".to_owned()];
+    });
+    check(&["--verbose", "--verb", "--verbose=9"], |s| s.config.verbosity = 3);
+    check(&["--disable-flush-all"], |s| s.config.flush = false);
+    check(&["--disable-f"], |s| s.config.flush = false);
+    check(&["--listen-b=7"], |s| s.config.backlog = 7);
+    check(&["--", "-v"], |s| s.warnings = vec!["\"-v\" is not an option and is ignored".into()]);
+    check(&["what", "-v"], |s| {
+        s.config.verbosity = 1;
+        s.warnings = vec!["\"what\" is not an option and is ignored".to_owned()];
+    });
+}
+
+#[test]
+fn words_that_are_no_options_are_refused_as_getopt_does() {
+    let illegal = "\nIllegal argument \"?\"\n";
+    for (words, complaint) in [
+        (&["-Q"], "distcached: invalid option -- 'Q'"),
+        (&["-vQ"], "distcached: invalid option -- 'Q'"),
+        (&["--bogus"], "distcached: unrecognized option '--bogus'"),
+        (&["--port"], "distcached: option '--port' requires an argument"),
+        (&["--po"], "distcached: option '--port' requires an argument"),
+        (&["-p"], "distcached: option requires an argument -- 'p'"),
+        (&["-vp"], "distcached: option requires an argument -- 'p'"),
+        (&["--daemon=x"], "distcached: option '--daemon' doesn't allow an argument"),
+        (&["--help=x"], "distcached: option '--help' doesn't allow an argument"),
+        (
+            &["--li=x"],
+            "distcached: option '--li' is ambiguous; possibilities: '--listen' '--license' \
+             '--listen-backlog'",
+        ),
+    ] {
+        check_refused(words, EXIT_FAILURE, &format!("{complaint}{illegal}"));
+    }
+}
+
+#[test]
+fn numbers_are_checked_with_memcached_s_exit_codes() {
+    for words in "-c 0|-c -1|-c ten|-c 99999999999999999999|-t 0|-t 1025|-R 0|-f 1.0|-f nan|-f inf|\
+                  -n 0|-N 0"
+        .split('|')
+    {
+        check_refused(&split(words), EXIT_FAILURE, &words[..2]);
+    }
+    for words in "-p 65536|-p -2|-p http|-U 65536|-m 0|-m -1|-m 64m|-m 1|-a 9|-a 1777|-b -1|\
+                  -I 1000|-I 256m|-I 1.5m|-I m|-I 1g|-N 5"
+        .split('|')
+    {
+        check_refused(&split(words), EX_USAGE, &words[..2]);
+    }
+    for (flag, code) in [("-D", EXIT_FAILURE), ("-p", EX_USAGE), ("-s", EX_USAGE), ("-P", EX_USAGE)]
+    {
+        check_refused(&[flag, ""], code, flag);
+        check_refused(&[flag, " "], code, flag);
+    }
+    check_refused(&["-m", "8192", "-I", "1025m"], EX_USAGE, "above a gigabyte");
+    check_refused(&["-m", "999999", "-I", "999999m"], EX_USAGE, "above a gigabyte");
+}
+
+#[test]
+fn item_sizes_have_suffixes() {
+    check(&["-I", "1024"], |s| s.config.item_bytes_max = 1024);
+    check(&["-I", "1k"], |s| s.config.item_bytes_max = 1024);
+    check(&["-I512K"], |s| s.config.item_bytes_max = 512 << 10);
+    check(&["--max-item-size=2m"], |s| s.config.item_bytes_max = 2 << 20);
+    // Checked when all is known: the order of the flags does not matter.
+    check(&["-I", "128M", "-m", "256"], |s| {
+        s.config.item_bytes_max = 128 << 20;
+        s.config.memory_bytes_max = 256 << 20;
+    });
+    check(&["-m", "2048", "-I", "1024m"], |s| {
+        s.config.item_bytes_max = 1 << 30;
+        s.config.memory_bytes_max = 2 << 30;
+    });
+}
+
+#[test]
+fn ports_choose_what_is_listened_on() {
+    check_listen(&["-p", "2050"], &["0.0.0.0:2050", "[::]:2050"]);
+    check_listen(&["-p", "-1"], &["0.0.0.0:0", "[::]:0"]);
+    check_listen(&["-p", "0"], &[]);
+    check_listen(&["-p", "0", "-l", "127.0.0.1:2050"], &[]);
+    // UDP is not offered, but -U alone has always moved the TCP port as well.
+    check_listen(&["-U", "2050"], &["0.0.0.0:2050", "[::]:2050"]);
+    check_listen(&["-U", "2050", "-p", "2051"], &["0.0.0.0:2051", "[::]:2051"]);
+    check_listen(&["-U", "0"], &["0.0.0.0:11211", "[::]:11211"]);
+    assert!(settings(&["-U", "2050"]).warnings[0].starts_with("UDP (-U) is not offered"));
+    assert_eq!(settings(&["-U", "0"]).warnings, [""; 0]);
+}
+
+#[test]
+fn listen_lists_name_addresses() {
+    check_listen(&["-l", "127.0.0.1"], &["127.0.0.1:11211"]);
+    check_listen(&["-p", "9", "-l", "127.0.0.1"], &["127.0.0.1:9"]);
+    check_listen(&["-l", " 127.0.0.1"], &["127.0.0.1:11211"]);
+    check_listen(&["-l", "127.0.0.1:2050"], &["127.0.0.1:2050"]);
+    check_listen(&["-l", "127.0.0.1:-1"], &["127.0.0.1:0"]);
+    check_listen(&["-l", "127.0.0.1,10.0.0.1:5"], &["127.0.0.1:11211", "10.0.0.1:5"]);
+    check_listen(&["-l", "127.0.0.1;10.0.0.1,"], &["127.0.0.1:11211", "10.0.0.1:11211"]);
+    check_listen(&["-l", "10.0.0.12", "-l", "10.0.0.1"], &["10.0.0.12:11211", "10.0.0.1:11211"]);
+    check_listen(&["-l", "10.0.0.1", "--listen=10.0.0.1"], &["10.0.0.1:11211"]);
+    check_listen(&["-l", "::1"], &["[::1]:11211"]);
+    check_listen(&["-l", "[::1]"], &["[::1]:11211"]);
+    check_listen(&["-l", "[::1]:2050"], &["[::1]:2050"]);
+    check_listen(&["-l", "*"], &["0.0.0.0:11211", "[::]:11211"]);
+    check_listen(&["-l", "*:2050"], &["0.0.0.0:2050", "[::]:2050"]);
+    check_listen(&["-l", "localhost"], &["127.0.0.1:11211", "[::1]:11211"]);
+    check_listen(&["-l", "six.example:7"], &["[2001:db8::1]:7", "[2001:db8::2]:7"]);
+    check_listen(&["-l", "notls:127.0.0.1:5"], &["127.0.0.1:5"]);
+    check_listen(&["-l", "proto[ascii]:127.0.0.1:5"], &["127.0.0.1:5"]);
+    check_listen(&["-l", "notls:proto[negotiating]:tag[web]:[::1]:5"], &["[::1]:5"]);
+    check_listen(&["-l", "tag_web_:localhost:5"], &["127.0.0.1:5", "[::1]:5"]);
+    let inter = settings(&["-l", "10.0.0.1", "-l", "tag_a_:[::1]"]).config.accepted_only.inter;
+    assert_eq!(inter.as_deref(), Some("10.0.0.1,tag_a_:[::1]"));
+}
+
+#[test]
+fn listen_lists_that_name_no_address_are_refused() {
+    check_refused(&["-l", "fooble"], EX_OSERR, "failed to listen on one of interface(s) fooble: ");
+    check_refused(&["-l", "127.0.0.1,fooble:3"], EX_OSERR, "Name or service not known");
+    check_refused(&["-l", ""], EX_USAGE, "-l");
+    for entry in split(
+        ", :2050 127.0.0.1: 127.0.0.1:http 127.0.0.1:70000 [::1 [::1]2050 []:5 \
+         proto[http]:127.0.0.1 proto[ascii tag[]:127.0.0.1 tag_ninechars_:127.0.0.1",
+    ) {
+        check_refused(&["-l", entry], EX_USAGE, "-l");
+    }
+}
+
+#[test]
+fn a_machine_without_ipv6_leaves_it_out() {
+    let around = Surroundings { ipv6: false, ..surroundings() };
+    for (words, addresses) in [
+        (vec![], vec!["0.0.0.0:11211"]),
+        (vec!["-l", "localhost"], vec!["127.0.0.1:11211"]),
+        // Asked for by number, it is tried, and the message will tell.
+        (vec!["-l", "::1"], vec!["[::1]:11211"]),
+        (vec!["-l", "six.example"], vec!["[2001:db8::1]:11211", "[2001:db8::2]:11211"]),
+    ] {
+        match parse_words(&words, &around) {
+            Ok(Action::Run(found)) => assert_eq!(found.config.listeners, tcp(&addresses)),
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_unix_socket_replaces_tcp() {
+    check(&["-s", "/tmp/x"], |s| {
+        s.config.listeners = vec![Listener::Unix("/tmp/x".into(), 0o700)];
+    });
+    check(&["-s", "/tmp/x", "-a", "0660"], |s| {
+        s.config.listeners = vec![Listener::Unix("/tmp/x".into(), 0o660)];
+        s.config.accepted_only.unix_mode = 0o660;
+    });
+    let both = settings(&["-s", "/tmp/x", "-l", "127.0.0.1"]);
+    assert_eq!(both.config.listeners, [Listener::Unix("/tmp/x".into(), 0o700)]);
+    assert_eq!(both.warnings, ["-s replaces TCP: the addresses of -l are not listened on"]);
+}
+
+#[test]
+fn the_environment_names_the_ports_file() {
+    let around = Surroundings { port_file: Some("/tmp/ports".into()), ..surroundings() };
+    for (words, expect) in [(&[][..], Some("/tmp/ports")), (&["-s", "/tmp/x"], None)] {
+        match parse_words(words, &around) {
+            Ok(Action::Run(found)) => assert_eq!(found.config.port_file, expect.map(PathBuf::from)),
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn threads_default_to_cores() {
+    for (cores, workers) in [(1, 1), (96, 96), (5000, WORKERS_LIMIT)] {
+        match parse_words(&[], &Surroundings { cores, ..surroundings() }) {
+            Ok(Action::Run(found)) => assert_eq!(found.config.workers, workers),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(settings(&["-t", "64"]).warnings, [""; 0]);
+    assert!(settings(&["-t", "65"]).warnings[0].starts_with("more than 64 threads"));
+}
+
+#[test]
+fn what_is_dangerous_to_ignore_is_refused() {
+    for words in "-S|--enable-sasl|-S -h|-vS|-Y /etc/auth|--auth-file=/etc/auth|-e /mnt/x|-Z|\
+                  --enable-ssl|-B binary|-o ssl_key=/x|-o ssl_session_cache|-o ext_path=/x:1G|\
+                  -o proxy_config=routelib|-o hashpower=20,proxy_arg=x|-o sock_cookie_id=1|\
+                  -l btls:127.0.0.1|-l mtls:[::1]:5|-l proto[binary]:[::1]|\
+                  -l proto[proxy]:127.0.0.1|-l 127.0.0.1,notls:proto[binary]:tag_x_:[::1]:5"
+        .split('|')
+    {
+        check_refused(&split(words), EX_USAGE, "is not offered: ");
+    }
+    check_refused(&["-B", "http"], EX_USAGE, "Invalid value for binding protocol: http");
+}
+
+#[test]
+fn what_means_nothing_here_is_remembered_and_named_once() {
+    check(&["-f", "1.08"], |s| {
+        s.config.accepted_only.growth_factor = 1.08;
+        s.warnings = vec![without_effect("-f")];
+    });
+    check(&["-n", "8"], |s| {
+        s.config.accepted_only.chunk_size = 8;
+        s.warnings = vec![without_effect("-n")];
+    });
+    check_unused(&["-L"], "-L", &[]);
+    check_unused(&["-N", "4"], "-N", &[("num_napi_ids", "4")]);
+    check_unused(
+        &["-L", "-o", "hashpower=20,slab_reassign", "-L", "-o", "no_lru_crawler"],
+        "-L, -o hashpower, -o slab_reassign, -o no_lru_crawler",
+        &[("hashpower_init", "20"), ("lru_crawler", "no")],
+    );
+}
+
+#[test]
+fn heeded_extended_options() {
+    check(&["-o", "maxconns_fast"], |_| ());
+    check(&["-o", "no_maxconns_fast"], |s| s.config.connections_refuse_fast = false);
+    check(&["-o", "no_maxconns_fast,maxconns_fast"], |_| ());
+    check(&["-o", "idle_timeout=30,"], |s| s.config.idle_timeout_seconds = 30);
+    check(&["--extended=idle_timeout=30"], |s| s.config.idle_timeout_seconds = 30);
+    check(&["-o", ""], |_| ());
+    let modern = settings(&["-o", "no_modern"]);
+    assert!(!modern.config.connections_refuse_fast);
+    assert_eq!(modern.config.accepted_only.hash_algorithm, "jenkins");
+    assert_eq!(modern.config.accepted_only.unused("slab_reassign"), Some("no"));
+}
+
+#[test]
+fn every_extended_option_without_effect() {
+    for (given, lines) in [
+        ("slab_automove", &[("slab_automove", "1")][..]),
+        ("slab_automove=2", &[("slab_automove", "2")]),
+        ("slab_automove_ratio=0.5", &[("slab_automove_ratio", "0.50")]),
+        ("slab_automove_window=1800", &[("slab_automove_window", "1800")]),
+        ("slab_chunk_max=16", &[("slab_chunk_max", "16384")]),
+        ("no_chunked_items", &[("slab_chunk_max", "1048576")]),
+        ("slab_sizes=100-200-300", &[]),
+        ("tail_repair_time=10", &[("tail_repair_time", "10")]),
+        ("lru_crawler_sleep=1000000", &[("lru_crawler_sleep", "1000000")]),
+        ("lru_crawler_tocrawl=4294967295", &[("lru_crawler_tocrawl", "4294967295")]),
+        ("no_lru_maintainer", &[("lru_maintainer_thread", "no"), ("lru_segmented", "no")]),
+        ("hot_lru_pct=40", &[("hot_lru_pct", "40")]),
+        ("warm_max_factor=3", &[("warm_max_factor", "3.00")]),
+        ("temporary_ttl=20", &[("temporary_ttl", "20"), ("temp_lru", "yes")]),
+        ("watcher_logbuf_size=64", &[("watcher_logbuf_size", "65536")]),
+        ("read_buf_mem_limit=1", &[("read_buf_mem_limit", "1048576")]),
+        ("track_sizes", &[("track_sizes", "yes")]),
+        ("relaxed_privileges", &[]),
+        ("modern", &[]),
+        ("ext_threads=2", &[]),
+    ] {
+        let name = given.split('=').next().unwrap_or_default();
+        check_unused(&["-o", given], &format!("-o {name}"), lines);
+    }
+    let hashed = settings(&["-o", "hash_algorithm=xxh3"]).config.accepted_only.hash_algorithm;
+    assert_eq!(hashed, "xxh3");
+}
+
+#[test]
+fn extended_options_are_checked() {
+    for given in split(
+        "hashpower hashpower= hashpower=11 hashpower=33 hashpower=x slab_automove=3 \
+         slab_automove_ratio=0 slab_automove_ratio=1.5 slab_automove_window=2 slab_sizes \
+         slab_chunk_max=0 slab_chunk_max=1025 tail_repair_time=9 hash_algorithm \
+         hash_algorithm=md5 lru_crawler_sleep=1000001 lru_crawler_tocrawl=4294967296 \
+         hot_lru_pct=0 warm_lru_pct=80 hot_max_factor=0 temporary_ttl idle_timeout \
+         idle_timeout=-1 watcher_logbuf_size=4194304 read_buf_mem_limit=4096 ext_threads",
+    ) {
+        let name = given.split('=').next().unwrap_or_default();
+        check_refused(&["-o", given], EXIT_FAILURE, &format!("-o {name}"));
+    }
+    for given in split(
+        "hot_lru_pct=41 no_lru_maintainer,temporary_ttl=3 slab_sizes=1-2 slab_sizes=64-72 \
+         slab_sizes=100-x slab_sizes=100-90 slab_sizes=524289",
+    ) {
+        check_refused(&["-o", given], EX_USAGE, "-o ");
+    }
+    check_refused(&["-o", "foo"], EXIT_FAILURE, "Illegal suboption \"foo\"");
+    check_refused(&["-o", "modern,foo=1,bar"], EXIT_FAILURE, "Illegal suboption \"foo=1\"");
+    check_refused(&["-o", "modern,,modern"], EXIT_FAILURE, "Illegal suboption \"\"");
+}
+
+#[test]
+fn texts_are_what_tools_read() {
+    let text = |flag| match parse_words(&[flag], &surroundings()) {
+        Ok(Action::Print(text)) => text,
+        other => panic!("{flag}: {other:?}"),
+    };
+    let version = text("-V");
+    assert!(version.starts_with("distcached 1.6.45\ndistcache "), "{version}");
+    assert!(text("-i").contains("MIT OR Apache-2.0"));
+
+    let help = text("-h");
+    assert_eq!(text("--help"), help);
+    assert!(help.starts_with(&version));
+    assert!(help.contains("--unix-socket=<file>"));
+    // Test suites search for these to learn what is built in.
+    for absent in ["enable-ssl", "sasl", "ext_path", "proxy_config", "drop_privileges", "udp"] {
+        assert!(!help.to_lowercase().contains(absent), "{absent}");
+    }
+    assert!(help.lines().all(|line| line.len() <= 80 && line.is_ascii()), "{help}");
+}
+
+#[test]
+fn tables_hold_together() {
+    for (index, option) in OPTIONS.iter().enumerate() {
+        let others = &OPTIONS[..index];
+        assert!(others.iter().all(|other| other.short != option.short), "{}", option.short);
+        assert!(option.long.is_empty() || others.iter().all(|other| other.long != option.long));
+        let takes_value = matches!(option.effect, Value(_));
+        assert_eq!(takes_value, !option.value.is_empty(), "{}", option.short);
+    }
+    let refused = OPTIONS.iter().filter(|o| refuse_not_offered(&format!("-{}", o.short)).is_err());
+    assert!(refused.clone().all(|option| option.help.is_empty()));
+    assert_eq!(refused.map(|option| option.short).collect::<String>(), "SYeZ");
+}

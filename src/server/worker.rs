@@ -1,0 +1,436 @@
+//! A worker: one thread with a share of the connections and one shard of the keys.
+//!
+//! Its loop is the picture of the server:
+//!
+//! ```text
+//! poll -> receive  bytes to operations; ours to the shard, others to the outbox of their worker
+//!      -> execute  mail of other workers, in order of arrival
+//!      -> post     one mail to each other worker with the turn's operations, and replies back
+//!      -> reply    one write for each connection whose replies are complete
+//! ```
+//!
+//! With one worker no mail is ever sent. Every step is bounded: a connection gets a number of
+//! commands a turn, mails are few, outputs have a limit.
+
+use super::connection::{Arrival, Connection};
+use super::core::Core;
+use super::mail::{Bell, Delivery, Mail, Message};
+use super::output::Flushed;
+use super::report::{Report, Wanted};
+use super::session::{Progress, Router};
+use super::shared::Shared;
+use crate::limits::READ_BYTES;
+use crate::store::Ticks;
+use crossbeam::channel::Receiver;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The waker's place among the connections' tokens.
+pub const WAKER: Token = Token(usize::MAX);
+
+/// Longest wait for sockets: expired items are looked for at least this often.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Ticks in which the sweep goes once through all segments.
+const SWEEP_ROUND_TICKS: usize = 40;
+
+/// A graceful stop waits this long for clients to take their replies.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Output buffers kept for reuse, and the largest one worth keeping.
+const BUFFERS_MAX: usize = 64;
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+const BUFFER_BYTES_NEW: usize = 4 << 10;
+
+/// See the module's text.
+pub struct Worker {
+    poll: Poll,
+    bell: Arc<Bell>,
+    inbox: Receiver<Message>,
+    arrivals: Receiver<Arrival>,
+    connections: Slab<Connection>,
+    next_serial: u64,
+    /// Connections to serve in the next turn.
+    ready: Vec<usize>,
+    /// Connections with replies to send.
+    dirty: Vec<usize>,
+    core: Core,
+    shared: Arc<Shared>,
+    scratch: Box<[u8]>,
+    buffers: Vec<Vec<u8>>,
+    next_tick: Ticks,
+}
+
+/// What a worker is made of.
+pub struct Parts {
+    /// Where its sockets are registered.
+    pub poll: Poll,
+    /// What wakes it.
+    pub bell: Arc<Bell>,
+    /// Mail of other workers.
+    pub inbox: Receiver<Message>,
+    /// New connections.
+    pub arrivals: Receiver<Arrival>,
+    /// Shard, peers and counters.
+    pub core: Core,
+    /// What all threads see.
+    pub shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// A worker about to run.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { poll, bell, inbox, arrivals, core, shared } = parts;
+        Self {
+            poll,
+            bell,
+            inbox,
+            arrivals,
+            connections: Slab::new(),
+            next_serial: 0,
+            ready: Vec::new(),
+            dirty: Vec::new(),
+            core,
+            shared,
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            buffers: Vec::new(),
+            next_tick: Ticks::default(),
+        }
+    }
+
+    /// Takes turns until the server stops.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        while !self.shared.stopping() {
+            if let Err(error) = self.wait(&mut events) {
+                log::error!("a worker cannot wait for its sockets: {error}; it ends");
+                break;
+            }
+            self.turn(&events);
+        }
+        if self.shared.stopping_gracefully() {
+            self.finish(&mut events);
+        }
+        let open = self.connections.len();
+        self.shared.connections.fetch_sub(open, Ordering::Relaxed);
+    }
+
+    /// Answers what was received, for as long as the grace lasts.
+    fn finish(&mut self, events: &mut Events) {
+        let until = self.core.now.plus_seconds(GRACE.as_secs());
+        loop {
+            if self.wait(events).is_err() {
+                return;
+            }
+            self.turn(events);
+            let unsent = self
+                .connections
+                .iter()
+                .any(|(_, connection)| connection.queued || !connection.session.output.is_empty());
+            // Other workers may need this one a little longer than it needs them.
+            let idle = !unsent && !self.core.is_busy() && self.inbox.is_empty();
+            if idle || self.core.now >= until {
+                return;
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let busy = !self.ready.is_empty() && self.core.has_room();
+        let timeout = if busy || !self.may_park() { Duration::ZERO } else { TICK };
+        let polled = self.poll.poll(events, Some(timeout));
+        self.bell.parking.unpark();
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Parks, unless a message has arrived meanwhile: see [`super::mail::Parking`].
+    fn may_park(&self) -> bool {
+        self.bell.parking.park();
+        self.inbox.is_empty() && self.arrivals.is_empty()
+    }
+
+    fn turn(&mut self, events: &Events) {
+        self.core.now = self.shared.clock.now();
+        for event in events {
+            self.note_event(event);
+        }
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            self.welcome(arrival);
+        }
+        let mail = self.read_mail();
+        self.serve_ready();
+        self.report_late();
+        self.core.post(mail);
+        self.send_replies();
+        if self.core.now >= self.next_tick {
+            self.tick();
+        }
+    }
+
+    fn note_event(&mut self, event: &mio::event::Event) {
+        let token = event.token().0;
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            connection.readable = true;
+            connection.read_closed |= event.is_read_closed();
+            Self::enqueue(&mut self.ready, connection, token);
+        }
+        if event.is_writable() && !connection.session.output.is_empty() {
+            Self::mark_dirty(&mut self.dirty, connection, token);
+        }
+    }
+
+    fn enqueue(ready: &mut Vec<usize>, connection: &mut Connection, token: usize) {
+        if !connection.queued {
+            connection.queued = true;
+            ready.push(token);
+        }
+    }
+
+    fn mark_dirty(dirty: &mut Vec<usize>, connection: &mut Connection, token: usize) {
+        if !connection.dirty {
+            connection.dirty = true;
+            dirty.push(token);
+        }
+    }
+
+    fn welcome(&mut self, mut arrival: Arrival) {
+        let entry = self.connections.vacant_entry();
+        let token = Token(entry.key());
+        if let Err(error) = arrival.stream.register(self.poll.registry(), token) {
+            log::warn!("cannot watch a new connection: {error}; it is closed");
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.next_serial += 1;
+        entry.insert(Connection::new(arrival, self.next_serial, self.core.now.seconds()));
+    }
+
+    /// Executes the mail of other workers and hands out the replies to ours. Returns the executed
+    /// mails, to go back once their effects may be seen.
+    fn read_mail(&mut self) -> Vec<Box<Mail>> {
+        let mut executed = Vec::new();
+        // Not more than was there at the start: more may come as fast as it is read.
+        for _ in 0..self.inbox.len() {
+            match self.inbox.try_recv() {
+                Ok(Message::Requests(mut mail)) => {
+                    self.execute_mail(&mut mail);
+                    executed.push(mail);
+                }
+                Ok(Message::Replies(mut mail)) => {
+                    self.deliver(&mut mail);
+                    self.core.take_back(mail);
+                }
+                Err(_) => break,
+            }
+        }
+        executed
+    }
+
+    fn execute_mail(&mut self, mail: &mut Mail) {
+        let connections = &self.connections;
+        let Core { shard, now, traffic, .. } = &mut self.core;
+        let now = *now;
+        mail.execute(shard, now, |shard, errand| {
+            Core::run_errand(shard, traffic, errand, now, |wanted| {
+                report_connections(connections, wanted, now)
+            })
+        });
+    }
+
+    fn deliver(&mut self, mail: &mut Mail) {
+        let Self { connections, core, dirty, .. } = self;
+        mail.deliver(|reply_to, delivery| {
+            let (reply_to, text) = match delivery {
+                Delivery::Reply(replies, from, to) => {
+                    let connection = connections.get_mut(reply_to.token);
+                    let Some(connection) = connection.filter(|c| c.serial == reply_to.serial)
+                    else {
+                        return;
+                    };
+                    connection.session.output.fill_hole(reply_to.hole, replies, from, to);
+                    return Self::mark_dirty(dirty, connection, reply_to.token);
+                }
+                Delivery::Errand(report) => match core.errand_done(reply_to.serial, report) {
+                    Some(done) => done,
+                    None => return,
+                },
+            };
+            let connection = connections.get_mut(reply_to.token);
+            if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
+                connection.session.output.fill_hole_with(reply_to.hole, &text);
+                Self::mark_dirty(dirty, connection, reply_to.token);
+            }
+        });
+    }
+
+    fn serve_ready(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for token in ready.drain(..) {
+            if !self.core.has_room() {
+                // The other workers are behind: sockets wait until mail comes back.
+                self.ready.push(token);
+                continue;
+            }
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.queued = false;
+            if let Err(error) = self.serve(token) {
+                log::debug!("a connection failed: {error}");
+                self.close(token);
+            }
+        }
+        if self.ready.is_empty() {
+            // Keeps the memory of the list.
+            self.ready = ready;
+        }
+    }
+
+    /// One connection's part of the turn: what it has left from the last one, or one read.
+    fn serve(&mut self, token: usize) -> io::Result<()> {
+        let connection = &mut self.connections[token];
+        if !connection.session.output.has_buffer() {
+            let buffer = self.buffers.pop();
+            let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES_NEW));
+            connection.session.output.give_buffer(buffer);
+        }
+        self.core.current = (token, connection.serial);
+        let mut budget = self.shared.config.requests_per_turn_max;
+        let mut received: &[u8] = &[];
+        if !connection.session.can_go_on() && connection.readable {
+            let block_bytes = connection.receive_block()?;
+            self.core.traffic.bytes_read += block_bytes as u64;
+            if block_bytes == 0
+                && connection.readable
+                && let Some(bytes) = connection.receive(&mut self.scratch)?
+            {
+                self.core.traffic.bytes_read += bytes.len() as u64;
+                received = bytes;
+            }
+        }
+        let progress = connection.session.advance(received, &mut budget, &mut self.core);
+        if budget < self.shared.config.requests_per_turn_max {
+            connection.last_command_seconds = self.core.now.seconds();
+        }
+        let more = match progress {
+            Progress::NeedsInput => connection.readable,
+            Progress::Yielded => {
+                self.core.traffic.connection_yields += 1;
+                true
+            }
+            Progress::OutputFull | Progress::Closing => false,
+        };
+        if more {
+            Self::enqueue(&mut self.ready, connection, token);
+        }
+        Self::mark_dirty(&mut self.dirty, connection, token);
+        Ok(())
+    }
+
+    /// Completes the reports that were put off until no connection was being served.
+    fn report_late(&mut self) {
+        for (errand_id, wanted) in std::mem::take(&mut self.core.late_reports) {
+            let Self { connections, core, dirty, .. } = self;
+            let mut report = Box::new(Report::of_shard(&core.shard, wanted, core.now));
+            report.traffic = core.traffic;
+            report.connections = report_connections(connections, wanted, core.now);
+            let Some((reply_to, text)) = core.errand_done(errand_id, Some(report)) else {
+                continue;
+            };
+            if let Some(connection) = connections.get_mut(reply_to.token) {
+                connection.session.output.fill_hole_with(reply_to.hole, &text);
+                Self::mark_dirty(dirty, connection, reply_to.token);
+            }
+        }
+    }
+
+    fn send_replies(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for token in dirty.drain(..) {
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.dirty = false;
+            match connection.session.output.flush(&mut connection.stream) {
+                Ok((bytes, flushed)) => {
+                    self.core.traffic.bytes_written += bytes as u64;
+                    if flushed == Flushed::All {
+                        self.all_sent(token);
+                    }
+                }
+                Err(error) => {
+                    log::debug!("a client did not take its replies: {error}");
+                    self.close(token);
+                }
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    fn all_sent(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
+        let buffer = connection.session.output.take_buffer();
+        if buffer.capacity() <= BUFFER_BYTES_MAX && self.buffers.len() < BUFFERS_MAX {
+            self.buffers.push(buffer);
+        }
+        // It may have stopped because its output was full.
+        let more = connection.session.can_go_on() || connection.readable;
+        if more && !connection.session.is_closing() {
+            Self::enqueue(&mut self.ready, connection, token);
+        }
+        if connection.is_done() {
+            self.close(token);
+        }
+    }
+
+    fn close(&mut self, token: usize) {
+        if self.connections.contains(token) {
+            // Closing the descriptor takes it off the poll.
+            self.connections.remove(token);
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What has to happen now and then, whatever clients do.
+    fn tick(&mut self) {
+        let now = self.core.now;
+        self.next_tick = Ticks(now.0 + TICK.as_millis() as u64 * Ticks::PER_SECOND / 1000);
+        let segments = self.core.shard.store().segment_count_max();
+        self.core.shard.maintain(now, segments.div_ceil(SWEEP_ROUND_TICKS));
+        let timeout = u64::from(self.shared.config.idle_timeout_seconds);
+        if timeout > 0 {
+            self.close_idle(now.seconds(), timeout);
+        }
+    }
+
+    fn close_idle(&mut self, now_seconds: u64, timeout: u64) {
+        let is_idle = |connection: &Connection| {
+            now_seconds.saturating_sub(connection.last_command_seconds) > timeout
+        };
+        let idle: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| is_idle(connection))
+            .map(|(token, _)| token)
+            .collect();
+        for token in idle {
+            self.core.traffic.idle_kicks += 1;
+            self.close(token);
+        }
+    }
+}
+
+fn report_connections(
+    connections: &Slab<Connection>,
+    wanted: Wanted,
+    now: Ticks,
+) -> Vec<super::report::ConnectionReport> {
+    if !wanted.connections {
+        return Vec::new();
+    }
+    connections.iter().map(|(_, connection)| connection.report(now.seconds())).collect()
+}

@@ -1,0 +1,314 @@
+//! The classic commands.
+
+use super::operation::Data;
+use super::replies::Replies;
+use super::{Shard, deadline};
+use crate::limits::VALUE_BYTES_BY_REFERENCE_MIN;
+use crate::protocol::number::stored_number;
+use crate::protocol::{Exptime, StoreArgs, StoreMode, reply};
+use crate::store::index::Handle;
+use crate::store::{Attributes, Ticks, TokenRule, Value};
+
+/// Longest number as text.
+const NUMBER_BYTES_MAX: usize = 20;
+
+/// What became of a request to store.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stored {
+    Yes(Handle),
+    /// The condition was not met.
+    No,
+    /// The token is not the item's.
+    Exists,
+    /// There is no item to compare with.
+    NotFound,
+    Full,
+}
+
+impl Shard {
+    #[inline]
+    pub(super) fn get(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        with_cas: bool,
+        now: Ticks,
+        out: &mut Replies,
+    ) {
+        self.counters.cmd_get += 1;
+        let Some(handle) = self.find(hash, key, now) else {
+            self.counters.get_misses += 1;
+            return;
+        };
+        self.counters.get_hits += 1;
+        self.count_hit(key);
+        self.store.accessed(handle);
+        self.write_value(handle, key, with_cas, out);
+    }
+
+    pub(super) fn get_and_touch(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        with_cas: bool,
+        exptime: Exptime,
+        now: Ticks,
+        out: &mut Replies,
+    ) {
+        self.counters.cmd_touch += 1;
+        let Some(handle) = self.find(hash, key, now) else {
+            self.counters.touch_misses += 1;
+            return;
+        };
+        self.counters.touch_hits += 1;
+        self.count_hit(key);
+        self.store.accessed(handle);
+        // The value is answered even where the new expiry has passed already.
+        self.write_value(handle, key, with_cas, out);
+        self.set_deadline(hash, handle, exptime, now);
+    }
+
+    /// `VALUE key flags length[ token]`, the value, and a line end.
+    #[inline]
+    fn write_value(&mut self, handle: Handle, key: &[u8], with_cas: bool, out: &mut Replies) {
+        if with_cas {
+            self.store.token_handed_out(handle);
+        }
+        let (flags, value) = self.store.flags_and_value(handle);
+        out.push(b"VALUE ");
+        out.push(key);
+        out.push(b" ");
+        out.push_number(u64::from(flags));
+        out.push(b" ");
+        out.push_number(value.len() as u64);
+        if with_cas {
+            out.push(b" ");
+            out.push_number(self.token(self.store.item(handle).token));
+        }
+        out.push(reply::LINE_END);
+        self.write_data(handle, out);
+        out.push(reply::LINE_END);
+    }
+
+    /// The value itself; a large one by reference.
+    #[inline]
+    pub(super) fn write_data(&self, handle: Handle, out: &mut Replies) {
+        let (_, value) = self.store.flags_and_value(handle);
+        let shared = if value.len() < VALUE_BYTES_BY_REFERENCE_MIN {
+            None
+        } else {
+            self.store.share_value(handle)
+        };
+        match shared {
+            Some(shared) => out.push_shared(shared),
+            None => out.push(value),
+        }
+    }
+
+    fn count_hit(&mut self, key: &[u8]) {
+        if let Some(prefixes) = &mut self.prefixes {
+            prefixes.record_hit(key);
+        }
+    }
+
+    pub(super) fn store_classic(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        args: StoreArgs,
+        data: Data<'_>,
+        now: Ticks,
+    ) -> &'static [u8] {
+        self.counters.cmd_set += 1;
+        let attributes = Attributes {
+            flags: args.flags,
+            deadline: deadline(args.exptime, now),
+            ..Attributes::default()
+        };
+        let old = self.store.find(hash, key, now).ok();
+        let stored = match args.mode {
+            StoreMode::Cas => {
+                self.store_compared(hash, old, key, attributes, args.compare, data, now)
+            }
+            mode => self.store_if(hash, old, key, attributes, mode, data, now),
+        };
+        match stored {
+            Stored::Yes(_) => reply::STORED,
+            Stored::No => reply::NOT_STORED,
+            Stored::Exists => reply::EXISTS,
+            Stored::NotFound => reply::NOT_FOUND,
+            Stored::Full => {
+                if args.mode == StoreMode::Set {
+                    self.drop_stale(hash, key, now);
+                }
+                reply::OUT_OF_MEMORY_STORING
+            }
+        }
+    }
+
+    /// Every mode but cas.
+    #[allow(clippy::too_many_arguments)] // One item and where it goes; a struct would be unpacked at once.
+    pub(super) fn store_if(
+        &mut self,
+        hash: u64,
+        old: Option<Handle>,
+        key: &[u8],
+        attributes: Attributes,
+        mode: StoreMode,
+        data: Data<'_>,
+        now: Ticks,
+    ) -> Stored {
+        match (mode, old) {
+            (StoreMode::Append | StoreMode::Prepend, Some(old)) => {
+                let append = mode == StoreMode::Append;
+                self.join(hash, old, key, &data, append, now).map_or(Stored::No, Stored::Yes)
+            }
+            (StoreMode::Add, Some(old)) => {
+                // As memcached: an add that fails makes the item young again.
+                self.store.bumped(old);
+                Stored::No
+            }
+            (StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, None) => Stored::No,
+            _ => self.store_whole(hash, old, key, attributes, data.into(), now),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // As `store_if`.
+    pub(super) fn store_compared(
+        &mut self,
+        hash: u64,
+        old: Option<Handle>,
+        key: &[u8],
+        attributes: Attributes,
+        compare: u64,
+        data: Data<'_>,
+        now: Ticks,
+    ) -> Stored {
+        let Some(old) = old else {
+            self.counters.cas_misses += 1;
+            return Stored::NotFound;
+        };
+        // 0 is no token: with CAS off every item has it, and none matches.
+        if compare == 0 || self.token(self.store.item(old).token) != compare {
+            self.counters.cas_badval += 1;
+            return Stored::Exists;
+        }
+        self.counters.cas_hits += 1;
+        self.store_whole(hash, Some(old), key, attributes, data.into(), now)
+    }
+
+    pub(super) fn store_whole(
+        &mut self,
+        hash: u64,
+        old: Option<Handle>,
+        key: &[u8],
+        attributes: Attributes,
+        value: Value<'_>,
+        now: Ticks,
+    ) -> Stored {
+        self.put(hash, old, key, attributes, value, now).map_or(Stored::Full, Stored::Yes)
+    }
+
+    pub(super) fn delete(&mut self, hash: u64, key: &[u8], now: Ticks) -> &'static [u8] {
+        match self.find(hash, key, now) {
+            Some(handle) => {
+                self.counters.delete_hits += 1;
+                self.store.remove(handle);
+                reply::DELETED
+            }
+            None => {
+                self.counters.delete_misses += 1;
+                reply::NOT_FOUND
+            }
+        }
+    }
+
+    pub(super) fn touch(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        exptime: Exptime,
+        now: Ticks,
+    ) -> &'static [u8] {
+        self.counters.cmd_touch += 1;
+        let Some(handle) = self.find(hash, key, now) else {
+            self.counters.touch_misses += 1;
+            return reply::NOT_FOUND;
+        };
+        self.counters.touch_hits += 1;
+        self.store.accessed(handle);
+        if self.set_deadline(hash, handle, exptime, now) {
+            reply::TOUCHED
+        } else {
+            reply::OUT_OF_MEMORY
+        }
+    }
+
+    /// Gives an item another expiry. False: no memory for its new version.
+    fn set_deadline(&mut self, hash: u64, handle: Handle, exptime: Exptime, now: Ticks) -> bool {
+        let attributes = self.store.item(handle).attributes;
+        let attributes = Attributes { deadline: deadline(exptime, now), ..attributes };
+        self.store.rewrite(hash, handle, attributes, TokenRule::Keep, now).is_ok()
+    }
+
+    pub(super) fn arithmetic(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        increment: bool,
+        delta: u64,
+        now: Ticks,
+        out: &mut Replies,
+    ) {
+        let Some(handle) = self.find(hash, key, now) else {
+            self.count_arithmetic_miss(increment);
+            return out.push(reply::NOT_FOUND);
+        };
+        let attributes = Attributes { cas: None, ..self.store.item(handle).attributes };
+        match self.add_to_item(hash, handle, increment, delta, attributes, now) {
+            Ok((_, number)) => {
+                out.push_number(number);
+                out.push(reply::LINE_END);
+            }
+            Err(line) => out.push(line),
+        }
+    }
+
+    pub(super) fn count_arithmetic_miss(&mut self, increment: bool) {
+        if increment {
+            self.counters.incr_misses += 1;
+        } else {
+            self.counters.decr_misses += 1;
+        }
+    }
+
+    /// Adds to or subtracts from the number an item holds: wraps at 2^64 upwards, stops at 0
+    /// downwards. A shorter number is padded with spaces to the old length, as clients see it from
+    /// memcached, which writes in place.
+    pub(super) fn add_to_item(
+        &mut self,
+        hash: u64,
+        handle: Handle,
+        increment: bool,
+        delta: u64,
+        attributes: Attributes,
+        now: Ticks,
+    ) -> Result<(Handle, u64), &'static [u8]> {
+        let value = self.store.item(handle).value;
+        let number = stored_number(value).ok_or(reply::NOT_NUMERIC)?;
+        let number = if increment {
+            self.counters.incr_hits += 1;
+            number.wrapping_add(delta)
+        } else {
+            self.counters.decr_hits += 1;
+            number.saturating_sub(delta)
+        };
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number).as_bytes();
+        let old_bytes = value.len();
+        let padding = vec![b' '; old_bytes.saturating_sub(digits.len().min(NUMBER_BYTES_MAX))];
+        let parts = Value::Parts([digits, &padding]);
+        let stored = self.store.update(hash, handle, attributes, parts, TokenRule::Fresh, now);
+        stored.map(|handle| (handle, number)).map_err(|_| reply::OUT_OF_MEMORY)
+    }
+}

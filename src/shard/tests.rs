@@ -1,0 +1,1 @@
+//! Single commands against one shard.

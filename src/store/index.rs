@@ -1,0 +1,412 @@
+//! Where each item lies: a hash table of packed 8-byte slots that grows in small steps.
+//!
+//! The table is cut into partitions by hash bits. Each partition is an array of cache-line buckets
+//! of eight slots, and grows on its own by an eighth when it is full, so that growing never moves
+//! more than one partition's slots and the table stays about nine tenths full. An item may lie in
+//! two buckets, both computed from its tag alone (partial-key cuckoo hashing: Fan et al., MemC3,
+//! NSDI 2013), so growing reads no items and a lookup touches at most two cache lines.
+//!
+//! ```text
+//!  63                  41 40 39 38   36 35                                    0
+//! +----------------------+--+--+-------+--------------------------------------+
+//! | tag                  | O| F| freq  | location in units of the item align  |
+//! +----------------------+--+--+-------+--------------------------------------+
+//! O: the CAS token was handed out and must survive a move. F: fetched since stored.
+//! ```
+//!
+//! Knows nothing of items: the caller compares keys and hands in hashes. Never does I/O.
+
+/// Bits of the hash kept in a slot: they find the bucket and tell most other keys apart.
+const TAG_BITS: u32 = 23;
+const TAG_MAX: u64 = (1 << TAG_BITS) - 1;
+const LOCATION_BITS: u32 = 36;
+const FREQUENCY_SHIFT: u32 = LOCATION_BITS;
+const FREQUENCY_BITS: u32 = 3;
+const FETCHED: u64 = 1 << (FREQUENCY_SHIFT + FREQUENCY_BITS);
+const OBSERVED: u64 = FETCHED << 1;
+const TAG_SHIFT: u32 = 64 - TAG_BITS;
+
+/// Highest frequency a slot counts to.
+pub const FREQUENCY_MAX: u8 = (1 << FREQUENCY_BITS) - 1;
+/// Locations are below this; 0 is never one, so that an empty slot is 0.
+pub const LOCATION_LIMIT: u64 = 1 << LOCATION_BITS;
+
+const SLOTS_PER_BUCKET: usize = 8;
+const PARTITION_BITS_MAX: u32 = 16;
+
+const _: () = assert!(TAG_BITS + 2 + FREQUENCY_BITS + LOCATION_BITS == u64::BITS);
+const _: () = assert!(OBSERVED << 1 == 1 << TAG_SHIFT);
+const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
+const _: () = assert!(TAG_BITS + PARTITION_BITS_MAX <= 48, "the upper hash bits choose the shard");
+
+/// One packed entry; see the picture above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(u64);
+
+impl Slot {
+    /// A slot for a new item: not fetched, token not handed out.
+    pub fn new(hash: u64, location: u64, frequency: u8) -> Self {
+        debug_assert!(location != 0 && location < LOCATION_LIMIT);
+        debug_assert!(frequency <= FREQUENCY_MAX);
+        Self(tag_of(hash) << TAG_SHIFT | u64::from(frequency) << FREQUENCY_SHIFT | location)
+    }
+
+    /// Whether an item is here; evictions empty slots that handles still name.
+    #[inline]
+    pub fn is_occupied(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Where the item lies.
+    #[inline]
+    pub fn location(self) -> u64 {
+        self.0 & (LOCATION_LIMIT - 1)
+    }
+
+    /// Accesses since the item was stored or last considered for eviction, up to the maximum.
+    #[inline]
+    pub fn frequency(self) -> u8 {
+        (self.0 >> FREQUENCY_SHIFT) as u8 & FREQUENCY_MAX
+    }
+
+    /// Fetched since stored.
+    #[inline]
+    pub fn fetched(self) -> bool {
+        self.0 & FETCHED != 0
+    }
+
+    /// The CAS token was handed out.
+    #[inline]
+    pub fn observed(self) -> bool {
+        self.0 & OBSERVED != 0
+    }
+
+    /// The same item at another place.
+    pub fn with_location(self, location: u64) -> Self {
+        debug_assert!(location != 0 && location < LOCATION_LIMIT);
+        Self(self.0 & !(LOCATION_LIMIT - 1) | location)
+    }
+
+    /// The same item with another frequency.
+    pub fn with_frequency(self, frequency: u8) -> Self {
+        let mask = u64::from(FREQUENCY_MAX) << FREQUENCY_SHIFT;
+        Self(self.0 & !mask | u64::from(frequency.min(FREQUENCY_MAX)) << FREQUENCY_SHIFT)
+    }
+
+    /// Marked as fetched, and counted.
+    #[inline]
+    pub fn accessed(self) -> Self {
+        self.with_frequency(self.frequency() + 1).with_fetched()
+    }
+
+    fn with_fetched(self) -> Self {
+        Self(self.0 | FETCHED)
+    }
+
+    /// Marked as having its token handed out.
+    pub fn with_observed(self) -> Self {
+        Self(self.0 | OBSERVED)
+    }
+
+    /// With a token nobody has seen.
+    pub fn without_observed(self) -> Self {
+        Self(self.0 & !OBSERVED)
+    }
+
+    fn tag(self) -> u64 {
+        self.0 >> TAG_SHIFT
+    }
+}
+
+#[inline]
+fn tag_of(hash: u64) -> u64 {
+    hash & TAG_MAX
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Bucket([u64; SLOTS_PER_BUCKET]);
+
+const EMPTY: Bucket = Bucket([0; SLOTS_PER_BUCKET]);
+
+impl Bucket {
+    fn free_slot(&self) -> Option<usize> {
+        self.0.iter().position(|slot| *slot == 0)
+    }
+}
+
+/// Where a slot is; good until the next insertion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handle {
+    partition: u32,
+    position: u32,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    buckets: Box<[Bucket]>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Index {
+    partitions: Vec<Partition>,
+    items: usize,
+    bucket_count: usize,
+}
+
+impl Index {
+    /// A table for a shard of `memory_bytes`. Takes memory only as items come.
+    pub fn new(memory_bytes: u64) -> Self {
+        // About a thousand small items in each partition of a full shard.
+        let wanted = (memory_bytes >> 16).clamp(16, 1 << PARTITION_BITS_MAX);
+        let mut partitions = Vec::new();
+        partitions.resize_with((wanted as usize).next_power_of_two(), Partition::default);
+        Self { partitions, items: 0, bucket_count: 0 }
+    }
+
+    /// Items in the table.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
+    /// Memory of the table in bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.partitions.len() * size_of::<Partition>() + self.bucket_count * size_of::<Bucket>())
+            as u64
+    }
+
+    /// Finds the slot with this hash for which `is_it` says yes of its location.
+    #[inline]
+    pub fn find(&self, hash: u64, mut is_it: impl FnMut(u64) -> bool) -> Option<Handle> {
+        let partition = self.partition_of(hash);
+        let buckets = &self.partitions[partition].buckets;
+        if buckets.is_empty() {
+            return None;
+        }
+        let tag = tag_of(hash);
+        let (first, second) = bucket_pair(tag, buckets.len());
+        for bucket in [first, second] {
+            for (place, slot) in buckets[bucket].0.iter().enumerate() {
+                let slot = Slot(*slot);
+                if slot.tag() == tag && slot.0 != 0 && is_it(slot.location()) {
+                    let position = (bucket * SLOTS_PER_BUCKET + place) as u32;
+                    return Some(Handle { partition: partition as u32, position });
+                }
+            }
+        }
+        None
+    }
+
+    /// The slot at a handle.
+    #[inline]
+    pub fn slot(&self, handle: Handle) -> Slot {
+        let (bucket, place) = handle.bucket_and_place();
+        Slot(self.partitions[handle.partition as usize].buckets[bucket].0[place])
+    }
+
+    /// Replaces the slot at a handle by another of the same hash.
+    #[inline]
+    pub fn replace(&mut self, handle: Handle, slot: Slot) {
+        debug_assert_eq!(self.slot(handle).tag(), slot.tag());
+        let (bucket, place) = handle.bucket_and_place();
+        self.partitions[handle.partition as usize].buckets[bucket].0[place] = slot.0;
+    }
+
+    /// Empties the slot at a handle.
+    pub fn remove(&mut self, handle: Handle) {
+        let (bucket, place) = handle.bucket_and_place();
+        let slot = &mut self.partitions[handle.partition as usize].buckets[bucket].0[place];
+        assert!(*slot != 0, "a handle names an occupied slot");
+        *slot = 0;
+        self.items -= 1;
+    }
+
+    /// Adds a slot. The key must not be there yet.
+    ///
+    /// Returns a slot that had to leave: only when very many keys share their hash, which a secret
+    /// hash key leaves to chance; dropping one keeps every operation bounded.
+    #[must_use]
+    pub fn insert(&mut self, hash: u64, slot: Slot) -> Option<Slot> {
+        let at = self.partition_of(hash);
+        self.items += 1;
+        let buckets = &mut self.partitions[at].buckets;
+        if place(buckets, slot) {
+            return None;
+        }
+        let grown = grow(buckets, slot);
+        let dropped = match grown {
+            Some(grown) => {
+                self.bucket_count += grown.len() - buckets.len();
+                *buckets = grown;
+                None
+            }
+            None => {
+                let (first, _) = bucket_pair(slot.tag(), buckets.len());
+                let victim = std::mem::replace(&mut buckets[first].0[0], slot.0);
+                self.items -= 1;
+                Some(Slot(victim))
+            }
+        };
+        debug_assert!(self.partitions[at].buckets.len() as u64 <= TAG_MAX);
+        dropped
+    }
+
+    /// The slots of one partition, for walks over all items in bounded steps. `None` past the end.
+    pub fn partition_slots(&self, partition: usize) -> Option<impl Iterator<Item = Slot> + '_> {
+        let buckets = &self.partitions.get(partition)?.buckets;
+        Some(buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| *slot != 0).map(Slot))
+    }
+
+    /// Takes up to `partitions_max` partitions off a table that is no longer used, so that a large
+    /// one can be freed in steps. Answers whether any are left.
+    pub fn dismantle(&mut self, partitions_max: usize) -> bool {
+        let keep = self.partitions.len().saturating_sub(partitions_max);
+        for partition in self.partitions.drain(keep..) {
+            self.bucket_count -= partition.buckets.len();
+        }
+        !self.partitions.is_empty()
+    }
+
+    #[inline]
+    fn partition_of(&self, hash: u64) -> usize {
+        (hash >> TAG_BITS) as usize & (self.partitions.len() - 1)
+    }
+}
+
+impl Handle {
+    fn bucket_and_place(self) -> (usize, usize) {
+        let position = self.position as usize;
+        (position / SLOTS_PER_BUCKET, position % SLOTS_PER_BUCKET)
+    }
+}
+
+/// The two buckets a tag may lie in; different ones wherever there are two.
+#[inline]
+fn bucket_pair(tag: u64, bucket_count: usize) -> (usize, usize) {
+    let scale = |bits: u64| ((bits * bucket_count as u64) >> TAG_BITS) as usize;
+    let first = scale(tag);
+    // An odd multiplier permutes the tags; its upper bits depend on all bits below.
+    let second = scale(tag.wrapping_mul(0x002C_1B3D) & TAG_MAX);
+    if second != first { (first, second) } else { (first, (first + 1) % bucket_count) }
+}
+
+/// Puts a slot into one of its two buckets, moving one other slot aside if that makes room.
+fn place(buckets: &mut [Bucket], slot: Slot) -> bool {
+    if buckets.is_empty() {
+        return false;
+    }
+    let (first, second) = bucket_pair(slot.tag(), buckets.len());
+    for bucket in [first, second] {
+        if let Some(free) = buckets[bucket].free_slot() {
+            buckets[bucket].0[free] = slot.0;
+            return true;
+        }
+    }
+    for bucket in [first, second] {
+        for place in 0..SLOTS_PER_BUCKET {
+            let other = Slot(buckets[bucket].0[place]);
+            let (one, two) = bucket_pair(other.tag(), buckets.len());
+            let elsewhere = if one == bucket { two } else { one };
+            if let Some(free) = buckets[elsewhere].free_slot() {
+                buckets[elsewhere].0[free] = other.0;
+                buckets[bucket].0[place] = slot.0;
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// A larger copy of a partition with one slot more, or `None` if no reasonable size holds it.
+fn grow(buckets: &[Bucket], slot: Slot) -> Option<Box<[Bucket]>> {
+    let mut bucket_count = buckets.len();
+    let bucket_count_max = buckets.len() * 2 + 4;
+    loop {
+        bucket_count += 1 + bucket_count / 8;
+        if bucket_count > bucket_count_max {
+            return None;
+        }
+        let mut grown = vec![EMPTY; bucket_count].into_boxed_slice();
+        let slots = buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| *slot != 0);
+        if slots.chain([slot.0]).all(|slot| place(&mut grown, Slot(slot))) {
+            return Some(grown);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// Spreads small numbers over 64 bits (SplitMix64).
+    fn mix(number: u64) -> u64 {
+        let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    #[test]
+    fn slot_fields_do_not_touch_each_other() {
+        let slot = Slot::new(u64::MAX, LOCATION_LIMIT - 1, 0);
+        assert_eq!((slot.location(), slot.frequency()), (LOCATION_LIMIT - 1, 0));
+        assert!(!slot.fetched() && !slot.observed());
+        let slot = slot.accessed().with_observed().with_frequency(FREQUENCY_MAX).accessed();
+        assert_eq!(
+            (slot.frequency(), slot.fetched(), slot.observed()),
+            (FREQUENCY_MAX, true, true)
+        );
+        assert_eq!((slot.location(), slot.tag()), (LOCATION_LIMIT - 1, TAG_MAX));
+        assert_eq!(slot.with_location(7).location(), 7);
+        assert_eq!(slot.with_location(7).tag(), TAG_MAX);
+    }
+
+    #[test]
+    fn agrees_with_a_map_through_growth_and_removal() {
+        let mut index = Index::new(1 << 20);
+        let mut model: HashMap<u64, u64> = HashMap::new();
+        for step in 1..60_000u64 {
+            let key = mix(step) % 20_000;
+            let location = step;
+            let found = index.find(mix(key), |at| model.get(&key) == Some(&at));
+            assert_eq!(found.is_some(), model.contains_key(&key));
+            match found {
+                Some(handle) if step % 3 == 0 => {
+                    index.remove(handle);
+                    model.remove(&key);
+                }
+                Some(handle) => {
+                    index.replace(handle, index.slot(handle).with_location(location));
+                    model.insert(key, location);
+                }
+                None => {
+                    assert_eq!(index.insert(mix(key), Slot::new(mix(key), location, 0)), None);
+                    model.insert(key, location);
+                }
+            }
+            assert_eq!(index.items(), model.len());
+        }
+        let walked = (0..).map_while(|at| index.partition_slots(at).map(Iterator::count));
+        assert_eq!(walked.sum::<usize>(), model.len());
+    }
+
+    #[test]
+    fn costs_less_than_ten_bytes_an_item() {
+        let mut index = Index::new(64 << 20);
+        for key in 1..=1_000_000u64 {
+            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
+        }
+        let bytes_per_item = index.bytes() as f64 / index.items() as f64;
+        assert!(bytes_per_item < 10.0, "{bytes_per_item}");
+    }
+
+    #[test]
+    fn equal_hashes_stay_bounded() {
+        let mut index = Index::new(1 << 20);
+        let dropped = (1..1000u64).filter_map(|at| index.insert(42, Slot::new(42, at, 0))).count();
+        assert!(index.items() <= 2 * SLOTS_PER_BUCKET);
+        assert_eq!(index.items() + dropped, 999);
+    }
+}

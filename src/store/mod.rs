@@ -1,0 +1,728 @@
+//! The memory engine of one shard: items in segments, found by an index, evicted by S3-FIFO.
+//!
+//! Single-threaded; no locks, no clock, no I/O: time is an argument, and a store is the same after
+//! the same calls. The only error is [`Full`].
+//!
+//! ```text
+//! key --hash--> Index --location--> Segment --offset--> item
+//!
+//! new items -> [ head | small queue, about a tenth ] -> evicted, remembered as a ghost
+//!                          | asked for again
+//!                          v
+//!              [ tail | main queue ] -> asked for again: back to the tail; else evicted
+//! ```
+//!
+//! **Invariant:** a sealed segment never changes. Changing an item writes a new version at the
+//! head and leaves the old bytes dead until their segment is evicted or compacted.
+//!
+//! **Invariant:** the CAS token of an item is its position (segment sequence, offset) unless its
+//! header stores one. Only tokens that were handed out need to survive a move, so a moved item
+//! stores its token only then. Sequences grow and never repeat, so neither do tokens. Tokens of one
+//! key grow as well, except where a large version follows a small one of the same moment.
+
+pub mod ghosts;
+pub mod hash;
+pub mod index;
+pub mod item;
+mod reclaim;
+pub mod segment;
+#[cfg(test)]
+mod tests;
+
+use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN};
+use bytes::{Bytes, BytesMut};
+use hash::KeyHasher;
+use index::{Handle, Index, Slot};
+pub use item::Attributes;
+use item::ITEM_ALIGN_BYTES;
+use reclaim::Reclaim;
+use segment::{Queue, Segment, usable_bytes};
+
+/// A point in time: hundredths of a second since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Ticks(pub u64);
+
+impl Ticks {
+    /// Later than any time.
+    pub const NEVER: Self = Self(u64::MAX);
+    /// Ticks in a second.
+    pub const PER_SECOND: u64 = 100;
+
+    /// The time a number of whole seconds after 1970.
+    pub const fn from_seconds(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(Self::PER_SECOND))
+    }
+
+    /// Whole seconds since 1970.
+    pub const fn seconds(self) -> u64 {
+        self.0 / Self::PER_SECOND
+    }
+
+    /// This time and so many seconds.
+    pub const fn plus_seconds(self, seconds: u64) -> Self {
+        Self(self.0.saturating_add(seconds.saturating_mul(Self::PER_SECOND)))
+    }
+}
+
+/// No memory for the item: the limit is reached and nothing may be evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// Why a key was not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// Not stored, or evicted.
+    Missing,
+    /// Its time was over; it is removed with that.
+    Expired,
+}
+
+/// What becomes of the token of an item that changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenRule {
+    /// It stays, if a client has seen it.
+    Keep,
+    /// The item gets another, unless its attributes name one.
+    Fresh,
+}
+
+/// A value to store.
+pub enum Value<'a> {
+    /// Two parts, copied one after the other (the second is empty but for append and prepend).
+    Parts([&'a [u8]; 2]),
+    /// A buffer of its own, taken over without a copy if the item is large.
+    Owned(Bytes),
+}
+
+impl Value<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Value::Parts([one, two]) => one.len() + two.len(),
+            Value::Owned(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// An item, for reading.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value, without line end.
+    pub value: &'a [u8],
+    /// Flags, deadline, states. `cas` here is as stored; the token is in [`Item::token`].
+    pub attributes: Attributes,
+    /// The CAS token.
+    pub token: u64,
+    /// Fetched since it was stored.
+    pub fetched: bool,
+    /// When it was stored (or moved by the store), in whole seconds since 1970.
+    pub stored_at_seconds: u64,
+}
+
+/// What happened in the store since it was made (or its counters were reset).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Live items removed to make room.
+    pub evictions: u64,
+    /// Of those, never fetched.
+    pub evicted_unfetched: u64,
+    /// Of those, fetched lately.
+    pub evicted_active: u64,
+    /// Expired items removed, on read or by the sweep.
+    pub reclaimed: u64,
+    /// Of those, never fetched.
+    pub expired_unfetched: u64,
+    /// Items moved to the main queue or back to its end.
+    pub moves: u64,
+    /// Items the sweep looked at.
+    pub swept: u64,
+    /// Items stored.
+    pub stored: u64,
+}
+
+impl Counters {
+    /// Adds another store's counters.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            evictions,
+            evicted_unfetched,
+            evicted_active,
+            reclaimed,
+            expired_unfetched,
+            moves,
+            swept,
+            stored,
+        } = other;
+        self.evictions += evictions;
+        self.evicted_unfetched += evicted_unfetched;
+        self.evicted_active += evicted_active;
+        self.reclaimed += reclaimed;
+        self.expired_unfetched += expired_unfetched;
+        self.moves += moves;
+        self.swept += swept;
+        self.stored += stored;
+    }
+}
+
+/// How a store is set up.
+#[derive(Clone)]
+pub struct Settings {
+    /// Memory for everything: items, index, queues.
+    pub memory_bytes_max: u64,
+    /// Evict to make room, or answer [`Full`].
+    pub evict: bool,
+    /// The hash of keys, for items met while walking a segment.
+    pub hasher: KeyHasher,
+    /// Where the sequence of segments starts, so that tokens of an earlier run do not match.
+    pub sequence_start: u64,
+}
+
+/// The store of one shard.
+pub struct Store {
+    index: Index,
+    segments: Vec<Option<Segment>>,
+    free_ids: Vec<u32>,
+    head: Option<u32>,
+    tail: Option<u32>,
+    segment_bytes: usize,
+    offset_bits: u32,
+    memory_bytes_max: u64,
+    segment_memory_bytes: u64,
+    live_bytes: u64,
+    evict: bool,
+    hasher: KeyHasher,
+    sequences: Sequences,
+    spare: Option<BytesMut>,
+    reclaim: Reclaim,
+    counters: Counters,
+    scratch: Vec<u8>,
+}
+
+/// Hands out segment sequences so that the head's is above all of the main queue's opened while it
+/// was open: then a new version of a key always has a higher token than the version it replaces.
+#[derive(Debug)]
+struct Sequences {
+    head: u64,
+    main: u64,
+}
+
+impl Sequences {
+    const MAIN_PER_HEAD: u64 = 255;
+
+    fn new(start: u64) -> Self {
+        Self { head: start << 8 | Self::MAIN_PER_HEAD, main: start << 8 }
+    }
+
+    fn next_head(&mut self) -> u64 {
+        self.main = self.head + 1;
+        self.head += Self::MAIN_PER_HEAD + 1;
+        self.head
+    }
+
+    /// `None` when as many main segments as there is room for have been opened below this head.
+    fn next_main(&mut self) -> Option<u64> {
+        let next = self.main;
+        self.main += 1;
+        (next < self.head).then_some(next)
+    }
+}
+
+impl Store {
+    /// An empty store. Takes memory only as items come.
+    pub fn new(settings: Settings) -> Self {
+        let segment_bytes = segment_bytes_for(settings.memory_bytes_max);
+        Self {
+            index: Index::new(settings.memory_bytes_max),
+            // Id 0 is never used, so that no location is 0.
+            segments: vec![None],
+            free_ids: Vec::new(),
+            head: None,
+            tail: None,
+            segment_bytes,
+            offset_bits: (segment_bytes / ITEM_ALIGN_BYTES).trailing_zeros(),
+            memory_bytes_max: settings.memory_bytes_max,
+            segment_memory_bytes: 0,
+            live_bytes: 0,
+            evict: settings.evict,
+            hasher: settings.hasher,
+            sequences: Sequences::new(settings.sequence_start),
+            spare: None,
+            reclaim: Reclaim::default(),
+            counters: Counters::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Finds a key. An expired item is removed. The handle is good until the next call that stores.
+    #[inline]
+    pub fn find(&mut self, hash: u64, key: &[u8], now: Ticks) -> Result<Handle, Absent> {
+        let found = self.index.find(hash, |location| {
+            let (id, offset) = self.place(location);
+            self.segment(id).has_key(offset, key)
+        });
+        let handle = found.ok_or(Absent::Missing)?;
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        let segment = self.segment(id);
+        if segment.earliest_deadline <= now {
+            let deadline = segment.stored(offset).header.attributes.deadline;
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.remove_expired(handle);
+                return Err(Absent::Expired);
+            }
+        }
+        Ok(handle)
+    }
+
+    /// The item at a handle.
+    #[inline]
+    pub fn item(&self, handle: Handle) -> Item<'_> {
+        let slot = self.index.slot(handle);
+        let (id, offset) = self.place(slot.location());
+        let segment = self.segment(id);
+        let stored = segment.stored(offset);
+        let attributes = stored.header.attributes;
+        Item {
+            key: stored.key,
+            value: stored.value,
+            attributes,
+            token: attributes.cas.unwrap_or_else(|| position_token(segment.sequence, offset)),
+            fetched: slot.fetched(),
+            stored_at_seconds: segment.stored_at_seconds(offset),
+        }
+    }
+
+    /// Flags and value of the item at a handle: all that most reads need.
+    #[inline]
+    pub fn flags_and_value(&self, handle: Handle) -> (u32, &[u8]) {
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        let stored = self.segment(id).stored(offset);
+        (stored.header.attributes.flags, stored.value)
+    }
+
+    /// Counts an access: what eviction goes by.
+    #[inline]
+    pub fn accessed(&mut self, handle: Handle) {
+        let slot = self.index.slot(handle);
+        let accessed = slot.accessed();
+        // Hot items are at the maximum: do not dirty their cache line again.
+        if accessed != slot {
+            self.index.replace(handle, accessed);
+        }
+    }
+
+    /// Counts an access that is not a fetch.
+    pub fn bumped(&mut self, handle: Handle) {
+        let slot = self.index.slot(handle);
+        self.index.replace(handle, slot.with_frequency(slot.frequency() + 1));
+    }
+
+    /// Bytes the item at a handle takes in its segment.
+    pub fn item_bytes(&self, handle: Handle) -> usize {
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        self.segment(id).stride(offset)
+    }
+
+    /// Notes that the item's CAS token goes to a client and must stay as it is.
+    pub fn token_handed_out(&mut self, handle: Handle) {
+        let slot = self.index.slot(handle);
+        if !slot.observed() {
+            self.index.replace(handle, slot.with_observed());
+        }
+    }
+
+    /// The value as a reference that sockets can send from. `None` while it may still change.
+    pub fn share_value(&self, handle: Handle) -> Option<Bytes> {
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        self.segment(id).share_value(offset)
+    }
+
+    /// Stores an item in place of `old`, or as a new one. `attributes.cas` is a token chosen by
+    /// the client; without one the item gets a fresh token.
+    ///
+    /// # Errors
+    /// [`Full`] if the memory limit is reached and nothing may be evicted; `old` is kept then.
+    pub fn put(
+        &mut self,
+        hash: u64,
+        old: Option<Handle>,
+        key: &[u8],
+        attributes: Attributes,
+        value: Value<'_>,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
+        self.counters.stored += 1;
+        let location = self.write(key, attributes, value, now)?;
+        let old = old.filter(|handle| self.index.slot(*handle).is_occupied());
+        let frequency = match old {
+            // Storing a key again is an access.
+            Some(handle) => self.index.slot(handle).accessed().frequency(),
+            None if self.reclaim.ghosts.take(hash) => reclaim::SMALL_KEEP_FREQUENCY_MIN,
+            None => 0,
+        };
+        Ok(self.point_to(hash, old, Slot::new(hash, location, frequency)))
+    }
+
+    /// Gives the item at a handle other attributes. Its value, frequency and age stay.
+    ///
+    /// # Errors
+    /// [`Full`] as [`Store::put`]; the item is unchanged then.
+    pub fn rewrite(
+        &mut self,
+        hash: u64,
+        handle: Handle,
+        attributes: Attributes,
+        token: TokenRule,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        let stays = token == TokenRule::Keep || attributes.cas.is_some();
+        if stays && self.segment_mut(id).overwrite_header(offset, &attributes) {
+            return Ok(handle);
+        }
+        if let Some(value) = self.large_value(handle) {
+            return self.update(hash, handle, attributes, Value::Owned(value), token, now);
+        }
+        let mut value = std::mem::take(&mut self.scratch);
+        value.clear();
+        value.extend_from_slice(self.item(handle).value);
+        let parts = Value::Parts([&value, &[]]);
+        let updated = self.update(hash, handle, attributes, parts, token, now);
+        self.scratch = value;
+        updated
+    }
+
+    /// Gives the item at a handle another value and other attributes, and keeps it the same item:
+    /// its frequency, whether it was fetched, and its token if the rule says so.
+    ///
+    /// # Errors
+    /// [`Full`] as [`Store::put`]; the item is unchanged then.
+    pub fn update(
+        &mut self,
+        hash: u64,
+        handle: Handle,
+        mut attributes: Attributes,
+        value: Value<'_>,
+        token: TokenRule,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
+        let slot = self.index.slot(handle);
+        let item = self.item(handle);
+        let slot = match token {
+            TokenRule::Keep => {
+                if attributes.cas.is_none() && slot.observed() {
+                    attributes.cas = Some(item.token);
+                }
+                slot
+            }
+            TokenRule::Fresh => slot.without_observed(),
+        };
+        let key = item.key.to_vec();
+        let location = self.write(&key, attributes, value, now)?;
+        let old = Some(handle).filter(|handle| self.index.slot(*handle).is_occupied());
+        Ok(self.point_to(hash, old, slot.with_location(location)))
+    }
+
+    fn large_value(&self, handle: Handle) -> Option<Bytes> {
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        let segment = self.segment(id);
+        segment.is_large().then(|| segment.share_value(offset)).flatten()
+    }
+
+    /// Removes the item at a handle.
+    pub fn remove(&mut self, handle: Handle) {
+        let location = self.index.slot(handle).location();
+        self.index.remove(handle);
+        self.mark_dead(location);
+    }
+
+    /// Items in the store, expired ones not yet met included.
+    pub fn items(&self) -> usize {
+        self.index.items()
+    }
+
+    /// Bytes of live items, headers and padding included.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Memory the store takes, all of it.
+    pub fn memory_bytes(&self) -> u64 {
+        let segment_table = (self.segments.len() * size_of::<Option<Segment>>()) as u64;
+        self.segment_memory_bytes + self.index.bytes() + self.reclaim.memory_bytes() + segment_table
+    }
+
+    /// Memory of the index alone.
+    pub fn index_bytes(&self) -> u64 {
+        self.index.bytes()
+    }
+
+    /// The memory limit.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.memory_bytes_max
+    }
+
+    /// Sets another memory limit. Memory above a smaller one comes back in the next calls of
+    /// [`Store::maintain`].
+    pub fn set_memory_bytes_max(&mut self, bytes: u64) {
+        self.memory_bytes_max = bytes;
+    }
+
+    /// Memory of all segments, and how many there are.
+    pub fn segments(&self) -> (u64, usize) {
+        (self.segment_memory_bytes, self.segments.iter().flatten().count())
+    }
+
+    /// Bytes of a segment.
+    pub fn segment_bytes(&self) -> usize {
+        self.segment_bytes
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Sets all counters to 0.
+    pub fn reset_counters(&mut self) {
+        self.counters = Counters::default();
+    }
+
+    /// Calls `visit` with the live items of one part of the index. Part numbers start at 0;
+    /// answers false past the last part.
+    pub fn visit_part(&self, part: usize, now: Ticks, mut visit: impl FnMut(Item<'_>)) -> bool {
+        let Some(slots) = self.index.partition_slots(part) else { return false };
+        for slot in slots {
+            let (id, offset) = self.place(slot.location());
+            let segment = self.segment(id);
+            let stored = segment.stored(offset);
+            let attributes = stored.header.attributes;
+            if attributes.deadline.is_none_or(|deadline| deadline > now) {
+                visit(Item {
+                    key: stored.key,
+                    value: stored.value,
+                    attributes,
+                    token: attributes
+                        .cas
+                        .unwrap_or_else(|| position_token(segment.sequence, offset)),
+                    fetched: slot.fetched(),
+                    stored_at_seconds: segment.stored_at_seconds(offset),
+                });
+            }
+        }
+        true
+    }
+
+    fn remove_expired(&mut self, handle: Handle) {
+        self.counters.reclaimed += 1;
+        if !self.index.slot(handle).fetched() {
+            self.counters.expired_unfetched += 1;
+        }
+        self.remove(handle);
+    }
+
+    /// Makes the index name the item just written, instead of `old` if there is one.
+    fn point_to(&mut self, hash: u64, old: Option<Handle>, slot: Slot) -> Handle {
+        match old {
+            Some(handle) => {
+                let dead = self.index.slot(handle).location();
+                self.index.replace(handle, slot);
+                self.mark_dead(dead);
+                handle
+            }
+            None => {
+                if let Some(dropped) = self.index.insert(hash, slot) {
+                    self.counters.evictions += 1;
+                    self.mark_dead(dropped.location());
+                }
+                self.index
+                    .find(hash, |location| location == slot.location())
+                    .expect("the slot was just inserted")
+            }
+        }
+    }
+
+    /// Appends an item at the head (or in a segment of its own) and returns its location.
+    fn write(
+        &mut self,
+        key: &[u8],
+        attributes: Attributes,
+        value: Value<'_>,
+        now: Ticks,
+    ) -> Result<u64, Full> {
+        let header_bytes = item::header_bytes(&attributes, value.len());
+        let stride = item::aligned(header_bytes + key.len() + value.len());
+        if stride > self.segment_bytes / 8 {
+            return self.write_large(key, attributes, value, now);
+        }
+        let id = self.head_with_room(stride, now)?;
+        let parts = match &value {
+            Value::Parts(parts) => *parts,
+            Value::Owned(bytes) => [&bytes[..], &[]],
+        };
+        let offset = self.segment_mut(id).append(&attributes, key, parts, now);
+        self.live_bytes += stride as u64;
+        Ok(self.location(id, offset))
+    }
+
+    fn write_large(
+        &mut self,
+        key: &[u8],
+        attributes: Attributes,
+        value: Value<'_>,
+        now: Ticks,
+    ) -> Result<u64, Full> {
+        let mut head = vec![0; item::header_bytes(&attributes, value.len()) + key.len()];
+        let at = item::pack_header(&mut head, &attributes, key.len(), value.len());
+        head[at..].copy_from_slice(key);
+        let bytes = head.len() + value.len();
+        if bytes as u64 > self.memory_bytes_max / 2 {
+            // Would empty the shard and perhaps still not fit.
+            return Err(Full);
+        }
+        self.make_room(bytes, now)?;
+        let value = match value {
+            Value::Owned(bytes) => bytes,
+            Value::Parts([one, []]) => Bytes::copy_from_slice(one),
+            Value::Parts(parts) => Bytes::from(parts.concat()),
+        };
+        let sequence = self.next_main_sequence();
+        let mut segment = Segment::large(head.into_boxed_slice(), value, sequence);
+        segment.remember_time(0, now);
+        if let Some(deadline) = attributes.deadline {
+            segment.earliest_deadline = deadline;
+        }
+        self.live_bytes += segment.live_bytes as u64;
+        let id = self.add_segment(segment);
+        self.reclaim.enqueue(Queue::Small, id, sequence, &self.segments);
+        Ok(self.location(id, 0))
+    }
+
+    fn next_main_sequence(&mut self) -> u64 {
+        self.sequences.next_main().unwrap_or_else(|| {
+            // As many as fit below this head: a new head makes new room.
+            self.seal_head();
+            self.sequences.next_head();
+            self.sequences.next_main().expect("a fresh head has room below it")
+        })
+    }
+
+    fn head_with_room(&mut self, stride: usize, now: Ticks) -> Result<u32, Full> {
+        if let Some(id) = self.head.filter(|id| self.segment(*id).has_room(stride)) {
+            return Ok(id);
+        }
+        self.make_room(self.segment_bytes, now)?;
+        self.seal_head();
+        let sequence = self.sequences.next_head();
+        let usable = usable_bytes(self.segment_bytes);
+        let segment = Segment::open(usable, self.spare.take(), sequence, Queue::Small);
+        let id = self.add_segment(segment);
+        self.head = Some(id);
+        Ok(id)
+    }
+
+    fn seal_head(&mut self) {
+        if let Some(id) = self.head.take() {
+            self.seal(id);
+        }
+    }
+
+    fn seal(&mut self, id: u32) {
+        let segment = self.segment_mut(id);
+        segment.seal();
+        let (queue, sequence) = (segment.queue, segment.sequence);
+        if segment.live_bytes == 0 {
+            self.free_segment(id);
+        } else {
+            self.reclaim.enqueue(queue, id, sequence, &self.segments);
+            self.reclaim.note_dead(id, self.segments[id as usize].as_ref());
+        }
+    }
+
+    fn add_segment(&mut self, segment: Segment) -> u32 {
+        self.segment_memory_bytes += segment.memory_bytes() as u64;
+        self.reclaim.queue_bytes_changed(segment.queue, segment.memory_bytes() as i64);
+        match self.free_ids.pop() {
+            Some(id) => {
+                self.segments[id as usize] = Some(segment);
+                id
+            }
+            None => {
+                self.segments.push(Some(segment));
+                (self.segments.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Takes a segment out of the store; its id is free from here on.
+    fn take_segment(&mut self, id: u32) -> Segment {
+        let segment = self.segments[id as usize].take().expect("a segment in use");
+        self.segment_memory_bytes -= segment.memory_bytes() as u64;
+        self.reclaim.queue_bytes_changed(segment.queue, -(segment.memory_bytes() as i64));
+        self.free_ids.push(id);
+        segment
+    }
+
+    fn free_segment(&mut self, id: u32) {
+        let segment = self.take_segment(id);
+        self.keep_as_spare(segment);
+    }
+
+    fn keep_as_spare(&mut self, segment: Segment) {
+        if self.spare.is_none() {
+            self.spare = segment.into_spare(usable_bytes(self.segment_bytes));
+        }
+    }
+
+    /// Takes an item's bytes off the live ones of its segment, and frees a segment without any.
+    fn mark_dead(&mut self, location: u64) {
+        let (id, offset) = self.place(location);
+        let segment = self.segment_mut(id);
+        let stride = segment.stride(offset);
+        segment.live_bytes -= stride;
+        self.live_bytes -= stride as u64;
+        let segment = self.segment(id);
+        if segment.is_open() {
+            return;
+        }
+        if segment.live_bytes == 0 {
+            self.free_segment(id);
+        } else {
+            self.reclaim.note_dead(id, self.segments[id as usize].as_ref());
+        }
+    }
+
+    #[inline]
+    fn segment(&self, id: u32) -> &Segment {
+        self.segments[id as usize].as_ref().expect("the index names segments in use")
+    }
+
+    #[inline]
+    fn segment_mut(&mut self, id: u32) -> &mut Segment {
+        self.segments[id as usize].as_mut().expect("the index names segments in use")
+    }
+
+    #[inline]
+    fn place(&self, location: u64) -> (u32, usize) {
+        let offset = location & ((1 << self.offset_bits) - 1);
+        ((location >> self.offset_bits) as u32, offset as usize * ITEM_ALIGN_BYTES)
+    }
+
+    fn location(&self, id: u32, offset: usize) -> u64 {
+        u64::from(id) << self.offset_bits | (offset / ITEM_ALIGN_BYTES) as u64
+    }
+}
+
+/// The CAS token of an item that stores none.
+fn position_token(sequence: u64, offset: usize) -> u64 {
+    const OFFSET_BITS: u32 = (SEGMENT_BYTES_MAX / ITEM_ALIGN_BYTES).trailing_zeros();
+    sequence << OFFSET_BITS | (offset / ITEM_ALIGN_BYTES) as u64
+}
+
+/// A hundred or more segments to a shard, so that eviction is fine-grained; large ones where there
+/// is memory, so that there are few to manage.
+fn segment_bytes_for(memory_bytes: u64) -> usize {
+    let wanted = memory_bytes / SEGMENTS_PER_SHARD_MIN as u64;
+    let clamped = wanted.clamp(SEGMENT_BYTES_MIN as u64, SEGMENT_BYTES_MAX as u64) as usize;
+    if clamped.is_power_of_two() { clamped } else { clamped.next_power_of_two() / 2 }
+}

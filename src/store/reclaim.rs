@@ -1,0 +1,410 @@
+//! Getting memory back: eviction (S3-FIFO), compaction of segments with many dead bytes, the sweep
+//! for expired items, and the slow freeing of what a flush threw away.
+//!
+//! S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP
+//! 2023) works on whole segments here: the oldest segment of a queue is walked, items worth keeping
+//! are copied to the main queue's tail, the rest is evicted. Each call frees one segment's worth of
+//! work, so that a pause is bounded by the segment size.
+
+use super::segment::{Queue, Segment, usable_bytes};
+use super::{Counters, Full, Index, Store, Ticks, item};
+use crate::store::ghosts::Ghosts;
+use crate::store::index::{Handle, Slot};
+use std::collections::VecDeque;
+
+/// Accesses that make an item of the small queue worth keeping.
+pub const SMALL_KEEP_FREQUENCY_MIN: u8 = 1;
+
+/// The small queue's share of the memory, as one part in so many.
+const SMALL_SHARE: u64 = 10;
+
+/// Dead bytes are counted in eighths of a segment.
+const DEAD_CLASSES: usize = 8;
+
+/// A segment this dead (in classes) is compacted rather than another one evicted.
+const COMPACT_CLASS_MIN: usize = 4;
+
+/// With evictions forbidden, a segment this dead is compacted.
+const COMPACT_CLASS_MIN_NO_EVICTION: usize = 1;
+
+/// After so many segments walked for one item, frequency no longer saves the items of the next.
+const PATIENT_VICTIMS_MAX: usize = 2;
+
+/// Segments the limit leaves free, so that survivors can be copied before their segment is freed.
+const RESERVE_SEGMENTS: usize = 2;
+
+/// Expired items wait for the sweep at least this long, so that it meets several at once.
+const SWEEP_DELAY_SECONDS: u64 = 2;
+
+/// Index partitions of a flushed table freed in one step.
+const DISMANTLE_PARTITIONS: usize = 64;
+
+/// What this file keeps between calls.
+#[derive(Debug, Default)]
+pub struct Reclaim {
+    /// Keys evicted from the small queue.
+    pub ghosts: Ghosts,
+    small: VecDeque<Ticket>,
+    main: VecDeque<Ticket>,
+    small_bytes: u64,
+    /// Segments by how dead they are; entries may be out of date and are checked when popped.
+    by_deadness: [Vec<Ticket>; DEAD_CLASSES],
+    sweep_next: usize,
+    trash: Trash,
+}
+
+/// A segment as it was when the ticket was made: the id may have been given to another since.
+#[derive(Debug, Clone, Copy)]
+struct Ticket {
+    id: u32,
+    sequence: u64,
+}
+
+/// Flushed segments and index, freed a bit at a time.
+#[derive(Debug, Default)]
+struct Trash {
+    segments: Vec<Segment>,
+    indexes: Vec<Index>,
+    segment_bytes: u64,
+}
+
+impl Ticket {
+    fn is_current(self, segments: &[Option<Segment>]) -> bool {
+        let segment = segments[self.id as usize].as_ref();
+        segment.is_some_and(|segment| segment.sequence == self.sequence)
+    }
+}
+
+impl Reclaim {
+    /// Puts a sealed segment at the end of its queue.
+    pub fn enqueue(&mut self, queue: Queue, id: u32, sequence: u64, segments: &[Option<Segment>]) {
+        let tickets = match queue {
+            Queue::Small => &mut self.small,
+            Queue::Main => &mut self.main,
+        };
+        // Segments that died in the middle of the queue leave their tickets: drop them when they
+        // are the majority.
+        if tickets.len() >= 64 && tickets.len() > 2 * segments.len() {
+            tickets.retain(|ticket| ticket.is_current(segments));
+        }
+        tickets.push_back(Ticket { id, sequence });
+    }
+
+    /// Files a sealed segment under how dead it is.
+    pub fn note_dead(&mut self, id: u32, segment: Option<&Segment>) {
+        let Some(segment) = segment.filter(|segment| !segment.is_large()) else { return };
+        let class = dead_class(segment);
+        let tickets = &mut self.by_deadness[class];
+        let ticket = Ticket { id, sequence: segment.sequence };
+        let filed = tickets.last().is_some_and(|last| last.id == id);
+        if class > 0 && !filed {
+            tickets.push(ticket);
+        }
+    }
+
+    /// Follows the memory of the small queue.
+    pub fn queue_bytes_changed(&mut self, queue: Queue, change: i64) {
+        if queue == Queue::Small {
+            self.small_bytes = self.small_bytes.saturating_add_signed(change);
+        }
+    }
+
+    /// Memory of ghosts, tickets and what waits to be freed.
+    pub fn memory_bytes(&self) -> u64 {
+        let indexes: u64 = self.trash.indexes.iter().map(Index::bytes).sum();
+        self.ghosts.bytes() + self.trash.segment_bytes + indexes
+    }
+
+    /// The segment with the most dead bytes, if its class is at least `class_min`.
+    fn pop_deadest(&mut self, class_min: usize, segments: &[Option<Segment>]) -> Option<u32> {
+        for class in (class_min..DEAD_CLASSES).rev() {
+            while let Some(ticket) = self.by_deadness[class].pop() {
+                let segment = segments[ticket.id as usize].as_ref();
+                let fits = segment.is_some_and(|segment| {
+                    segment.sequence == ticket.sequence && dead_class(segment) == class
+                });
+                if fits {
+                    return Some(ticket.id);
+                }
+            }
+        }
+        None
+    }
+
+    /// The segment whose turn it is: the small queue's oldest while that queue is above its share.
+    fn next_victim(&mut self, memory_bytes: u64, segments: &[Option<Segment>]) -> Option<u32> {
+        let prefer_small = self.small_bytes > memory_bytes / SMALL_SHARE;
+        let mut queues = [&mut self.small, &mut self.main];
+        if !prefer_small {
+            queues.reverse();
+        }
+        for tickets in queues {
+            while let Some(ticket) = tickets.pop_front() {
+                if ticket.is_current(segments) {
+                    return Some(ticket.id);
+                }
+            }
+        }
+        None
+    }
+}
+
+fn dead_class(segment: &Segment) -> usize {
+    let dead = segment.used_bytes - segment.live_bytes;
+    (dead * DEAD_CLASSES / segment.used_bytes.max(1)).min(DEAD_CLASSES - 1)
+}
+
+impl Store {
+    /// Removes every item at once; their memory comes back in later calls of [`Store::maintain`]
+    /// or as it is needed.
+    pub fn flush(&mut self) {
+        let fresh = Index::new(self.memory_bytes_max);
+        let trash = &mut self.reclaim.trash;
+        trash.indexes.push(std::mem::replace(&mut self.index, fresh));
+        trash.segments.extend(self.segments.iter_mut().filter_map(Option::take));
+        trash.segment_bytes += self.segment_memory_bytes;
+        self.segments.truncate(1);
+        self.free_ids.clear();
+        (self.head, self.tail) = (None, None);
+        (self.segment_memory_bytes, self.live_bytes) = (0, 0);
+        let trash = std::mem::take(&mut self.reclaim.trash);
+        self.reclaim = Reclaim { trash, ..Reclaim::default() };
+    }
+
+    /// Work that no command waits for: expired items, memory above a lowered limit, flushed
+    /// memory. Looks at up to `segments_max` segments; call it about ten times a second.
+    pub fn maintain(&mut self, now: Ticks, segments_max: usize) {
+        self.empty_trash(8);
+        if self.memory_bytes() > self.memory_bytes_max {
+            // Full is no news here: nothing waits for the room.
+            let _ = self.make_room(0, now);
+        }
+        for _ in 0..segments_max.min(self.segments.len()) {
+            self.reclaim.sweep_next = (self.reclaim.sweep_next + 1) % self.segments.len();
+            let id = self.reclaim.sweep_next as u32;
+            let due = self.segments[id as usize].as_ref().is_some_and(|segment| {
+                segment.earliest_deadline.plus_seconds(SWEEP_DELAY_SECONDS) <= now
+            });
+            if due {
+                self.sweep_segment(id, now);
+                return;
+            }
+        }
+    }
+
+    /// Segments the sweep goes through; the caller spreads a round over a few seconds.
+    pub fn segment_count_max(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Makes room for `bytes` more below the memory limit.
+    pub(super) fn make_room(&mut self, bytes: usize, now: Ticks) -> Result<(), Full> {
+        let wanted = (bytes + RESERVE_SEGMENTS * self.segment_bytes) as u64;
+        let mut victims = 0;
+        while self.memory_bytes() + wanted > self.memory_bytes_max {
+            if !self.reclaim_segment(now, victims) {
+                return if self.memory_bytes() + bytes as u64 <= self.memory_bytes_max {
+                    Ok(())
+                } else {
+                    Err(Full)
+                };
+            }
+            victims += 1;
+        }
+        Ok(())
+    }
+
+    /// Frees one segment. Answers false if there is none to free.
+    fn reclaim_segment(&mut self, now: Ticks, victims_before: usize) -> bool {
+        if self.empty_trash(1) {
+            return true;
+        }
+        let class_min = if self.evict { COMPACT_CLASS_MIN } else { COMPACT_CLASS_MIN_NO_EVICTION };
+        if let Some(id) = self.reclaim.pop_deadest(class_min, &self.segments) {
+            self.drain_segment(id, now, |slot| Some(slot.frequency()));
+            return true;
+        }
+        if !self.evict {
+            return false;
+        }
+        let victim = self.reclaim.next_victim(self.memory_bytes_max, &self.segments);
+        let Some(id) = victim.or_else(|| self.seal_for_eviction()) else { return false };
+        self.prepare_ghosts();
+        if victims_before >= PATIENT_VICTIMS_MAX {
+            self.drain_segment(id, now, |_| None);
+        } else if self.segment(id).queue == Queue::Small {
+            self.drain_segment(id, now, |slot| {
+                (slot.frequency() >= SMALL_KEEP_FREQUENCY_MIN).then_some(0)
+            });
+        } else {
+            self.drain_segment(id, now, |slot| slot.frequency().checked_sub(1));
+        }
+        true
+    }
+
+    /// A last resort: the segments being appended to.
+    fn seal_for_eviction(&mut self) -> Option<u32> {
+        let id = self.tail.take().or_else(|| self.head.take())?;
+        self.segment_mut(id).seal();
+        Some(id)
+    }
+
+    /// Ghosts cost memory only once there is something to remember.
+    fn prepare_ghosts(&mut self) {
+        let items = self.index.items();
+        let capacity = self.reclaim.ghosts.capacity();
+        if items > capacity * 2 {
+            self.reclaim.ghosts.resize(items);
+        }
+    }
+
+    /// Takes a segment apart: `keep` says which items are copied to the main queue, and with which
+    /// frequency; the others are evicted. The segment's memory is free after this.
+    fn drain_segment(&mut self, id: u32, now: Ticks, keep: impl Fn(Slot) -> Option<u8>) {
+        let segment = self.take_segment(id);
+        // The id is not given to another segment before this one's locations are gone.
+        self.free_ids.pop();
+        self.live_bytes -= segment.live_bytes as u64;
+        let mut offset = 0;
+        while offset < segment.used_bytes {
+            let stored = segment.stored(offset);
+            let stride = segment.stride(offset);
+            let location = self.location(id, offset);
+            let hash = self.hasher.hash(stored.key);
+            if let Some(handle) = self.index.find(hash, |at| at == location) {
+                let slot = self.index.slot(handle);
+                let expired = stored.header.attributes.deadline.is_some_and(|at| at <= now);
+                match keep(slot).filter(|_| !expired && !segment.is_large()) {
+                    Some(frequency) => {
+                        let slot = slot.with_frequency(frequency);
+                        self.move_to_tail(&segment, offset, handle, slot, now);
+                    }
+                    None if segment.is_large() && !expired && keep(slot).is_some() => {
+                        let kept = slot.with_frequency(keep(slot).unwrap_or(0));
+                        self.index.replace(handle, kept);
+                        return self.requeue_large(id, segment);
+                    }
+                    None => {
+                        self.index.remove(handle);
+                        self.count_removed(slot, expired);
+                        if !expired && segment.queue == Queue::Small {
+                            self.reclaim.ghosts.remember(hash);
+                        }
+                    }
+                }
+            }
+            offset += stride;
+        }
+        self.free_ids.push(id);
+        self.keep_as_spare(segment);
+    }
+
+    fn count_removed(&mut self, slot: Slot, expired: bool) {
+        let Counters { evictions, evicted_unfetched, evicted_active, .. } = &mut self.counters;
+        if expired {
+            self.counters.reclaimed += 1;
+            self.counters.expired_unfetched += u64::from(!slot.fetched());
+        } else {
+            *evictions += 1;
+            *evicted_unfetched += u64::from(!slot.fetched());
+            *evicted_active += u64::from(slot.frequency() > 1);
+        }
+    }
+
+    /// A large item that is kept moves by queue, not by copy.
+    fn requeue_large(&mut self, id: u32, mut segment: Segment) {
+        let bytes = segment.memory_bytes();
+        segment.queue = Queue::Main;
+        let sequence = segment.sequence;
+        self.live_bytes += segment.live_bytes as u64;
+        self.segment_memory_bytes += bytes as u64;
+        self.segments[id as usize] = Some(segment);
+        self.reclaim.enqueue(Queue::Main, id, sequence, &self.segments);
+        self.counters.moves += 1;
+    }
+
+    /// Copies an item to the tail of the main queue.
+    fn move_to_tail(
+        &mut self,
+        from: &Segment,
+        offset: usize,
+        handle: Handle,
+        slot: Slot,
+        now: Ticks,
+    ) {
+        let stored = from.stored(offset);
+        let mut attributes = stored.header.attributes;
+        if slot.observed() && attributes.cas.is_none() {
+            attributes.cas = Some(super::position_token(from.sequence, offset));
+        }
+        let header_bytes = item::header_bytes(&attributes, stored.value.len());
+        let stride = item::aligned(header_bytes + stored.key.len() + stored.value.len());
+        let id = self.tail_with_room(stride);
+        let to = self.segment_mut(id).append(&attributes, stored.key, [stored.value, &[]], now);
+        self.live_bytes += stride as u64;
+        self.counters.moves += 1;
+        let location = self.location(id, to);
+        self.index.replace(handle, slot.with_location(location));
+    }
+
+    /// The main queue's open segment. Does not look at the limit: the reserve is for this.
+    fn tail_with_room(&mut self, stride: usize) -> u32 {
+        if let Some(id) = self.tail {
+            if self.segment(id).has_room(stride) {
+                return id;
+            }
+            self.tail = None;
+            self.seal(id);
+        }
+        let sequence = self.next_main_sequence();
+        let usable = usable_bytes(self.segment_bytes);
+        let segment = Segment::open(usable, self.spare.take(), sequence, Queue::Main);
+        let id = self.add_segment(segment);
+        self.tail = Some(id);
+        id
+    }
+
+    /// Removes the expired items of a segment and finds when the next one expires.
+    fn sweep_segment(&mut self, id: u32, now: Ticks) {
+        let segment = self.segments[id as usize].take().expect("the caller saw it");
+        let mut earliest = Ticks::NEVER;
+        let mut expired = Vec::new();
+        let mut offset = 0;
+        while offset < segment.used_bytes {
+            let stored = segment.stored(offset);
+            if let Some(deadline) = stored.header.attributes.deadline {
+                self.counters.swept += 1;
+                if deadline > now {
+                    earliest = earliest.min(deadline);
+                } else {
+                    let location = self.location(id, offset);
+                    let hash = self.hasher.hash(stored.key);
+                    expired.extend(self.index.find(hash, |at| at == location));
+                }
+            }
+            offset += segment.stride(offset);
+        }
+        self.segments[id as usize] = Some(segment);
+        self.segment_mut(id).earliest_deadline = earliest;
+        for handle in expired {
+            self.remove_expired(handle);
+        }
+    }
+
+    /// Frees up to `segments_max` flushed segments and a part of the flushed index. Answers
+    /// whether there was anything to free.
+    fn empty_trash(&mut self, segments_max: usize) -> bool {
+        let trash = &mut self.reclaim.trash;
+        if trash.segments.is_empty() && trash.indexes.is_empty() {
+            return false;
+        }
+        let keep = trash.segments.len().saturating_sub(segments_max);
+        for segment in trash.segments.drain(keep..) {
+            trash.segment_bytes -= segment.memory_bytes() as u64;
+        }
+        if !trash.indexes.last_mut().is_some_and(|index| index.dismantle(DISMANTLE_PARTITIONS)) {
+            trash.indexes.pop();
+        }
+        true
+    }
+}

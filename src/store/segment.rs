@@ -1,0 +1,230 @@
+//! Segments: the fixed pieces of memory that items are appended to.
+//!
+//! A segment is open (being appended to), sealed (never changes again, so that sockets and
+//! snapshots may hold it while the store goes on), or holds one large item. It knows how many of
+//! its bytes are still live and when its first item expires; it does not know the index.
+
+use crate::store::Ticks;
+use crate::store::item;
+use bytes::{Bytes, BytesMut};
+
+/// Kept free at the end of a segment's allocation, so that with the allocator's own header it
+/// fits whole pages: a segment that spills into another page would waste 3 % of small ones.
+const ALLOCATION_SLACK_BYTES: usize = 64;
+
+/// Store times remembered per segment; later ones are rounded down to the last remembered.
+const MARKS_MAX: usize = 64;
+
+/// Which of the two S3-FIFO queues a segment belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// New items.
+    Small,
+    /// Items that were asked for again while in the small queue.
+    Main,
+}
+
+#[derive(Debug)]
+enum Data {
+    Open(BytesMut),
+    Sealed(Bytes),
+    Large { head: Box<[u8]>, value: Bytes },
+}
+
+/// One segment; see the module's text.
+#[derive(Debug)]
+pub struct Segment {
+    data: Data,
+    /// Grows with every segment opened; tokens are made of it and never repeat.
+    pub sequence: u64,
+    /// The queue it is evicted from.
+    pub queue: Queue,
+    /// Bytes appended so far.
+    pub used_bytes: usize,
+    /// Bytes of items that the index still points to.
+    pub live_bytes: usize,
+    /// No live item expires before this.
+    pub earliest_deadline: Ticks,
+    marks: Vec<(u32, u32)>,
+}
+
+/// An item as it lies in a segment.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// Lengths and attributes.
+    pub header: item::Header,
+    /// The key.
+    pub key: &'a [u8],
+    /// The value, without line end.
+    pub value: &'a [u8],
+}
+
+/// Bytes of a segment that items can use.
+pub fn usable_bytes(segment_bytes: usize) -> usize {
+    segment_bytes - ALLOCATION_SLACK_BYTES
+}
+
+impl Segment {
+    /// An empty segment. `spare` is memory of an earlier one to use again.
+    pub fn open(usable: usize, spare: Option<BytesMut>, sequence: u64, queue: Queue) -> Self {
+        let bytes = spare.unwrap_or_else(|| BytesMut::zeroed(usable));
+        Self::with_data(Data::Open(bytes), sequence, queue)
+    }
+
+    /// A segment that holds one item too large for an ordinary segment.
+    pub fn large(head: Box<[u8]>, value: Bytes, sequence: u64) -> Self {
+        let bytes = head.len() + value.len();
+        let mut segment = Self::with_data(Data::Large { head, value }, sequence, Queue::Small);
+        (segment.used_bytes, segment.live_bytes) = (bytes, bytes);
+        segment
+    }
+
+    fn with_data(data: Data, sequence: u64, queue: Queue) -> Self {
+        let (used_bytes, live_bytes, marks) = (0, 0, Vec::new());
+        let earliest_deadline = Ticks::NEVER;
+        Self { data, sequence, queue, used_bytes, live_bytes, earliest_deadline, marks }
+    }
+
+    /// Memory it takes, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.data {
+            Data::Open(bytes) => bytes.len() + ALLOCATION_SLACK_BYTES,
+            Data::Sealed(bytes) => bytes.len() + ALLOCATION_SLACK_BYTES,
+            Data::Large { head, value } => head.len() + value.len() + ALLOCATION_SLACK_BYTES,
+        }
+    }
+
+    /// Still appended to.
+    pub fn is_open(&self) -> bool {
+        matches!(self.data, Data::Open(_))
+    }
+
+    /// Holds one large item.
+    pub fn is_large(&self) -> bool {
+        matches!(self.data, Data::Large { .. })
+    }
+
+    /// Room for an item of `stride` bytes.
+    pub fn has_room(&self, stride: usize) -> bool {
+        matches!(&self.data, Data::Open(bytes) if bytes.len() - self.used_bytes >= stride)
+    }
+
+    /// Appends an item made of a header, a key and a value in two parts; returns its offset.
+    pub fn append(
+        &mut self,
+        attributes: &item::Attributes,
+        key: &[u8],
+        value: [&[u8]; 2],
+        now: Ticks,
+    ) -> usize {
+        let offset = self.used_bytes;
+        let Data::Open(bytes) = &mut self.data else { panic!("only an open segment grows") };
+        let value_bytes = value[0].len() + value[1].len();
+        let mut at =
+            offset + item::pack_header(&mut bytes[offset..], attributes, key.len(), value_bytes);
+        for part in [key, value[0], value[1]] {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        self.used_bytes = item::aligned(at);
+        self.live_bytes += self.used_bytes - offset;
+        if let Some(deadline) = attributes.deadline {
+            self.earliest_deadline = self.earliest_deadline.min(deadline);
+        }
+        self.remember_time(offset, now);
+        offset
+    }
+
+    /// Replaces the header of an item in place. Only for an open segment and a header of the same
+    /// length; answers whether that was so.
+    pub fn overwrite_header(&mut self, offset: usize, attributes: &item::Attributes) -> bool {
+        let Data::Open(bytes) = &mut self.data else { return false };
+        let old = item::unpack_header(&bytes[offset..]);
+        if item::header_bytes(attributes, old.value_bytes) != old.header_bytes {
+            return false;
+        }
+        item::pack_header(&mut bytes[offset..], attributes, old.key_bytes, old.value_bytes);
+        if let Some(deadline) = attributes.deadline {
+            self.earliest_deadline = self.earliest_deadline.min(deadline);
+        }
+        true
+    }
+
+    /// Ends appending. From here on the bytes never change.
+    pub fn seal(&mut self) {
+        if let Data::Open(bytes) = &mut self.data {
+            self.data = Data::Sealed(std::mem::take(bytes).freeze());
+        }
+    }
+
+    /// The item at an offset.
+    #[inline]
+    pub fn stored(&self, offset: usize) -> Stored<'_> {
+        let (head, value): (&[u8], Option<&[u8]>) = match &self.data {
+            Data::Open(bytes) => (&bytes[offset..], None),
+            Data::Sealed(bytes) => (&bytes[offset..], None),
+            Data::Large { head, value } => (head, Some(value)),
+        };
+        let header = item::unpack_header(head);
+        let key_end = header.header_bytes + header.key_bytes;
+        let key = &head[header.header_bytes..key_end];
+        let value = value.unwrap_or_else(|| &head[key_end..key_end + header.value_bytes]);
+        Stored { header, key, value }
+    }
+
+    /// Whether the item at an offset has this key.
+    #[inline]
+    pub fn has_key(&self, offset: usize, key: &[u8]) -> bool {
+        let head: &[u8] = match &self.data {
+            Data::Open(bytes) => &bytes[offset..],
+            Data::Sealed(bytes) => &bytes[offset..],
+            Data::Large { head, .. } => head,
+        };
+        let (start, key_bytes, _) = item::key_and_value_span(head);
+        key_bytes == key.len() && head[start..start + key_bytes] == *key
+    }
+
+    /// The value at an offset as a reference that outlives the store's hold on it. `None` while
+    /// the segment is open.
+    pub fn share_value(&self, offset: usize) -> Option<Bytes> {
+        match &self.data {
+            Data::Open(_) => None,
+            Data::Large { value, .. } => Some(value.clone()),
+            Data::Sealed(bytes) => {
+                let (start, key_bytes, value_bytes) = item::key_and_value_span(&bytes[offset..]);
+                let from = offset + start + key_bytes;
+                Some(bytes.slice(from..from + value_bytes))
+            }
+        }
+    }
+
+    /// Bytes from an item's offset to the next item's, as counted in `live_bytes`.
+    pub fn stride(&self, offset: usize) -> usize {
+        if self.is_large() { self.used_bytes } else { self.stored(offset).header.stride() }
+    }
+
+    /// When the item at an offset was stored, in whole seconds since 1970.
+    pub fn stored_at_seconds(&self, offset: usize) -> u64 {
+        let after = self.marks.partition_point(|(from, _)| *from as usize <= offset);
+        after.checked_sub(1).map_or(0, |at| u64::from(self.marks[at].1))
+    }
+
+    /// Gives the memory back for another segment, if nothing else holds it and it has the size.
+    pub fn into_spare(self, usable: usize) -> Option<BytesMut> {
+        let bytes = match self.data {
+            Data::Open(bytes) => bytes,
+            Data::Sealed(bytes) => bytes.try_into_mut().ok()?,
+            Data::Large { .. } => return None,
+        };
+        (bytes.len() == usable).then_some(bytes)
+    }
+
+    /// Records the time at `offset`, once a second.
+    pub fn remember_time(&mut self, offset: usize, now: Ticks) {
+        let seconds = now.seconds() as u32;
+        let last = self.marks.last().map(|(_, last)| *last);
+        if last != Some(seconds) && self.marks.len() < MARKS_MAX {
+            self.marks.push((offset as u32, seconds));
+        }
+    }
+}

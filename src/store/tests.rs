@@ -1,0 +1,308 @@
+//! The store against a naive model over long random histories, eviction off and on.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+fn store(memory_bytes_max: u64, evict: bool) -> Store {
+    let hasher = KeyHasher::new([7, 11]);
+    Store::new(Settings { memory_bytes_max, evict, hasher, sequence_start: 1 })
+}
+
+fn start() -> Ticks {
+    Ticks::from_seconds(1_000_000)
+}
+
+fn put(
+    store: &mut Store,
+    key: &[u8],
+    attributes: Attributes,
+    value: &[u8],
+    now: Ticks,
+) -> Result<Handle, Full> {
+    let hash = store.hasher.hash(key);
+    let old = store.find(hash, key, now).ok();
+    store.put(hash, old, key, attributes, Value::Parts([value, &[]]), now)
+}
+
+fn value(store: &mut Store, key: &[u8], now: Ticks) -> Option<Vec<u8>> {
+    let hash = store.hasher.hash(key);
+    let handle = store.find(hash, key, now).ok()?;
+    store.accessed(handle);
+    Some(store.item(handle).value.to_vec())
+}
+
+/// What a store must agree with: a map with deadlines.
+#[derive(Default)]
+struct Model(HashMap<Vec<u8>, (Vec<u8>, Attributes)>);
+
+impl Model {
+    fn get(&mut self, key: &[u8], now: Ticks) -> Option<(Vec<u8>, Attributes)> {
+        let found = self.0.get(key)?;
+        if found.1.deadline.is_some_and(|deadline| deadline <= now) {
+            self.0.remove(key);
+            return None;
+        }
+        Some(found.clone())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put { key: u16, bytes: usize, attributes: Attributes },
+    Get { key: u16 },
+    Observe { key: u16 },
+    Touch { key: u16, seconds: u64 },
+    Remove { key: u16 },
+    Advance { ticks: u64 },
+    Maintain,
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0u16..300;
+    let bytes = prop_oneof![4 => 0usize..200, 2 => 200usize..3_000, 1 => 3_000usize..40_000];
+    let attributes = (prop::option::of(1u64..400), any::<u32>(), any::<bool>()).prop_map(
+        |(seconds, flags, stale)| Attributes {
+            flags: if flags % 2 == 0 { 0 } else { flags },
+            deadline: seconds.map(|seconds| start().plus_seconds(seconds)),
+            stale,
+            ..Attributes::default()
+        },
+    );
+    prop_oneof![
+        40 => (key.clone(), bytes, attributes)
+            .prop_map(|(key, bytes, attributes)| Step::Put { key, bytes, attributes }),
+        40 => key.clone().prop_map(|key| Step::Get { key }),
+        5 => key.clone().prop_map(|key| Step::Observe { key }),
+        8 => (key.clone(), 1u64..400).prop_map(|(key, seconds)| Step::Touch { key, seconds }),
+        10 => key.prop_map(|key| Step::Remove { key }),
+        5 => (1u64..500).prop_map(|ticks| Step::Advance { ticks }),
+        3 => Just(Step::Maintain),
+        1 => Just(Step::Flush),
+    ]
+}
+
+fn key_bytes(key: u16) -> Vec<u8> {
+    format!("key-{key}-{}", "x".repeat(key as usize % 40)).into_bytes()
+}
+
+fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
+    let mut store = store(memory_bytes_max, evict);
+    let mut model = Model::default();
+    let mut tokens: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut now = start();
+    for (count, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Put { key, bytes, attributes } => {
+                let key = key_bytes(key);
+                let value = vec![count as u8; bytes];
+                match put(&mut store, &key, attributes, &value, now) {
+                    Ok(_) => {
+                        tokens.remove(&key);
+                        model.0.insert(key, (value, attributes));
+                    }
+                    Err(Full) => assert!(!evict, "an evicting store has room"),
+                }
+            }
+            Step::Get { key } => {
+                check_get(&mut store, &mut model, &tokens, &key_bytes(key), now, evict)
+            }
+            Step::Observe { key } => {
+                let key = key_bytes(key);
+                let hash = store.hasher.hash(&key);
+                if let Ok(handle) = store.find(hash, &key, now) {
+                    store.token_handed_out(handle);
+                    tokens.insert(key, store.item(handle).token);
+                }
+            }
+            Step::Touch { key, seconds } => {
+                let key = key_bytes(key);
+                let hash = store.hasher.hash(&key);
+                if let Ok(handle) = store.find(hash, &key, now) {
+                    let deadline = Some(now.plus_seconds(seconds));
+                    let attributes =
+                        Attributes { deadline, cas: None, ..store.item(handle).attributes };
+                    let kept = Attributes { cas: store.item(handle).attributes.cas, ..attributes };
+                    if store.rewrite(hash, handle, kept, TokenRule::Keep, now).is_ok() {
+                        let entry = model.0.get_mut(&key).expect("a hit is in the model");
+                        entry.1.deadline = deadline;
+                    }
+                }
+            }
+            Step::Remove { key } => {
+                let key = key_bytes(key);
+                let hash = store.hasher.hash(&key);
+                let found = store.find(hash, &key, now);
+                let expected = model.get(&key, now).is_some();
+                assert!(found.is_err() || expected);
+                if let Ok(handle) = found {
+                    store.remove(handle);
+                }
+                model.0.remove(&key);
+                tokens.remove(&key);
+            }
+            Step::Advance { ticks } => now = Ticks(now.0 + ticks),
+            Step::Maintain => store.maintain(now, usize::MAX),
+            Step::Flush => {
+                store.flush();
+                model.0.clear();
+                tokens.clear();
+            }
+        }
+        check_bookkeeping(&store);
+    }
+    for key in 0..300 {
+        check_get(&mut store, &mut model, &tokens, &key_bytes(key), now, evict);
+    }
+}
+
+fn check_get(
+    store: &mut Store,
+    model: &mut Model,
+    tokens: &HashMap<Vec<u8>, u64>,
+    key: &[u8],
+    now: Ticks,
+    evict: bool,
+) {
+    let expected = model.get(key, now);
+    let hash = store.hasher.hash(key);
+    match (store.find(hash, key, now), expected) {
+        (Ok(handle), Some((value, attributes))) => {
+            store.accessed(handle);
+            let item = store.item(handle);
+            assert_eq!(item.key, key);
+            assert!(item.value == value, "the value stored last");
+            assert_eq!(Attributes { cas: None, ..item.attributes }, attributes);
+            if let Some(token) = tokens.get(key) {
+                assert_eq!(item.token, *token, "a token handed out stays");
+            }
+            if let Some(shared) = store.share_value(handle) {
+                assert!(shared == value);
+            }
+        }
+        (Ok(_), None) => panic!("served an item that was deleted, expired or flushed"),
+        (Err(_), Some(_)) => assert!(evict, "lost an item without eviction"),
+        (Err(_), None) => {}
+    }
+}
+
+/// Counts that are kept up to date step by step, computed anew.
+fn check_bookkeeping(store: &Store) {
+    let segments = || store.segments.iter().flatten();
+    let live: usize = segments().map(|segment| segment.live_bytes).sum();
+    assert_eq!(live as u64, store.live_bytes);
+    let memory: usize = segments().map(Segment::memory_bytes).sum();
+    assert_eq!(memory as u64, store.segment_memory_bytes);
+    assert!(segments().all(|segment| segment.live_bytes <= segment.used_bytes));
+    let slack = (store.segment_bytes * 2) as u64;
+    assert!(store.memory_bytes() <= store.memory_bytes_max + slack, "{}", store.memory_bytes());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn agrees_with_the_model_without_eviction(steps in prop::collection::vec(step(), 1..1_500)) {
+        run_history(steps, 64 << 20, false);
+    }
+
+    #[test]
+    fn never_serves_a_wrong_value_while_evicting(
+        steps in prop::collection::vec(step(), 1..1_500),
+    ) {
+        run_history(steps, 1 << 20, true);
+    }
+}
+
+#[test]
+fn full_without_eviction_keeps_what_is_there() {
+    let (mut store, now) = (store(2 << 20, false), start());
+    let mut stored = 0u32;
+    while put(&mut store, &stored.to_be_bytes(), Attributes::default(), &[1; 100], now).is_ok() {
+        stored += 1;
+    }
+    assert!(stored > 12_000, "{stored}");
+    assert!((0..stored).all(|key| value(&mut store, &key.to_be_bytes(), now).is_some()));
+    // What is deleted makes room again, by compaction.
+    let deleted = (0..stored).filter(|key| key % 4 == 0);
+    for key in deleted.clone() {
+        let hash = store.hasher.hash(&key.to_be_bytes());
+        let handle = store.find(hash, &key.to_be_bytes(), now).expect("nothing is evicted");
+        store.remove(handle);
+    }
+    for key in deleted.filter(|key| key % 8 == 0) {
+        put(&mut store, &key.to_be_bytes(), Attributes::default(), &[2; 100], now)
+            .expect("room was freed");
+    }
+    let expected = (0..stored).filter(|key| key % 4 != 0 || key % 8 == 0).count();
+    assert_eq!(store.items(), expected);
+    assert_eq!(store.counters().evictions, 0);
+}
+
+#[test]
+fn overwriting_a_set_that_fits_evicts_nothing() {
+    let (mut store, now) = (store(8 << 20, true), start());
+    for round in 0..200_000u32 {
+        let key = (round.wrapping_mul(2_654_435_761) % 40_000).to_be_bytes();
+        put(&mut store, &key, Attributes::default(), &[round as u8; 100], now).expect("evicts");
+    }
+    assert_eq!(store.counters().evictions, 0);
+}
+
+#[test]
+fn expired_memory_is_found_by_the_sweep_without_reads() {
+    let (mut store, now) = (store(8 << 20, true), start());
+    let attributes = Attributes { deadline: Some(now.plus_seconds(5)), ..Attributes::default() };
+    for key in 0..20_000u32 {
+        put(&mut store, &key.to_be_bytes(), attributes, &[0; 100], now).expect("room");
+    }
+    let later = now.plus_seconds(8);
+    for _ in 0..store.segment_count_max() {
+        store.maintain(later, 16);
+    }
+    assert_eq!(store.items(), 0);
+    assert_eq!(store.live_bytes(), 0);
+    assert_eq!(store.counters().reclaimed, 20_000);
+    assert_eq!(store.counters().evictions, 0);
+}
+
+#[test]
+fn a_scan_does_not_wash_out_items_in_use() {
+    let (mut store, now) = (store(4 << 20, true), start());
+    let hot = 0..5_000u32;
+    for key in hot.clone() {
+        put(&mut store, &key.to_be_bytes(), Attributes::default(), &[1; 100], now).expect("room");
+    }
+    for pass in 0..10u32 {
+        for key in hot.clone() {
+            if value(&mut store, &key.to_be_bytes(), now).is_none() {
+                let attributes = Attributes::default();
+                put(&mut store, &key.to_be_bytes(), attributes, &[1; 100], now).expect("room");
+            }
+        }
+        for key in 0..10_000u32 {
+            let key = (1_000_000 + pass * 10_000 + key).to_be_bytes();
+            put(&mut store, &key, Attributes::default(), &[2; 100], now).expect("room");
+        }
+    }
+    let kept = hot.filter(|key| value(&mut store, &key.to_be_bytes(), now).is_some()).count();
+    assert!(kept > 4_900, "{kept} of 5000 hot items survive 100,000 one-time items");
+}
+
+#[test]
+fn overhead_is_below_24_bytes_an_item() {
+    for (key_length, value_length) in [(16usize, 32usize), (24, 230), (32, 1024)] {
+        let (mut store, now) = (store(256 << 20, true), start());
+        let mut items = 0u64;
+        while store.counters().evictions == 0 {
+            let key = format!("{items:0key_length$}");
+            let value = vec![b'v'; value_length];
+            put(&mut store, key.as_bytes(), Attributes::default(), &value, now).expect("evicts");
+            items += 1;
+        }
+        let payload = items * (key_length + value_length) as u64;
+        let overhead = ((256 << 20) - payload) as f64 / items as f64;
+        assert!(overhead < 24.0, "{key_length}/{value_length}: {overhead} bytes");
+    }
+}

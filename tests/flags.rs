@@ -1,0 +1,401 @@
+//! The built daemon from outside: flags, exit codes, messages, files and signals. Goal: whoever
+//! swaps the `memcached` binary and keeps scripts and units finds the same manners. Method: start
+//! the binary, look at what it leaves behind, end it by its process number; every wait is bounded.
+//! What each flag means is tested in `server::options`, without a process.
+
+#![cfg(feature = "server")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
+
+/// Far more than a start or a stop takes, so that a loaded machine does not fail a test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("still waiting for {what} after {PATIENCE:?}");
+}
+
+/// A path that no other test uses. Open to all, for the daemon may run as another user.
+fn temporary(name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("distcached-{}-{count}", std::process::id()));
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    path.join(name)
+}
+
+fn remove_with_directory(path: &Path) {
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// The binary with these flags, and with `-u root` if the tests run as root.
+fn distcached(flags: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    if Uid::effective().is_root() && !flags.contains(&"-u") {
+        command.args(["-u", "root"]);
+    }
+    command.args(flags).env_remove("RUST_LOG").env_remove("MEMCACHED_PORT_FILENAME");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs to the end, which has to come soon: a server that starts against expectation is ended.
+fn output(command: &mut Command) -> Output {
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if PATIENCE < start.elapsed() {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// Does not start: this exit code, and this on standard error.
+fn check_refused(command: &mut Command, code: i32, part: &str) {
+    let output = output(command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(part), "{command:?} said {said:?}");
+    assert_eq!(output.status.code(), Some(code), "{command:?} said {said:?}");
+}
+
+fn check_prints(flag: &str, part: &str) {
+    let output = output(&mut distcached(&[flag]));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("distcached 1.6."), "{text}");
+    assert!(text.contains(part), "{text}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// A process that does not outlive its test.
+struct Bounded(Child);
+
+impl Bounded {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Sends the signal and waits for an orderly end.
+    fn end(&mut self, signal: Signal) {
+        signal_to(self.0.id(), signal);
+        let status = eventually("the end", || self.0.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0), "{signal}");
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server in the foreground on a free port of 127.0.0.1.
+struct Running {
+    process: Bounded,
+    port: u16,
+    ports_file: PathBuf,
+}
+
+impl Running {
+    fn start(flags: &[&str]) -> Self {
+        let mut command = distcached(&["-l", "127.0.0.1", "-p", "-1"]);
+        command.args(flags);
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let ports_file = temporary("ports");
+        let mut process = Bounded::start(command.env("MEMCACHED_PORT_FILENAME", &ports_file));
+        let port = eventually("the ports file", || {
+            assert_eq!(process.0.try_wait().unwrap(), None, "ended instead of starting");
+            let text = fs::read_to_string(&ports_file).ok()?;
+            Some(text.strip_prefix("TCP INET: ")?.lines().next()?.parse().unwrap())
+        });
+        Self { process, port, ports_file }
+    }
+
+    fn signal(&self, signal: Signal) {
+        signal_to(self.process.0.id(), signal);
+    }
+
+    fn answers(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port)).is_ok_and(|peer| knows_version(&peer, &peer))
+    }
+
+    /// Ends it and returns everything it wrote to standard error.
+    fn end(mut self, signal: Signal) -> String {
+        self.process.end(signal);
+        let mut said = String::new();
+        self.process.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        remove_with_directory(&self.ports_file);
+    }
+}
+
+fn signal_to(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+}
+
+fn knows_version(input: impl Read, mut output: impl Write) -> bool {
+    let mut line = String::new();
+    output.write_all(b"version\r\n").is_ok()
+        && BufReader::new(input).read_line(&mut line).is_ok()
+        && line.starts_with("VERSION 1.6.")
+}
+
+#[test]
+fn texts() {
+    check_prints("-h", "--unix-socket");
+    check_prints("--help", "--unix-socket");
+    check_prints("-V", concat!("\ndistcache ", env!("CARGO_PKG_VERSION"), "\n"));
+    check_prints("-i", "license");
+}
+
+#[test]
+fn flags_that_cannot_be_followed() {
+    for (flags, code, part) in [
+        (&["-Q"][..], 1, "invalid option -- 'Q'\nIllegal argument \"?\"\n"),
+        (&["--port"], 1, "option '--port' requires an argument\nIllegal argument \"?\"\n"),
+        (&["-o", "what"], 1, "Illegal suboption \"what\""),
+        (&["-c", "0"], 1, "-c: 0 is out of range"),
+        (&["-c", "-1"], 1, "-c: -1 is out of range"),
+        (&["-t", "0"], 1, "-t: 0 is out of range"),
+        (&["-R", "0"], 1, "-R: 0 is out of range"),
+        (&["-p", "65536"], 64, "-p: 65536 is out of range"),
+        (&["-I", "1000"], 64, "-I cannot be less than 1024 bytes"),
+        (&["-I", "256m"], 64, "raise -m"),
+        (&["-B", "http"], 64, "Invalid value for binding protocol: http"),
+        (&["-B", "binary"], 64, "-B binary is not offered"),
+        (&["-S"], 64, "-S is not offered"),
+        (&["-Z"], 64, "-Z is not offered"),
+        (&["-Y", "/dev/null"], 64, "-Y is not offered"),
+        (&["-l", "no-such-host.invalid"], 71, "failed to listen on one of interface(s) no-such"),
+    ] {
+        check_refused(&mut distcached(flags), code, part);
+    }
+}
+
+#[test]
+fn root_has_to_say_whom_to_become() {
+    if !Uid::effective().is_root() {
+        return check_refused(&mut distcached(&["-u", "whoever", "-c", "0"]), 1, "-c: 0");
+    }
+    check_refused(Command::new(BINARY).stderr(Stdio::piped()), 64, "must add '-u root'");
+    check_refused(&mut distcached(&["-u", ""]), 64, "must add '-u root'");
+    let unknown = "can't find the user no-such-user to switch to";
+    check_refused(&mut distcached(&["-u", "no-such-user"]), 67, unknown);
+}
+
+#[test]
+fn a_port_in_use() {
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let message = format!("failed to listen on TCP port {port}: Address already in use");
+    check_refused(&mut distcached(&["-p", &port]), 71, &message);
+    let message = "failed to listen on one of interface(s) 127.0.0.1: Address already in use";
+    check_refused(&mut distcached(&["-p", &port, "-l", "127.0.0.1"]), 71, message);
+    // Also for a daemon: whoever started it hears about it.
+    check_refused(&mut distcached(&["-d", "-p", &port, "-l", "127.0.0.1"]), 71, message);
+    let nowhere = ["-s", "/no/such/directory/socket"];
+    let message = "failed to listen on UNIX socket: /no/such/directory/socket: No such file";
+    check_refused(&mut distcached(&nowhere), 71, message);
+}
+
+#[test]
+fn signals() {
+    assert_eq!(Running::start(&[]).end(Signal::SIGTERM), "", "silent unless asked");
+    assert_eq!(Running::start(&[]).end(Signal::SIGINT), "");
+    let server = Running::start(&["-v"]);
+    server.signal(Signal::SIGHUP);
+    server.signal(Signal::SIGPIPE);
+    assert!(server.answers());
+    let said = server.end(Signal::SIGUSR1);
+    assert!(said.contains("SIGHUP: "), "{said}");
+    assert!(said.contains("gracefully stopping"), "{said}");
+}
+
+#[test]
+fn ports_file() {
+    // Without an address: all interfaces, one line for each family the machine has.
+    let server = Running::spawn(&mut distcached(&["-p", "-1"]));
+    assert!(server.answers());
+    let text = fs::read_to_string(&server.ports_file).unwrap();
+    let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    assert_eq!(text.lines().count(), 1 + usize::from(has_ipv6), "{text}");
+    assert_eq!(text.contains("\nTCP INET6: "), has_ipv6, "{text}");
+    let left = fs::read_dir(server.ports_file.parent().unwrap()).unwrap().count();
+    assert_eq!(left, 1, "no temporary file is left");
+    server.end(Signal::SIGTERM);
+}
+
+#[test]
+fn all_interfaces_share_one_port() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = Running::spawn(&mut distcached(&["-p", &port.to_string()]));
+    assert_eq!(server.port, port);
+    assert!(server.answers());
+    let text = fs::read_to_string(&server.ports_file).unwrap();
+    assert!(text.lines().all(|line| line.ends_with(&format!(": {port}"))), "{text}");
+    server.end(Signal::SIGTERM);
+}
+
+#[test]
+fn unix_socket_with_mask() {
+    let path = temporary("socket");
+    let text = path.to_str().unwrap();
+    // Whom root becomes owns the file.
+    let user = if Uid::effective().is_root() { "nobody" } else { "" };
+    let mut server = Bounded::start(&mut distcached(&["-s", text, "-a", "0770", "-u", user]));
+    let peer = eventually("the socket", || UnixStream::connect(&path).ok());
+    assert!(knows_version(&peer, &peer));
+
+    let file = fs::metadata(&path).unwrap();
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.mode() & 0o777, 0o770);
+    let owner = User::from_name(user).unwrap().map_or(Uid::effective(), |user| user.uid);
+    assert_eq!(file.uid(), owner.as_raw());
+
+    drop(peer);
+    server.end(Signal::SIGTERM);
+    remove_with_directory(&path);
+}
+
+#[test]
+fn a_stale_socket_file_is_replaced_and_another_file_is_not() {
+    let path = temporary("socket");
+    let text = path.to_str().unwrap();
+    drop(UnixListener::bind(&path).unwrap());
+    let mut server = Bounded::start(&mut distcached(&["-s", text]));
+    eventually("the socket", || UnixStream::connect(&path).ok());
+    let in_use = format!("failed to listen on UNIX socket: {text}: ");
+    check_refused(&mut distcached(&["-s", text]), 71, &in_use);
+    server.end(Signal::SIGTERM);
+
+    let _ = fs::remove_file(&path);
+    fs::write(&path, "precious").unwrap();
+    check_refused(&mut distcached(&["-s", text]), 71, &in_use);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    remove_with_directory(&path);
+}
+
+#[test]
+fn a_daemon_leaves_its_number_and_takes_it_away() {
+    let pid_path = temporary("pid");
+    let directory = pid_path.parent().unwrap();
+    // Names are meant from where it was started, although a daemon moves to the root directory.
+    let flags = ["-d", "-P", "pid", "-s", "socket"];
+    let foreground = output(distcached(&flags).current_dir(directory));
+    assert_eq!(foreground.status.code(), Some(0));
+
+    let pid: u32 = eventually("the pid file", || {
+        fs::read_to_string(&pid_path).ok()?.strip_suffix('\n')?.parse().ok()
+    });
+    let answers =
+        UnixStream::connect(directory.join("socket")).is_ok_and(|peer| knows_version(&peer, &peer));
+    // Nobody else ends it: no assertion before this.
+    signal_to(pid, Signal::SIGTERM);
+    assert!(answers);
+    eventually("the pid file to go", || (!pid_path.exists()).then_some(()));
+    let this = Pid::from_raw(pid.try_into().unwrap());
+    eventually("the daemon to end", || kill(this, None).is_err().then_some(()));
+    remove_with_directory(&pid_path);
+}
+
+#[test]
+fn a_pid_file_without_d_stays() {
+    let pid_path = temporary("pid");
+    let server = Running::start(&["-P", pid_path.to_str().unwrap()]);
+    let pid = eventually("the pid file", || fs::read_to_string(&pid_path).ok());
+    assert_eq!(pid, format!("{}\n", server.process.0.id()));
+    server.end(Signal::SIGTERM);
+    assert!(pid_path.exists());
+    remove_with_directory(&pid_path);
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_is_no_reason_to_stop() {
+    let server = Running::start(&["-P", "/no/such/directory/pid"]);
+    assert!(server.answers());
+    let said = server.end(Signal::SIGTERM);
+    assert!(said.contains("could not write the pid file /no/such/directory/pid"), "{said}");
+}
+
+#[test]
+fn flags_without_effect_are_named_in_one_line() {
+    let server = Running::start(&["-f", "1.1", "-n", "80", "-o", "hashpower=20,no_lru_crawler"]);
+    let said = server.end(Signal::SIGTERM);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let all = "without effect here: -f, -n, -o hashpower, -o no_lru_crawler";
+    assert!(said.trim_end().ends_with(all), "{said}");
+}
+
+/// The binary, run as someone who may not raise limits, below so many open files. `None` where
+/// the account may not reach the binary.
+fn below_file_limit(files: u32, flags: &[&str]) -> Option<Command> {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(BINARY);
+    command.args(flags).env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    if let Some(nobody) = User::from_name("nobody").unwrap().filter(|_| Uid::effective().is_root())
+    {
+        command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+        let reach = Command::new(BINARY).arg("-V").uid(nobody.uid.as_raw()).output();
+        reach.ok().filter(|output| output.status.success())?;
+    }
+    Some(command)
+}
+
+#[test]
+fn more_connections_than_files() {
+    let Some(mut command) = below_file_limit(200, &["-c", "201"]) else { return };
+    check_refused(&mut command, 71, "failed to set rlimit for open files");
+
+    // memcached starts with as many files as connections.
+    let flags = ["-c", "1024", "-l", "127.0.0.1", "-p", "-1"];
+    let Some(mut command) = below_file_limit(1024, &flags) else { return };
+    let server = Running::spawn(&mut command);
+    assert!(server.answers());
+    let said = server.end(Signal::SIGTERM);
+    assert!(said.contains("connections that -c allows"), "{said}");
+}
+
+#[test]
+fn environment_decides_what_is_logged() {
+    let mut command = distcached(&["-l", "127.0.0.1", "-p", "-1", "-vvv"]);
+    let server = Running::spawn(command.env("RUST_LOG", "off"));
+    assert_eq!(server.end(Signal::SIGTERM), "");
+}
+
+#[test]
+fn core_dumps_and_small_memory() {
+    let server = Running::start(&["-r", "-m", "8", "-t", "1", "-c", "10"]);
+    assert!(server.answers());
+    server.end(Signal::SIGTERM);
+}
