@@ -57,3 +57,15 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
         n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn medians() {
+        for (values, expected) in
+            [(&[][..], 0.0), (&[3.0][..], 3.0), (&[4.0, 1.0][..], 2.5), (&[9.0, 1.0, 2.0][..], 2.0)]
+        {
+            assert_eq!(super::median(values.iter().copied()), expected, "{values:?}");
+        }
+    }
+}

@@ -163,6 +163,7 @@ fn set_number(
     argument: &[u8],
 ) -> Result<Result<(), &'static [u8]>, &'static [u8]> {
     let wide = number::strict_u64(argument);
+    let mut fault = reply::META_BAD_TOKEN;
     let is_number = match letter {
         b'T' | b'N' | b'R' => {
             let exptime = number::strict_i32(argument).map(number::exptime);
@@ -177,19 +178,25 @@ fn set_number(
             *(if letter == b'C' { &mut args.compare } else { &mut args.token }) = wide;
             wide.is_some()
         }
-        b'D' | b'J' => {
-            let field = if letter == b'D' { &mut args.delta } else { &mut args.initial };
-            *field = wide.unwrap_or(*field);
+        b'D' => {
+            fault = reply::META_BAD_DELTA;
+            args.delta = wide.unwrap_or(args.delta);
+            wide.is_some()
+        }
+        b'J' => {
+            fault = reply::META_BAD_INITIAL;
+            args.initial = wide.unwrap_or(args.initial);
             wide.is_some()
         }
         b'F' => {
+            fault = reply::BAD_FORMAT;
             let flags = number::strict_u32(argument);
             args.flags = flags.unwrap_or(0);
-            return Ok(flags.map(drop).ok_or(reply::BAD_FORMAT));
+            flags.is_some()
         }
         _ => return Err(reply::META_INVALID_FLAG),
     };
-    Ok(if is_number { Ok(()) } else { Err(reply::META_BAD_TOKEN) })
+    Ok(if is_number { Ok(()) } else { Err(fault) })
 }
 
 fn decode_key(key: &[u8]) -> Option<Vec<u8>> {

@@ -87,6 +87,10 @@ pub const META_OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n
 pub const META_BAD_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
 /// A flag whose number is none.
 pub const META_BAD_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
+/// `D` with something that is no number.
+pub const META_BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta value\r\n";
+/// `J` with something that is no number.
+pub const META_BAD_INITIAL: &[u8] = b"CLIENT_ERROR invalid numeric initial value\r\n";
 /// `ms M?`
 pub const META_BAD_STORE_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
 /// `ma M?`

@@ -66,9 +66,10 @@ impl Shard {
 
     /// Creates the empty item that `N` asks for on a miss.
     fn vivify(&mut self, hash: u64, key: &[u8], args: &MetaArgs, now: Ticks) -> Option<Handle> {
+        args.vivify?;
         let attributes = Attributes {
-            deadline: deadline(args.vivify?, now),
-            cas: args.token,
+            deadline: deadline_of_new(args, now),
+            cas: args.token.filter(|_| self.rules.cas),
             win_sent: true,
             key_binary: args.key_binary,
             ..Attributes::default()
@@ -88,11 +89,18 @@ impl Shard {
     ) -> Attributes {
         let item = self.store.item(handle);
         let mut after = item.attributes;
+        if created {
+            // Flags act in their order: `t` before `N` sees the item without its expiry.
+            after.deadline = None;
+        }
         let had_won = item.attributes.win_sent && !created;
         let mut wins = created;
         for letter in args.order.as_slice() {
             match letter {
                 b'T' => after.deadline = args.exptime.and_then(|exptime| deadline(exptime, now)),
+                b'N' if created => {
+                    after.deadline = args.vivify.and_then(|exptime| deadline(exptime, now));
+                }
                 b'R' => wins |= !had_won && is_due(&after, args, now),
                 b's' => write_number(out, b's', item.value.len() as u64),
                 b't' => write_remaining(out, after.deadline, now),
@@ -380,9 +388,11 @@ impl Shard {
         args: &MetaArgs,
         now: Ticks,
     ) -> Result<Option<Handle>, &'static [u8]> {
-        let Some(vivify) = args.vivify else { return Ok(None) };
+        if args.vivify.is_none() {
+            return Ok(None);
+        }
         let attributes = Attributes {
-            deadline: deadline(vivify, now),
+            deadline: deadline_of_new(args, now),
             cas: args.token.filter(|_| self.rules.cas),
             key_binary: args.key_binary,
             ..Attributes::default()
@@ -397,29 +407,32 @@ impl Shard {
     fn write_number_flags(
         &mut self,
         hash: u64,
-        mut handle: Handle,
+        handle: Handle,
         key: &[u8],
         args: &MetaArgs,
         created: bool,
         now: Ticks,
         out: &mut Replies,
     ) {
+        // Flags act in their order: `t` before `T` or `N` sees the expiry from before.
+        let mut expires = self.store.item(handle).attributes.deadline.filter(|_| !created);
+        let argument = |exptime: Option<_>| exptime.and_then(|exptime| deadline(exptime, now));
         for letter in args.order.as_slice() {
             match letter {
                 b'c' => write_number(out, b'c', self.observed_token(Some(handle))),
-                b't' => write_remaining(out, self.store.item(handle).attributes.deadline, now),
-                b'T' if !created || args.exptime.is_some() => {
-                    let deadline = args.exptime.and_then(|exptime| deadline(exptime, now));
-                    let attributes = Attributes { deadline, ..self.store.item(handle).attributes };
-                    let rule = TokenRule::Keep;
-                    if let Ok(moved) = self.store.rewrite(hash, handle, attributes, rule, now) {
-                        handle = moved;
-                    }
-                }
+                b't' => write_remaining(out, expires, now),
+                b'T' => expires = argument(args.exptime),
+                b'N' if created => expires = argument(args.vivify),
                 b'O' => write_opaque(out, args),
                 b'k' => write_key_flag(out, key, args.key_binary),
                 _ => {}
             }
+        }
+        let attributes = self.store.item(handle).attributes;
+        if attributes.deadline != expires {
+            let attributes = Attributes { deadline: expires, ..attributes };
+            // Without memory for a new version the old expiry stays.
+            let _ = self.store.rewrite(hash, handle, attributes, TokenRule::Keep, now);
         }
     }
 
@@ -458,6 +471,13 @@ impl Shard {
         self.store.token_handed_out(handle);
         self.token(self.store.item(handle).token)
     }
+}
+
+/// The expiry of an item that `N` creates: the last of `N` and `T` says it.
+fn deadline_of_new(args: &MetaArgs, now: Ticks) -> Option<Ticks> {
+    let last = args.order.as_slice().iter().rfind(|letter| matches!(letter, b'N' | b'T'));
+    let exptime = if last == Some(&b'T') { args.exptime } else { args.vivify };
+    exptime.and_then(|exptime| deadline(exptime, now))
 }
 
 fn is_increment(args: &MetaArgs) -> bool {

@@ -217,7 +217,8 @@ impl Shard {
         if !self.fits(key, flags, item.value.len() + data.len()) {
             return None;
         }
-        let attributes = Attributes { cas: None, ..item.attributes };
+        let attributes =
+            Attributes { cas: None, stale: false, win_sent: false, ..item.attributes };
         let present = item.value.to_vec();
         let parts = match append {
             true => [&present[..], data.as_slice()],
