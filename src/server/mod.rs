@@ -27,6 +27,8 @@ pub mod report;
 pub mod session;
 pub mod shared;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 pub mod worker;
 
 use crate::shard::{Rules, Shard};

@@ -338,6 +338,12 @@ impl Session {
         budget: &mut usize,
         router: &mut R,
     ) -> Step {
+        if keys.len() <= KEY_BYTES_MAX && memchr::memchr(b' ', keys).is_none() {
+            // The commonest request: one key.
+            self.get_one(keys, touch, with_cas, router);
+            self.output.here().push(reply::END);
+            return Step::Consumed(line.len());
+        }
         // One key too long spoils the whole command, before anything of it is answered.
         let too_long = |key: &[u8]| key.len() > KEY_BYTES_MAX;
         if keys.len() > KEY_BYTES_MAX && keys.split(|byte| *byte == b' ').any(too_long) {
@@ -367,7 +373,7 @@ impl Session {
         loop {
             at += input[at..].iter().take_while(|byte| **byte == b' ').count();
             let rest = &input[at..];
-            let Some(end) = rest.iter().position(|byte| matches!(byte, b' ' | b'\n')) else {
+            let Some(end) = memchr::memchr2(b' ', b'\n', rest) else {
                 return self.keep_partial_key(rest, at);
             };
             let line_ends = rest[end] == b'\n';

@@ -3,7 +3,7 @@
 use super::operation::Data;
 use super::replies::Replies;
 use super::{Shard, deadline};
-use crate::limits::VALUE_BYTES_BY_REFERENCE_MIN;
+use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_BY_REFERENCE_MIN};
 use crate::protocol::number::stored_number;
 use crate::protocol::{Exptime, StoreArgs, StoreMode, reply};
 use crate::store::index::Handle;
@@ -11,6 +11,9 @@ use crate::store::{Attributes, Ticks, TokenRule, Value};
 
 /// Longest number as text.
 const NUMBER_BYTES_MAX: usize = 20;
+
+/// Longest `VALUE` line: key, flags, length, token, and the words between.
+const VALUE_LINE_BYTES_MAX: usize = KEY_BYTES_MAX + 64;
 
 /// What became of a request to store.
 #[derive(Debug, Clone, Copy)]
@@ -75,36 +78,44 @@ impl Shard {
             self.store.token_handed_out(handle);
         }
         let (flags, value) = self.store.flags_and_value(handle);
+        out.reserve(VALUE_LINE_BYTES_MAX + value.len().min(VALUE_BYTES_BY_REFERENCE_MIN));
         out.push(b"VALUE ");
         out.push(key);
-        out.push(b" ");
-        out.push_number(u64::from(flags));
-        out.push(b" ");
+        if flags == 0 {
+            out.push(b" 0 ");
+        } else {
+            out.push(b" ");
+            out.push_number(u64::from(flags));
+            out.push(b" ");
+        }
         out.push_number(value.len() as u64);
         if with_cas {
             out.push(b" ");
             out.push_number(self.token(self.store.item(handle).token));
         }
         out.push(reply::LINE_END);
-        self.write_data(handle, out);
+        self.push_data(handle, value, out);
         out.push(reply::LINE_END);
     }
 
-    /// The value itself; a large one by reference.
-    #[inline]
+    /// The value of an item.
     pub(super) fn write_data(&self, handle: Handle, out: &mut Replies) {
-        let (_, value) = self.store.flags_and_value(handle);
-        let shared = if value.len() < VALUE_BYTES_BY_REFERENCE_MIN {
-            None
-        } else {
-            self.store.share_value(handle)
-        };
-        match shared {
+        self.push_data(handle, self.store.flags_and_value(handle).1, out);
+    }
+
+    /// A value; a large one by reference.
+    #[inline]
+    fn push_data(&self, handle: Handle, value: &[u8], out: &mut Replies) {
+        if value.len() < VALUE_BYTES_BY_REFERENCE_MIN {
+            return out.push(value);
+        }
+        match self.store.share_value(handle) {
             Some(shared) => out.push_shared(shared),
             None => out.push(value),
         }
     }
 
+    #[inline]
     fn count_hit(&mut self, key: &[u8]) {
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.record_hit(key);

@@ -19,8 +19,6 @@ mod meta;
 pub mod operation;
 pub mod prefix;
 pub mod replies;
-#[cfg(test)]
-mod tests;
 
 use crate::limits::{ITEM_BYTES_COMPAT_FLAGS, ITEM_BYTES_COMPAT_OVERHEAD};
 use crate::protocol::Exptime;
@@ -217,8 +215,7 @@ impl Shard {
         if !self.fits(key, flags, item.value.len() + data.len()) {
             return None;
         }
-        let attributes =
-            Attributes { cas: None, stale: false, win_sent: false, ..item.attributes };
+        let attributes = Attributes { cas: None, stale: false, win_sent: false, ..item.attributes };
         let present = item.value.to_vec();
         let parts = match append {
             true => [&present[..], data.as_slice()],

@@ -20,6 +20,12 @@ pub struct Mark {
 }
 
 impl Replies {
+    /// Makes room for so many bytes.
+    #[inline]
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Appends a line or part of one.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
@@ -29,9 +35,12 @@ impl Replies {
     /// Appends a number in decimal.
     #[inline]
     pub fn push_number(&mut self, number: u64) {
-        // Most numbers in replies are flags and short lengths.
+        // Most numbers in replies are short lengths.
         if number < 10 {
             self.bytes.push(b'0' + number as u8);
+        } else if number < 100 {
+            let (tens, ones) = (number as u8 / 10, number as u8 % 10);
+            self.bytes.extend_from_slice(&[b'0' + tens, b'0' + ones]);
         } else {
             self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         }

@@ -6,6 +6,10 @@
 //! two buckets, both computed from its tag alone (partial-key cuckoo hashing: Fan et al., MemC3,
 //! NSDI 2013), so growing reads no items and a lookup touches at most two cache lines.
 //!
+//! Partitions of one size lie densely in the shelf of that size (`shelf.rs`): partitions grow at
+//! about the same time, and an allocation for each would leave the memory full of holes just too
+//! small for the next size.
+//!
 //! ```text
 //!  63                  41 40 39 38   36 35                                    0
 //! +----------------------+--+--+-------+--------------------------------------+
@@ -15,6 +19,8 @@
 //! ```
 //!
 //! Knows nothing of items: the caller compares keys and hands in hashes. Never does I/O.
+
+use super::shelf::{Berth, Bucket, SLOTS_PER_BUCKET, Shelf};
 
 /// Bits of the hash kept in a slot: they find the bucket and tell most other keys apart.
 const TAG_BITS: u32 = 23;
@@ -31,12 +37,12 @@ pub const FREQUENCY_MAX: u8 = (1 << FREQUENCY_BITS) - 1;
 /// Locations are below this; 0 is never one, so that an empty slot is 0.
 pub const LOCATION_LIMIT: u64 = 1 << LOCATION_BITS;
 
-const SLOTS_PER_BUCKET: usize = 8;
 const PARTITION_BITS_MAX: u32 = 16;
+/// Sizes tried when a partition is full: eight of them more than double it.
+const GROW_STEPS_MAX: usize = 8;
 
 const _: () = assert!(TAG_BITS + 2 + FREQUENCY_BITS + LOCATION_BITS == u64::BITS);
 const _: () = assert!(OBSERVED << 1 == 1 << TAG_SHIFT);
-const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
 const _: () = assert!(TAG_BITS + PARTITION_BITS_MAX <= 48, "the upper hash bits choose the shard");
 
 /// One packed entry; see the picture above.
@@ -123,18 +129,6 @@ fn tag_of(hash: u64) -> u64 {
     hash & TAG_MAX
 }
 
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Bucket([u64; SLOTS_PER_BUCKET]);
-
-const EMPTY: Bucket = Bucket([0; SLOTS_PER_BUCKET]);
-
-impl Bucket {
-    fn free_slot(&self) -> Option<usize> {
-        self.0.iter().position(|slot| *slot == 0)
-    }
-}
-
 /// Where a slot is; good until the next insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handle {
@@ -142,17 +136,30 @@ pub struct Handle {
     position: u32,
 }
 
-#[derive(Debug, Default)]
+/// Where the buckets of a partition are.
+#[derive(Debug, Clone, Copy, Default)]
 struct Partition {
-    buckets: Box<[Bucket]>,
+    /// 0: there are none; else one more than the number of the shelf.
+    shelf_plus_one: u16,
+    berth: Berth,
+}
+
+const _: () = assert!(size_of::<Partition>() == 12);
+
+impl Partition {
+    fn shelf(self) -> Option<usize> {
+        usize::from(self.shelf_plus_one).checked_sub(1)
+    }
 }
 
 /// The table.
 #[derive(Debug)]
 pub struct Index {
     partitions: Vec<Partition>,
+    shelves: Vec<Shelf>,
     items: usize,
-    bucket_count: usize,
+    /// The slots of a partition while it grows.
+    growing: Vec<u64>,
 }
 
 impl Index {
@@ -160,9 +167,8 @@ impl Index {
     pub fn new(memory_bytes: u64) -> Self {
         // About a thousand small items in each partition of a full shard.
         let wanted = (memory_bytes >> 16).clamp(16, 1 << PARTITION_BITS_MAX);
-        let mut partitions = Vec::new();
-        partitions.resize_with((wanted as usize).next_power_of_two(), Partition::default);
-        Self { partitions, items: 0, bucket_count: 0 }
+        let partitions = vec![Partition::default(); (wanted as usize).next_power_of_two()];
+        Self { partitions, shelves: Vec::new(), items: 0, growing: Vec::new() }
     }
 
     /// Items in the table.
@@ -172,18 +178,15 @@ impl Index {
 
     /// Memory of the table in bytes.
     pub fn bytes(&self) -> u64 {
-        (self.partitions.len() * size_of::<Partition>() + self.bucket_count * size_of::<Bucket>())
-            as u64
+        let shelves: usize = self.shelves.iter().map(Shelf::bytes).sum();
+        (self.partitions.len() * size_of::<Partition>() + shelves) as u64
     }
 
     /// Finds the slot with this hash for which `is_it` says yes of its location.
     #[inline]
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u64) -> bool) -> Option<Handle> {
         let partition = self.partition_of(hash);
-        let buckets = &self.partitions[partition].buckets;
-        if buckets.is_empty() {
-            return None;
-        }
+        let buckets = self.buckets(partition)?;
         let tag = tag_of(hash);
         let (first, second) = bucket_pair(tag, buckets.len());
         for bucket in [first, second] {
@@ -202,24 +205,28 @@ impl Index {
     #[inline]
     pub fn slot(&self, handle: Handle) -> Slot {
         let (bucket, place) = handle.bucket_and_place();
-        Slot(self.partitions[handle.partition as usize].buckets[bucket].0[place])
+        let buckets = self.buckets(handle.partition as usize);
+        Slot(buckets.map_or(0, |buckets| buckets[bucket].0[place]))
     }
 
     /// Replaces the slot at a handle by another of the same hash.
     #[inline]
     pub fn replace(&mut self, handle: Handle, slot: Slot) {
         debug_assert_eq!(self.slot(handle).tag(), slot.tag());
-        let (bucket, place) = handle.bucket_and_place();
-        self.partitions[handle.partition as usize].buckets[bucket].0[place] = slot.0;
+        *self.slot_mut(handle) = slot.0;
     }
 
     /// Empties the slot at a handle.
     pub fn remove(&mut self, handle: Handle) {
-        let (bucket, place) = handle.bucket_and_place();
-        let slot = &mut self.partitions[handle.partition as usize].buckets[bucket].0[place];
-        assert!(*slot != 0, "a handle names an occupied slot");
-        *slot = 0;
+        let slot = std::mem::take(self.slot_mut(handle));
+        assert!(slot != 0, "a handle names an occupied slot");
         self.items -= 1;
+    }
+
+    fn slot_mut(&mut self, handle: Handle) -> &mut u64 {
+        let (bucket, place) = handle.bucket_and_place();
+        let buckets = self.buckets_mut(handle.partition as usize);
+        &mut buckets.expect("a handle names a bucket")[bucket].0[place]
     }
 
     /// Adds a slot. The key must not be there yet.
@@ -228,44 +235,99 @@ impl Index {
     /// hash key leaves to chance; dropping one keeps every operation bounded.
     #[must_use]
     pub fn insert(&mut self, hash: u64, slot: Slot) -> Option<Slot> {
-        let at = self.partition_of(hash);
+        let partition = self.partition_of(hash);
         self.items += 1;
-        let buckets = &mut self.partitions[at].buckets;
-        if place(buckets, slot) {
+        if let Some(buckets) = self.buckets_mut(partition)
+            && place(buckets, slot)
+        {
             return None;
         }
-        let grown = grow(buckets, slot);
-        let dropped = match grown {
-            Some(grown) => {
-                self.bucket_count += grown.len() - buckets.len();
-                *buckets = grown;
-                None
+        if self.grow(partition, slot) {
+            return None;
+        }
+        self.items -= 1;
+        let buckets = self.buckets_mut(partition).expect("a full partition has buckets");
+        let (first, _) = bucket_pair(slot.tag(), buckets.len());
+        Some(Slot(std::mem::replace(&mut buckets[first].0[0], slot.0)))
+    }
+
+    /// Moves a partition to a larger shelf, with one slot more. False: no reasonable size holds it;
+    /// then the partition is as before.
+    fn grow(&mut self, partition: usize, slot: Slot) -> bool {
+        let old = self.partitions[partition];
+        let first_shelf = old.shelf().map_or(0, |shelf| shelf + 1);
+        let mut slots = std::mem::take(&mut self.growing);
+        slots.clear();
+        if let Some(buckets) = self.buckets(partition) {
+            slots.extend(buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| *slot != 0));
+        }
+        slots.push(slot.0);
+        let mut grown = false;
+        for shelf in first_shelf..first_shelf + GROW_STEPS_MAX {
+            self.ensure_shelf(shelf);
+            let berth = self.shelves[shelf].take(partition as u32);
+            let buckets = self.shelves[shelf].buckets_mut(berth);
+            grown = slots.iter().all(|slot| place(buckets, Slot(*slot)));
+            if grown {
+                let shelf_plus_one = shelf as u16 + 1;
+                self.partitions[partition] = Partition { shelf_plus_one, berth };
+                if let Some(old_shelf) = old.shelf() {
+                    self.give_back(old_shelf, old.berth);
+                }
+                break;
             }
-            None => {
-                let (first, _) = bucket_pair(slot.tag(), buckets.len());
-                let victim = std::mem::replace(&mut buckets[first].0[0], slot.0);
-                self.items -= 1;
-                Some(Slot(victim))
-            }
-        };
-        debug_assert!(self.partitions[at].buckets.len() as u64 <= TAG_MAX);
-        dropped
+            self.give_back(shelf, berth);
+        }
+        self.growing = slots;
+        grown
+    }
+
+    fn ensure_shelf(&mut self, shelf: usize) {
+        while self.shelves.len() <= shelf {
+            let last = self.shelves.last().map_or(0, Shelf::bucket_count);
+            self.shelves.push(Shelf::new(last + 1 + last / 8));
+        }
+    }
+
+    /// Frees a berth. The last partition of the shelf moves into it.
+    fn give_back(&mut self, shelf: usize, berth: Berth) {
+        if let Some(moved) = self.shelves[shelf].give_back(berth) {
+            self.partitions[moved as usize].berth = berth;
+        }
     }
 
     /// The slots of one partition, for walks over all items in bounded steps. `None` past the end.
     pub fn partition_slots(&self, partition: usize) -> Option<impl Iterator<Item = Slot> + '_> {
-        let buckets = &self.partitions.get(partition)?.buckets;
+        self.partitions.get(partition)?;
+        let buckets = self.buckets(partition).unwrap_or(&[]);
         Some(buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| *slot != 0).map(Slot))
     }
 
-    /// Takes up to `partitions_max` partitions off a table that is no longer used, so that a large
-    /// one can be freed in steps. Answers whether any are left.
-    pub fn dismantle(&mut self, partitions_max: usize) -> bool {
-        let keep = self.partitions.len().saturating_sub(partitions_max);
-        for partition in self.partitions.drain(keep..) {
-            self.bucket_count -= partition.buckets.len();
+    /// Frees up to `chunks_max` pieces of a table that is no longer used, so that a large one can
+    /// go in steps. Answers whether any are left.
+    pub fn dismantle(&mut self, chunks_max: usize) -> bool {
+        self.partitions = Vec::new();
+        for _ in 0..chunks_max {
+            let Some(shelf) = self.shelves.last_mut() else { return false };
+            if !shelf.drop_chunk() {
+                self.shelves.pop();
+            }
         }
-        !self.partitions.is_empty()
+        true
+    }
+
+    #[inline]
+    fn buckets(&self, partition: usize) -> Option<&[Bucket]> {
+        let Partition { berth, .. } = self.partitions[partition];
+        let shelf = self.partitions[partition].shelf()?;
+        Some(self.shelves[shelf].buckets(berth))
+    }
+
+    #[inline]
+    fn buckets_mut(&mut self, partition: usize) -> Option<&mut [Bucket]> {
+        let Partition { berth, .. } = self.partitions[partition];
+        let shelf = self.partitions[partition].shelf()?;
+        Some(self.shelves[shelf].buckets_mut(berth))
     }
 
     #[inline]
@@ -293,9 +355,6 @@ fn bucket_pair(tag: u64, bucket_count: usize) -> (usize, usize) {
 
 /// Puts a slot into one of its two buckets, moving one other slot aside if that makes room.
 fn place(buckets: &mut [Bucket], slot: Slot) -> bool {
-    if buckets.is_empty() {
-        return false;
-    }
     let (first, second) = bucket_pair(slot.tag(), buckets.len());
     for bucket in [first, second] {
         if let Some(free) = buckets[bucket].free_slot() {
@@ -316,23 +375,6 @@ fn place(buckets: &mut [Bucket], slot: Slot) -> bool {
         }
     }
     false
-}
-
-/// A larger copy of a partition with one slot more, or `None` if no reasonable size holds it.
-fn grow(buckets: &[Bucket], slot: Slot) -> Option<Box<[Bucket]>> {
-    let mut bucket_count = buckets.len();
-    let bucket_count_max = buckets.len() * 2 + 4;
-    loop {
-        bucket_count += 1 + bucket_count / 8;
-        if bucket_count > bucket_count_max {
-            return None;
-        }
-        let mut grown = vec![EMPTY; bucket_count].into_boxed_slice();
-        let slots = buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| *slot != 0);
-        if slots.chain([slot.0]).all(|slot| place(&mut grown, Slot(slot))) {
-            return Some(grown);
-        }
-    }
 }
 
 #[cfg(test)]

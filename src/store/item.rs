@@ -145,7 +145,18 @@ pub fn key_and_value_span(item: &[u8]) -> (usize, usize, usize) {
         + FLAGS_BYTES * usize::from(shape & SHAPE_FLAGS != 0)
         + DEADLINE_BYTES * usize::from(shape & SHAPE_DEADLINE != 0)
         + CAS_BYTES * usize::from(shape & SHAPE_CAS != 0);
-    (start, usize::from(item[0]), little_endian(&item[FIXED_BYTES..FIXED_BYTES + width]) as usize)
+    (start, usize::from(item[0]), value_length(item, width))
+}
+
+/// The client flags alone: with the spans, all that a plain get needs.
+#[inline]
+pub fn client_flags(item: &[u8]) -> u32 {
+    let shape = item[1];
+    if shape & SHAPE_FLAGS == 0 {
+        return 0;
+    }
+    let at = FIXED_BYTES + usize::from(shape & SHAPE_WIDTH) + 1;
+    little_endian(&item[at..at + FLAGS_BYTES]) as u32
 }
 
 /// Decodes the header at the front of `item`. Inverse of [`pack_header`].
@@ -175,6 +186,20 @@ pub fn unpack_header(item: &[u8]) -> Header {
         attributes.cas = Some(take(CAS_BYTES));
     }
     Header { attributes, header_bytes, key_bytes, value_bytes }
+}
+
+/// The value length of an item whose length field has `width` bytes.
+#[inline]
+fn value_length(item: &[u8], width: usize) -> usize {
+    // Four bytes at once and the surplus masked off; only at the very end of a segment can there
+    // be fewer.
+    match item.get(FIXED_BYTES..FIXED_BYTES + 4) {
+        Some(&[a, b, c, d]) => {
+            let mask = u32::MAX >> (32 - 8 * width);
+            (u32::from_le_bytes([a, b, c, d]) & mask) as usize
+        }
+        _ => little_endian(&item[FIXED_BYTES..FIXED_BYTES + width]) as usize,
+    }
 }
 
 #[inline]

@@ -26,6 +26,7 @@ pub mod index;
 pub mod item;
 mod reclaim;
 pub mod segment;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
@@ -296,8 +297,7 @@ impl Store {
     #[inline]
     pub fn flags_and_value(&self, handle: Handle) -> (u32, &[u8]) {
         let (id, offset) = self.place(self.index.slot(handle).location());
-        let stored = self.segment(id).stored(offset);
-        (stored.header.attributes.flags, stored.value)
+        self.segment(id).flags_and_value(offset)
     }
 
     /// Counts an access: what eviction goes by.

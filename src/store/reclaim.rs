@@ -36,8 +36,8 @@ const RESERVE_SEGMENTS: usize = 2;
 /// Expired items wait for the sweep at least this long, so that it meets several at once.
 const SWEEP_DELAY_SECONDS: u64 = 2;
 
-/// Index partitions of a flushed table freed in one step.
-const DISMANTLE_PARTITIONS: usize = 64;
+/// Pieces of a flushed index freed in one step.
+const DISMANTLE_CHUNKS: usize = 8;
 
 /// What this file keeps between calls.
 #[derive(Debug, Default)]
@@ -402,7 +402,7 @@ impl Store {
         for segment in trash.segments.drain(keep..) {
             trash.segment_bytes -= segment.memory_bytes() as u64;
         }
-        if !trash.indexes.last_mut().is_some_and(|index| index.dismantle(DISMANTLE_PARTITIONS)) {
+        if !trash.indexes.last_mut().is_some_and(|index| index.dismantle(DISMANTLE_CHUNKS)) {
             trash.indexes.pop();
         }
         true

@@ -160,11 +160,7 @@ impl Segment {
     /// The item at an offset.
     #[inline]
     pub fn stored(&self, offset: usize) -> Stored<'_> {
-        let (head, value): (&[u8], Option<&[u8]>) = match &self.data {
-            Data::Open(bytes) => (&bytes[offset..], None),
-            Data::Sealed(bytes) => (&bytes[offset..], None),
-            Data::Large { head, value } => (head, Some(value)),
-        };
+        let (head, value) = self.head_and_value(offset);
         let header = item::unpack_header(head);
         let key_end = header.header_bytes + header.key_bytes;
         let key = &head[header.header_bytes..key_end];
@@ -172,14 +168,32 @@ impl Segment {
         Stored { header, key, value }
     }
 
+    /// Client flags and value of the item at an offset.
+    #[inline]
+    pub fn flags_and_value(&self, offset: usize) -> (u32, &[u8]) {
+        let (head, value) = self.head_and_value(offset);
+        let flags = item::client_flags(head);
+        let value = value.unwrap_or_else(|| {
+            let (start, key_bytes, value_bytes) = item::key_and_value_span(head);
+            &head[start + key_bytes..start + key_bytes + value_bytes]
+        });
+        (flags, value)
+    }
+
+    /// The bytes from an item's header on, and its value where that lies elsewhere.
+    #[inline]
+    fn head_and_value(&self, offset: usize) -> (&[u8], Option<&[u8]>) {
+        match &self.data {
+            Data::Open(bytes) => (&bytes[offset..], None),
+            Data::Sealed(bytes) => (&bytes[offset..], None),
+            Data::Large { head, value } => (head, Some(value)),
+        }
+    }
+
     /// Whether the item at an offset has this key.
     #[inline]
     pub fn has_key(&self, offset: usize, key: &[u8]) -> bool {
-        let head: &[u8] = match &self.data {
-            Data::Open(bytes) => &bytes[offset..],
-            Data::Sealed(bytes) => &bytes[offset..],
-            Data::Large { head, .. } => head,
-        };
+        let (head, _) = self.head_and_value(offset);
         let (start, key_bytes, _) = item::key_and_value_span(head);
         key_bytes == key.len() && head[start..start + key_bytes] == *key
     }

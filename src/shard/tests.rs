@@ -1,1 +1,0 @@
-//! Single commands against one shard.
