@@ -13,7 +13,10 @@ use crate::shard::replies::{Mark, Replies};
 use crate::store::Ticks;
 use bytes::Bytes;
 use crossbeam::channel::Sender;
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Commands in one mail.

@@ -7,7 +7,7 @@ use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_BY_REFERENCE_MIN};
 use crate::protocol::number::stored_number;
 use crate::protocol::{Exptime, StoreArgs, StoreMode, reply};
 use crate::store::index::Handle;
-use crate::store::{Attributes, Ticks, TokenRule, Value};
+use crate::store::{Absent, Attributes, Fetched, Ticks, TokenRule, Value};
 
 /// Longest number as text.
 const NUMBER_BYTES_MAX: usize = 20;
@@ -28,6 +28,22 @@ pub(super) enum Stored {
     Full,
 }
 
+/// `VALUE key flags length`, with room made for the value.
+#[inline]
+fn write_head(key: &[u8], flags: u32, value_bytes: usize, out: &mut Replies) {
+    out.reserve(VALUE_LINE_BYTES_MAX + value_bytes.min(VALUE_BYTES_BY_REFERENCE_MIN));
+    out.push(b"VALUE ");
+    out.push(key);
+    if flags == 0 {
+        out.push(b" 0 ");
+    } else {
+        out.push(b" ");
+        out.push_number(u64::from(flags));
+        out.push(b" ");
+    }
+    out.push_number(value_bytes as u64);
+}
+
 impl Shard {
     #[inline]
     pub(super) fn get(
@@ -39,6 +55,37 @@ impl Shard {
         out: &mut Replies,
     ) {
         self.counters.cmd_get += 1;
+        if with_cas || self.prefixes.is_some() {
+            return self.get_in_full(hash, key, with_cas, now, out);
+        }
+        match self.store.fetch(hash, key, now) {
+            Ok(Fetched { handle, flags, value }) => {
+                self.counters.get_hits += 1;
+                write_head(key, flags, value.len(), out);
+                out.push(reply::LINE_END);
+                if value.len() < VALUE_BYTES_BY_REFERENCE_MIN {
+                    out.push(value);
+                } else {
+                    self.write_data(handle, out);
+                }
+                out.push(reply::LINE_END);
+            }
+            Err(absent) => {
+                self.counters.get_misses += 1;
+                self.counters.get_expired += u64::from(absent == Absent::Expired);
+            }
+        }
+    }
+
+    /// A get with a token or with counting by prefix.
+    fn get_in_full(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        with_cas: bool,
+        now: Ticks,
+        out: &mut Replies,
+    ) {
         let Some(handle) = self.find(hash, key, now) else {
             self.counters.get_misses += 1;
             return;
@@ -78,38 +125,25 @@ impl Shard {
             self.store.token_handed_out(handle);
         }
         let (flags, value) = self.store.flags_and_value(handle);
-        out.reserve(VALUE_LINE_BYTES_MAX + value.len().min(VALUE_BYTES_BY_REFERENCE_MIN));
-        out.push(b"VALUE ");
-        out.push(key);
-        if flags == 0 {
-            out.push(b" 0 ");
-        } else {
-            out.push(b" ");
-            out.push_number(u64::from(flags));
-            out.push(b" ");
-        }
-        out.push_number(value.len() as u64);
+        write_head(key, flags, value.len(), out);
         if with_cas {
             out.push(b" ");
             out.push_number(self.token(self.store.item(handle).token));
         }
         out.push(reply::LINE_END);
-        self.push_data(handle, value, out);
+        self.write_data(handle, out);
         out.push(reply::LINE_END);
     }
 
-    /// The value of an item.
+    /// The value of an item; a large one by reference.
     pub(super) fn write_data(&self, handle: Handle, out: &mut Replies) {
-        self.push_data(handle, self.store.flags_and_value(handle).1, out);
-    }
-
-    /// A value; a large one by reference.
-    #[inline]
-    fn push_data(&self, handle: Handle, value: &[u8], out: &mut Replies) {
-        if value.len() < VALUE_BYTES_BY_REFERENCE_MIN {
-            return out.push(value);
-        }
-        match self.store.share_value(handle) {
+        let (_, value) = self.store.flags_and_value(handle);
+        let shared = if value.len() < VALUE_BYTES_BY_REFERENCE_MIN {
+            None
+        } else {
+            self.store.share_value(handle)
+        };
+        match shared {
             Some(shared) => out.push_shared(shared),
             None => out.push(value),
         }

@@ -184,7 +184,17 @@ impl Index {
 
     /// Finds the slot with this hash for which `is_it` says yes of its location.
     #[inline]
-    pub fn find(&self, hash: u64, mut is_it: impl FnMut(u64) -> bool) -> Option<Handle> {
+    pub fn find(&self, hash: u64, is_it: impl FnMut(u64) -> bool) -> Option<Handle> {
+        self.find_slot(hash, is_it).map(|(handle, _)| handle)
+    }
+
+    /// As [`Index::find`], with the slot.
+    #[inline]
+    pub fn find_slot(
+        &self,
+        hash: u64,
+        mut is_it: impl FnMut(u64) -> bool,
+    ) -> Option<(Handle, Slot)> {
         let partition = self.partition_of(hash);
         let buckets = self.buckets(partition)?;
         let tag = tag_of(hash);
@@ -194,7 +204,7 @@ impl Index {
                 let slot = Slot(*slot);
                 if slot.tag() == tag && slot.0 != 0 && is_it(slot.location()) {
                     let position = (bucket * SLOTS_PER_BUCKET + place) as u32;
-                    return Some(Handle { partition: partition as u32, position });
+                    return Some((Handle { partition: partition as u32, position }, slot));
                 }
             }
         }

@@ -104,6 +104,17 @@ impl Value<'_> {
     }
 }
 
+/// What a plain get needs of an item.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetched<'a> {
+    /// The item.
+    pub handle: Handle,
+    /// The client's flags.
+    pub flags: u32,
+    /// The value, without line end.
+    pub value: &'a [u8],
+}
+
 /// An item, for reading.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
@@ -258,21 +269,37 @@ impl Store {
     /// Finds a key. An expired item is removed. The handle is good until the next call that stores.
     #[inline]
     pub fn find(&mut self, hash: u64, key: &[u8], now: Ticks) -> Result<Handle, Absent> {
-        let found = self.index.find(hash, |location| {
+        self.find_slot(hash, key, now).map(|(handle, _)| handle)
+    }
+
+    #[inline]
+    fn find_slot(&mut self, hash: u64, key: &[u8], now: Ticks) -> Result<(Handle, Slot), Absent> {
+        let found = self.index.find_slot(hash, |location| {
             let (id, offset) = self.place(location);
             self.segment(id).has_key(offset, key)
         });
-        let handle = found.ok_or(Absent::Missing)?;
-        let (id, offset) = self.place(self.index.slot(handle).location());
+        let (handle, slot) = found.ok_or(Absent::Missing)?;
+        let (id, offset) = self.place(slot.location());
         let segment = self.segment(id);
-        if segment.earliest_deadline <= now {
-            let deadline = segment.stored(offset).header.attributes.deadline;
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                self.remove_expired(handle);
-                return Err(Absent::Expired);
-            }
+        if segment.earliest_deadline <= now && segment.is_expired(offset, now) {
+            self.remove_expired(handle);
+            return Err(Absent::Expired);
         }
-        Ok(handle)
+        Ok((handle, slot))
+    }
+
+    /// Finds a key, counts the access, and returns what a plain get answers.
+    #[inline]
+    pub fn fetch(&mut self, hash: u64, key: &[u8], now: Ticks) -> Result<Fetched<'_>, Absent> {
+        let (handle, slot) = self.find_slot(hash, key, now)?;
+        let accessed = slot.accessed();
+        // Hot items are at the maximum: do not dirty their cache line again.
+        if accessed != slot {
+            self.index.replace(handle, accessed);
+        }
+        let (id, offset) = self.place(slot.location());
+        let (flags, value) = self.segment(id).flags_and_value(offset);
+        Ok(Fetched { handle, flags, value })
     }
 
     /// The item at a handle.
@@ -357,7 +384,7 @@ impl Store {
         let frequency = match old {
             // Storing a key again is an access.
             Some(handle) => self.index.slot(handle).accessed().frequency(),
-            None if self.reclaim.ghosts.take(hash) => reclaim::SMALL_KEEP_FREQUENCY_MIN,
+            None if self.reclaim.ghosts.take(hash) => reclaim::RETURNED_FREQUENCY,
             None => 0,
         };
         Ok(self.point_to(hash, old, Slot::new(hash, location, frequency)))

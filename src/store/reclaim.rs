@@ -5,6 +5,10 @@
 //! 2023) works on whole segments here: the oldest segment of a queue is walked, items worth keeping
 //! are copied to the main queue's tail, the rest is evicted. Each call frees one segment's worth of
 //! work, so that a pause is bounded by the segment size.
+//!
+//! What is worth keeping depends on size as well, in the spirit of GDSF (Cherkasova: "Improving WWW
+//! proxies performance with greedy-dual-size-frequency caching policy", HP Labs 1998): the hits an
+//! item can bring are weighed against the bytes it holds. See [`Worth`].
 
 use super::segment::{Queue, Segment, usable_bytes};
 use super::{Counters, Full, Index, Store, Ticks, item};
@@ -12,8 +16,19 @@ use crate::store::ghosts::Ghosts;
 use crate::store::index::{Handle, Slot};
 use std::collections::VecDeque;
 
-/// Accesses that make an item of the small queue worth keeping.
-pub const SMALL_KEEP_FREQUENCY_MIN: u8 = 1;
+/// Frequency of an item that comes back while its ghost is remembered: enough to be kept by the
+/// small queue unless it is large.
+pub const RETURNED_FREQUENCY: u8 = 1;
+
+/// What the small queue credits every item with beside its accesses, in tenths of an access. With
+/// [`SMALL_SIZE_MEANS`] it keeps items of up to 0.6 of the mean size that nobody has asked for yet.
+const SMALL_CREDIT_TENTHS: u64 = 3;
+
+/// How large an item the small queue keeps for each access, in mean item sizes.
+const SMALL_SIZE_MEANS: u64 = 2;
+
+/// Bytes of an item that are not in its segment: about what the index costs.
+const INDEX_BYTES_PER_ITEM: u64 = 10;
 
 /// The small queue's share of the memory, as one part in so many.
 const SMALL_SHARE: u64 = 10;
@@ -154,6 +169,47 @@ fn dead_class(segment: &Segment) -> usize {
     (dead * DEAD_CLASSES / segment.used_bytes.max(1)).min(DEAD_CLASSES - 1)
 }
 
+/// An item whose segment is being evicted.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    frequency: u8,
+    /// What it takes, in its segment and in the index.
+    bytes: u64,
+    /// Stands in for a random number, so that a store stays a function of its calls.
+    hash: u64,
+}
+
+/// Which items are worth their bytes. Both rules answer the frequency an item goes on with, or
+/// `None` to evict it.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    item_bytes_mean: u64,
+}
+
+impl Worth {
+    fn of(store: &Store) -> Self {
+        let items = (store.index.items() as u64).max(1);
+        Self { item_bytes_mean: store.live_bytes / items + INDEX_BYTES_PER_ITEM }
+    }
+
+    /// The small queue keeps what was asked for often enough for its size, and very small items
+    /// even before anybody asked.
+    fn in_small(self, candidate: Candidate) -> Option<u8> {
+        let credit_tenths = u64::from(candidate.frequency) * 10 + SMALL_CREDIT_TENTHS;
+        let bytes_max = credit_tenths * SMALL_SIZE_MEANS * self.item_bytes_mean / 10;
+        (candidate.bytes <= bytes_max).then(|| candidate.frequency.saturating_sub(1))
+    }
+
+    /// A round through the main queue costs as many accesses as the item is mean sizes large, a
+    /// fraction by chance. Items with none left go.
+    fn in_main(self, candidate: Candidate) -> Option<u8> {
+        let chance = (candidate.hash >> 40 & 0xffff) * self.item_bytes_mean >> 16;
+        let cost = (candidate.bytes + chance) / self.item_bytes_mean;
+        let left = u64::from(candidate.frequency).checked_sub(cost)?;
+        (candidate.frequency > 0).then_some(left as u8)
+    }
+}
+
 impl Store {
     /// Removes every item at once; their memory comes back in later calls of [`Store::maintain`]
     /// or as it is needed.
@@ -221,7 +277,7 @@ impl Store {
         }
         let class_min = if self.evict { COMPACT_CLASS_MIN } else { COMPACT_CLASS_MIN_NO_EVICTION };
         if let Some(id) = self.reclaim.pop_deadest(class_min, &self.segments) {
-            self.drain_segment(id, now, |slot| Some(slot.frequency()));
+            self.drain_segment(id, now, |candidate| Some(candidate.frequency));
             return true;
         }
         if !self.evict {
@@ -230,14 +286,13 @@ impl Store {
         let victim = self.reclaim.next_victim(self.memory_bytes_max, &self.segments);
         let Some(id) = victim.or_else(|| self.seal_for_eviction()) else { return false };
         self.prepare_ghosts();
+        let worth = Worth::of(self);
         if victims_before >= PATIENT_VICTIMS_MAX {
             self.drain_segment(id, now, |_| None);
         } else if self.segment(id).queue == Queue::Small {
-            self.drain_segment(id, now, |slot| {
-                (slot.frequency() >= SMALL_KEEP_FREQUENCY_MIN).then_some(0)
-            });
+            self.drain_segment(id, now, |candidate| worth.in_small(candidate));
         } else {
-            self.drain_segment(id, now, |slot| slot.frequency().checked_sub(1));
+            self.drain_segment(id, now, |candidate| worth.in_main(candidate));
         }
         true
     }
@@ -260,7 +315,7 @@ impl Store {
 
     /// Takes a segment apart: `keep` says which items are copied to the main queue, and with which
     /// frequency; the others are evicted. The segment's memory is free after this.
-    fn drain_segment(&mut self, id: u32, now: Ticks, keep: impl Fn(Slot) -> Option<u8>) {
+    fn drain_segment(&mut self, id: u32, now: Ticks, keep: impl Fn(Candidate) -> Option<u8>) {
         let segment = self.take_segment(id);
         // The id is not given to another segment before this one's locations are gone.
         self.free_ids.pop();
@@ -274,15 +329,16 @@ impl Store {
             if let Some(handle) = self.index.find(hash, |at| at == location) {
                 let slot = self.index.slot(handle);
                 let expired = stored.header.attributes.deadline.is_some_and(|at| at <= now);
-                match keep(slot).filter(|_| !expired && !segment.is_large()) {
+                let bytes = stride as u64 + INDEX_BYTES_PER_ITEM;
+                let candidate = Candidate { frequency: slot.frequency(), bytes, hash };
+                match keep(candidate).filter(|_| !expired) {
+                    Some(frequency) if segment.is_large() => {
+                        self.index.replace(handle, slot.with_frequency(frequency));
+                        return self.requeue_large(id, segment);
+                    }
                     Some(frequency) => {
                         let slot = slot.with_frequency(frequency);
                         self.move_to_tail(&segment, offset, handle, slot, now);
-                    }
-                    None if segment.is_large() && !expired && keep(slot).is_some() => {
-                        let kept = slot.with_frequency(keep(slot).unwrap_or(0));
-                        self.index.replace(handle, kept);
-                        return self.requeue_large(id, segment);
                     }
                     None => {
                         self.index.remove(handle);

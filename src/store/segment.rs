@@ -168,6 +168,12 @@ impl Segment {
         Stored { header, key, value }
     }
 
+    /// Whether the item at an offset has expired.
+    pub fn is_expired(&self, offset: usize, now: Ticks) -> bool {
+        let deadline = self.stored(offset).header.attributes.deadline;
+        deadline.is_some_and(|deadline| deadline <= now)
+    }
+
     /// Client flags and value of the item at an offset.
     #[inline]
     pub fn flags_and_value(&self, offset: usize) -> (u32, &[u8]) {
