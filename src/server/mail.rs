@@ -289,12 +289,12 @@ pub struct Parking(AtomicBool);
 impl Parking {
     /// The receiver is about to wait. It must look at its inbox after this.
     pub fn park(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.swap(true, Ordering::SeqCst);
     }
 
     /// The receiver is awake.
     pub fn unpark(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.0.swap(false, Ordering::SeqCst);
     }
 
     /// A message was sent. Answers whether its sender has to wake the receiver.

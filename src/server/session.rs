@@ -294,7 +294,7 @@ impl Session {
         let line_end_bytes = if newline > 0 && input[newline - 1] == b'\r' { 2 } else { 1 };
         let line = &input[..newline + 1 - line_end_bytes];
         *budget -= 1;
-        log::trace!("<{}", line.escape_ascii());
+        log::debug!("<{}", line.escape_ascii());
         match parse_line(line, line_end_bytes) {
             Ok(Line { request: Request::Get { touch, with_cas, keys }, .. }) => {
                 self.get(&input[..=newline], keys, touch, with_cas, budget, router)

@@ -371,6 +371,10 @@ impl Shard {
         now: Ticks,
     ) -> Result<Option<(Handle, u64)>, &'static [u8]> {
         let item = self.store.item(handle);
+        if item.value.is_empty() {
+            // An empty value outranks a wrong token.
+            return Err(reply::NOT_NUMERIC);
+        }
         if args.compare.is_some_and(|compare| compare != 0 && compare != self.token(item.token)) {
             return Ok(None);
         }

@@ -78,6 +78,11 @@ pub fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ITEM_ALIGN_BYTES)
 }
 
+/// Bytes an item will take from its start to the next one's.
+pub fn stride(attributes: &Attributes, key_bytes: usize, value_bytes: usize) -> usize {
+    aligned(header_bytes(attributes, value_bytes) + key_bytes + value_bytes)
+}
+
 fn width_of(value_bytes: usize) -> usize {
     match value_bytes {
         0..=0xff => 1,

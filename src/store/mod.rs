@@ -17,8 +17,8 @@
 //!
 //! **Invariant:** the CAS token of an item is its position (segment sequence, offset) unless its
 //! header stores one. Only tokens that were handed out need to survive a move, so a moved item
-//! stores its token only then. Sequences grow and never repeat, so neither do tokens. Tokens of one
-//! key grow as well, except where a large version follows a small one of the same moment.
+//! stores its token only then. Sequences grow and never repeat, so tokens of one key grow with every
+//! change, and never repeat.
 
 pub mod ghosts;
 pub mod hash;
@@ -450,6 +450,10 @@ impl Store {
         Ok(self.point_to(hash, old, slot.with_location(location)))
     }
 
+    fn is_large(&self, stride: usize) -> bool {
+        stride > self.segment_bytes / 8
+    }
+
     fn large_value(&self, handle: Handle) -> Option<Bytes> {
         let (id, offset) = self.place(self.index.slot(handle).location());
         let segment = self.segment(id);
@@ -577,9 +581,8 @@ impl Store {
         value: Value<'_>,
         now: Ticks,
     ) -> Result<u64, Full> {
-        let header_bytes = item::header_bytes(&attributes, value.len());
-        let stride = item::aligned(header_bytes + key.len() + value.len());
-        if stride > self.segment_bytes / 8 {
+        let stride = item::stride(&attributes, key.len(), value.len());
+        if self.is_large(stride) {
             return self.write_large(key, attributes, value, now);
         }
         let id = self.head_with_room(stride, now)?;
@@ -592,13 +595,21 @@ impl Store {
         Ok(self.location(id, offset))
     }
 
+    /// A large item's own segment has a sequence below the head's. Its token is the position of a
+    /// placeholder in the head, so that it is in order with those of small versions of the key.
     fn write_large(
         &mut self,
         key: &[u8],
-        attributes: Attributes,
+        mut attributes: Attributes,
         value: Value<'_>,
         now: Ticks,
     ) -> Result<u64, Full> {
+        if attributes.cas.is_none() {
+            let id = self.head_with_room(item::stride(&Attributes::default(), 1, 0), now)?;
+            let segment = self.segment_mut(id);
+            let offset = segment.append_placeholder(now);
+            attributes.cas = Some(position_token(segment.sequence, offset));
+        }
         let mut head = vec![0; item::header_bytes(&attributes, value.len()) + key.len()];
         let at = item::pack_header(&mut head, &attributes, key.len(), value.len());
         head[at..].copy_from_slice(key);

@@ -393,8 +393,7 @@ impl Store {
         if slot.observed() && attributes.cas.is_none() {
             attributes.cas = Some(super::position_token(from.sequence, offset));
         }
-        let header_bytes = item::header_bytes(&attributes, stored.value.len());
-        let stride = item::aligned(header_bytes + stored.key.len() + stored.value.len());
+        let stride = item::stride(&attributes, stored.key.len(), stored.value.len());
         let id = self.tail_with_room(stride);
         let to = self.segment_mut(id).append(&attributes, stored.key, [stored.value, &[]], now);
         self.live_bytes += stride as u64;

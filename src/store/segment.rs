@@ -126,12 +126,19 @@ impl Segment {
             bytes[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
-        self.used_bytes = item::aligned(at);
+        self.used_bytes = offset + item::aligned(at - offset);
         self.live_bytes += self.used_bytes - offset;
         if let Some(deadline) = attributes.deadline {
             self.earliest_deadline = self.earliest_deadline.min(deadline);
         }
         self.remember_time(offset, now);
+        offset
+    }
+
+    /// Appends an item that nothing will ever point to; only its position counts.
+    pub fn append_placeholder(&mut self, now: Ticks) -> usize {
+        let offset = self.append(&item::Attributes::default(), &[0], [&[], &[]], now);
+        self.live_bytes -= self.used_bytes - offset;
         offset
     }
 
