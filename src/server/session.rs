@@ -450,12 +450,12 @@ impl Session {
             Request::Meta { verb, key, args } => (key, meta_verb(*verb, args)),
             Request::Store { key, args, value_bytes } => {
                 let args = PendingArgs::Classic(*args);
-                let used = self.store(key, args, noreply, *value_bytes, behind, router);
+                let used = self.store(key, &args, noreply, *value_bytes, behind, router);
                 return Step::Consumed(line_bytes + used);
             }
             Request::MetaStore { key, mode, args, value_bytes } => {
                 let args = PendingArgs::Meta(*mode, *args);
-                let used = self.store(key, args, noreply, *value_bytes, behind, router);
+                let used = self.store(key, &args, noreply, *value_bytes, behind, router);
                 return Step::Consumed(line_bytes + used);
             }
             other => {
@@ -473,7 +473,7 @@ impl Session {
     fn store<R: Router>(
         &mut self,
         key: &[u8],
-        args: PendingArgs,
+        args: &PendingArgs,
         noreply: bool,
         value_bytes: u32,
         behind: &[u8],
@@ -482,16 +482,21 @@ impl Session {
         let value_bytes = value_bytes as usize;
         let block_bytes = value_bytes + DATA_END.len();
         if !router.item_fits(key, args.flags(), value_bytes) {
-            self.refuse_too_large(key, &args, noreply, block_bytes, router);
+            self.refuse_too_large(key, args, noreply, block_bytes, router);
             return 0;
         }
         if let Some(block) = behind.get(..block_bytes) {
             let (data, end) = block.split_at(value_bytes);
-            self.store_block(key, &args, noreply, Data::Slice(data), end, router);
+            self.store_block(key, args, noreply, Data::Slice(data), end, router);
             return block_bytes;
         }
-        let mut pending =
-            PendingStore { key: key.to_vec(), args, noreply, block: Vec::new(), block_bytes };
+        let mut pending = PendingStore {
+            key: key.to_vec(),
+            args: *args,
+            noreply,
+            block: Vec::new(),
+            block_bytes,
+        };
         pending.reserve(behind.len());
         pending.block.extend_from_slice(behind);
         self.state = State::Value(Box::new(pending));

@@ -66,13 +66,6 @@ pub struct Header {
     pub value_bytes: usize,
 }
 
-impl Header {
-    /// Bytes from the start of the item to the start of the next one.
-    pub fn stride(&self) -> usize {
-        aligned(self.header_bytes + self.key_bytes + self.value_bytes)
-    }
-}
-
 /// Bytes rounded up to the item alignment.
 pub fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ITEM_ALIGN_BYTES)

@@ -673,7 +673,7 @@ impl Store {
             self.free_segment(id);
         } else {
             self.reclaim.enqueue(queue, id, sequence, &self.segments);
-            self.reclaim.note_dead(id, self.segments[id as usize].as_ref());
+            self.reclaim.note_dead(id, self.segments[id as usize].as_mut());
         }
     }
 
@@ -726,7 +726,7 @@ impl Store {
         if segment.live_bytes == 0 {
             self.free_segment(id);
         } else {
-            self.reclaim.note_dead(id, self.segments[id as usize].as_ref());
+            self.reclaim.note_dead(id, self.segments[id as usize].as_mut());
         }
     }
 

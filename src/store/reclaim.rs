@@ -99,21 +99,23 @@ impl Reclaim {
         };
         // Segments that died in the middle of the queue leave their tickets: drop them when they
         // are the majority.
-        if tickets.len() >= 64 && tickets.len() > 2 * segments.len() {
+        let tickets_max = 64 + 2 * segments.len();
+        if tickets.len() > tickets_max {
+            tickets.retain(|ticket| ticket.is_current(segments));
+        }
+        for tickets in self.by_deadness.iter_mut().filter(|all| all.len() > tickets_max) {
             tickets.retain(|ticket| ticket.is_current(segments));
         }
         tickets.push_back(Ticket { id, sequence });
     }
 
-    /// Files a sealed segment under how dead it is.
-    pub fn note_dead(&mut self, id: u32, segment: Option<&Segment>) {
+    /// Files a sealed segment under how dead it is: once for each class it reaches.
+    pub fn note_dead(&mut self, id: u32, segment: Option<&mut Segment>) {
         let Some(segment) = segment.filter(|segment| !segment.is_large()) else { return };
         let class = dead_class(segment);
-        let tickets = &mut self.by_deadness[class];
-        let ticket = Ticket { id, sequence: segment.sequence };
-        let filed = tickets.last().is_some_and(|last| last.id == id);
-        if class > 0 && !filed {
-            tickets.push(ticket);
+        if segment.noted_deadness < class {
+            segment.noted_deadness = class;
+            self.by_deadness[class].push(Ticket { id, sequence: segment.sequence });
         }
     }
 
@@ -130,10 +132,18 @@ impl Reclaim {
         self.ghosts.bytes() + self.trash.segment_bytes + indexes
     }
 
+    /// All tickets, current or not.
+    #[cfg(test)]
+    pub fn ticket_count(&self) -> usize {
+        let filed: usize = self.by_deadness.iter().map(Vec::len).sum();
+        self.small.len() + self.main.len() + filed
+    }
+
     /// The segment with the most dead bytes, if its class is at least `class_min`.
     fn pop_deadest(&mut self, class_min: usize, segments: &[Option<Segment>]) -> Option<u32> {
         for class in (class_min..DEAD_CLASSES).rev() {
             while let Some(ticket) = self.by_deadness[class].pop() {
+                // A segment that has gone on to a higher class has a ticket there.
                 let segment = segments[ticket.id as usize].as_ref();
                 let fits = segment.is_some_and(|segment| {
                     segment.sequence == ticket.sequence && dead_class(segment) == class

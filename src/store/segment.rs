@@ -43,6 +43,8 @@ pub struct Segment {
     pub used_bytes: usize,
     /// Bytes of items that the index still points to.
     pub live_bytes: usize,
+    /// How dead it was when it was last filed for compaction.
+    pub noted_deadness: usize,
     /// No live item expires before this.
     pub earliest_deadline: Ticks,
     marks: Vec<(u32, u32)>,
@@ -80,9 +82,16 @@ impl Segment {
     }
 
     fn with_data(data: Data, sequence: u64, queue: Queue) -> Self {
-        let (used_bytes, live_bytes, marks) = (0, 0, Vec::new());
-        let earliest_deadline = Ticks::NEVER;
-        Self { data, sequence, queue, used_bytes, live_bytes, earliest_deadline, marks }
+        Self {
+            data,
+            sequence,
+            queue,
+            used_bytes: 0,
+            live_bytes: 0,
+            noted_deadness: 0,
+            earliest_deadline: Ticks::NEVER,
+            marks: Vec::new(),
+        }
     }
 
     /// Memory it takes, in bytes.
@@ -227,7 +236,13 @@ impl Segment {
 
     /// Bytes from an item's offset to the next item's, as counted in `live_bytes`.
     pub fn stride(&self, offset: usize) -> usize {
-        if self.is_large() { self.used_bytes } else { self.stored(offset).header.stride() }
+        match self.head_and_value(offset) {
+            (_, Some(_)) => self.used_bytes,
+            (head, None) => {
+                let (start, key_bytes, value_bytes) = item::key_and_value_span(head);
+                item::aligned(start + key_bytes + value_bytes)
+            }
+        }
     }
 
     /// When the item at an offset was stored, in whole seconds since 1970.

@@ -251,6 +251,17 @@ fn overwriting_a_set_that_fits_evicts_nothing() {
 }
 
 #[test]
+fn segments_that_came_and_went_leave_nothing_behind() {
+    let (mut store, now) = (store(8 << 20, true), start());
+    for round in 0..400_000u32 {
+        let key = (round % 100).to_be_bytes();
+        put(&mut store, &key, Attributes::default(), &[round as u8; 100], now).expect("room");
+    }
+    assert!(store.memory_bytes() < 1 << 20, "{}", store.memory_bytes());
+    assert!(store.reclaim.ticket_count() < 1_000, "{}", store.reclaim.ticket_count());
+}
+
+#[test]
 fn expired_memory_is_found_by_the_sweep_without_reads() {
     let (mut store, now) = (store(8 << 20, true), start());
     let attributes = Attributes { deadline: Some(now.plus_seconds(5)), ..Attributes::default() };
