@@ -6,6 +6,7 @@
 
 use crate::flags::ServerFlags;
 use crate::identity::{Identity, Version};
+use crate::stream::meta::encoded;
 use crate::stream::request::Request;
 
 /// The release that rewrote memcached's parser: 1.6.40.
@@ -38,6 +39,8 @@ pub enum State {
     Same,
     /// Perhaps not: the keys of the command must be deleted before they are used again.
     MayDiffer,
+    /// Perhaps not, and nothing in the request tells: when it happens both servers are emptied.
+    Lost,
 }
 
 /// One intended difference.
@@ -53,12 +56,19 @@ pub struct Rule {
     pub state: State,
     /// Requests it is about.
     request: fn(&Request<'_>) -> bool,
-    /// Replies it allows: of the server that deviates, and of the other.
+    /// Replies it allows: of the server that deviates, and of the other. None, if only the items
+    /// differ afterwards.
     replies: fn(&[u8], &[u8]) -> bool,
 }
 
 impl Pair {
-    /// The rules that may apply to a request.
+    /// Whether one of them is a memcached with the old parser.
+    #[must_use]
+    pub fn has_old_memcached(self) -> bool {
+        [self.left, self.right].iter().any(|server| server.is_memcached_before(NEW_PARSER))
+    }
+
+    /// The rules that may explain a difference in the replies to a request.
     #[must_use]
     pub fn rules(self, request: &Request<'_>) -> Vec<&'static Rule> {
         let applies = |rule: &&Rule| self.deviates(rule).is_some() && (rule.request)(request);
@@ -93,11 +103,12 @@ impl Rule {
     }
 }
 
-/// Flags for both servers: room for every item, and none of memcached's background threads, which
-/// hold on to items now and then and so change what incr does to them.
+/// Flags for both servers: so much room that nothing is evicted however long a run, and none of
+/// memcached's background threads, which hold on to items now and then and so change what incr does
+/// to them.
 #[must_use]
 pub fn flags_of_both() -> ServerFlags {
-    let flags = "-m 256 -o no_lru_maintainer -o no_lru_crawler";
+    let flags = "-m 1024 -o no_lru_maintainer -o no_lru_crawler";
     ServerFlags::parse(flags).unwrap_or_default()
 }
 
@@ -121,9 +132,10 @@ pub static RULES: &[Rule] = &[
         between: Between::Distcached,
         state: State::Same,
         request: |request| {
-            request.flag(b't').is_some() && (has_past_expiry(request, b'T') || has_past_expiry(request, b'N'))
+            request.flag(b't').is_some()
+                && (has_past_expiry(request, b'T') || has_past_expiry(request, b'N'))
         },
-        replies: |ours, theirs| without_flags(ours, b"t") == without_flags(theirs, b"t"),
+        replies: |ours, theirs| without_flags(ours, b"tcl") == without_flags(theirs, b"tcl"),
     },
     Rule {
         id: "arithmetic-keeps-expiry-and-token",
@@ -134,6 +146,40 @@ pub static RULES: &[Rule] = &[
             request.verb() == "ma" && (request.flag(b'T').is_some() || request.flag(b'E').is_some())
         },
         replies: |_, _| false,
+    },
+    Rule {
+        id: "opaque-checked-first",
+        reason: "memcached looks at other errors first, and changes the item before it finds the \
+                 opaque token too long",
+        between: Between::Distcached,
+        state: State::MayDiffer,
+        request: |request| {
+            request.is_meta() && request.flag(b'O').is_some_and(|opaque| 31 < opaque.len())
+        },
+        replies: |ours, theirs| is_error(ours) && is_error(theirs),
+    },
+    Rule {
+        id: "key-stays-binary",
+        reason: "memcached forgets that a key came in base64 when append, arithmetic, md x or N \
+                 make a new item, and then writes its raw bytes, line feeds included",
+        between: Between::Distcached,
+        state: State::Same,
+        request: |request| {
+            (request.verb() == "me" || request.flag(b'k').is_some())
+                && (request.flag(b'b').is_some() || encoded(request.word(1)).is_some())
+        },
+        replies: |ours, theirs| {
+            let show = |reply| without_flags(reply, b"tcl");
+            differ_in_key_only(&show(ours), &show(theirs))
+        },
+    },
+    Rule {
+        id: "token-before-number",
+        reason: "memcached refuses large values in ma before it compares the token",
+        between: Between::Distcached,
+        state: State::Same,
+        request: |request| request.verb() == "ma" && request.flag(b'C').is_some(),
+        replies: |ours, theirs| ours.starts_with(b"EX") && theirs == NON_NUMERIC,
     },
     // ---- what memcached's parser does since 1.6.40, and only it --------------------------------
     Rule {
@@ -146,7 +192,7 @@ pub static RULES: &[Rule] = &[
     },
     Rule {
         id: "delete-with-delay",
-        reason: "1.6.40 deletes whatever follows the key; we refuse a delay as 1.6.18 and memcapable",
+        reason: "1.6.40 deletes whatever follows the key; we refuse a delay as 1.6.18 did",
         between: Between::NewMemcached,
         state: State::MayDiffer,
         request: |request| request.verb() == "delete" && 2 < request.len(),
@@ -208,7 +254,8 @@ pub static RULES: &[Rule] = &[
         request: |request| request.is_classic_storage() || request.verb() == "ms",
         replies: |old, new| {
             let plain = |reply: &[u8]| {
-                String::from_utf8_lossy(reply).replace("CLIENT_ERROR bad command line format", "ERROR")
+                String::from_utf8_lossy(reply)
+                    .replace("CLIENT_ERROR bad command line format", "ERROR")
             };
             plain(old) == plain(new)
         },
@@ -307,9 +354,22 @@ pub static RULES: &[Rule] = &[
         request: |request| request.verb() == "me",
         replies: |old, new| contains(old, b" exp=-") && contains(new, b" exp="),
     },
+    Rule {
+        id: "old-large-numbers",
+        reason: "1.6.18 refuses numbers from 2^63 if a minus sign happens to follow in its memory",
+        between: Between::OldMemcached,
+        state: State::Lost,
+        request: |request| request.is(&["incr", "decr", "ma"]),
+        replies: |old, new| {
+            let is_number = new.first().is_some_and(u8::is_ascii_digit);
+            let is_success = new.is_empty() || new.starts_with(b"HD") || new.starts_with(b"VA ");
+            old.starts_with(NON_NUMERIC) && (is_number || is_success)
+        },
+    },
 ];
 
 const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
 const BIG_FLAGS: [&[u8]; 1] = [b"4294967296"];
 
 /// How many words a command needs, its name included.
@@ -325,7 +385,9 @@ fn words_min(request: &Request<'_>) -> usize {
 
 fn is_error(reply: &[u8]) -> bool {
     let is_error_line = |line: &[u8]| {
-        line == b"ERROR\r" || line.starts_with(b"CLIENT_ERROR ") || line.starts_with(b"SERVER_ERROR ")
+        line == b"ERROR\r"
+            || line.starts_with(b"CLIENT_ERROR ")
+            || line.starts_with(b"SERVER_ERROR ")
     };
     reply.split(|&byte| byte == b'\n').next().is_some_and(is_error_line)
 }
@@ -376,4 +438,23 @@ fn has_wide_expiry(request: &Request<'_>) -> bool {
 
 fn contains(reply: &[u8], part: &[u8]) -> bool {
     reply.windows(part.len()).any(|window| window == part)
+}
+
+/// Whether `encoded` has a key in base64 where `raw` has one that is not, and nothing else differs.
+fn differ_in_key_only(encoded: &[u8], raw: &[u8]) -> bool {
+    let start = |reply: &[u8]| reply.windows(2).position(|window| window == b" k");
+    let (Some(start), Some(raw_start)) = (start(encoded), start(raw)) else {
+        return differ_in_debug_key_only(encoded, raw);
+    };
+    let Some(length) = encoded[start..].windows(2).position(|window| window == b" b") else {
+        return false;
+    };
+    let after = &encoded[start + length + 2..];
+    start == raw_start && encoded[..start] == raw[..start] && raw[start..].ends_with(after)
+}
+
+/// The same for `ME <key> exp=...`.
+fn differ_in_debug_key_only(encoded: &[u8], raw: &[u8]) -> bool {
+    let is_debug = |reply: &[u8]| reply.starts_with(b"ME ") && contains(reply, b" exp=");
+    is_debug(encoded) && is_debug(raw)
 }

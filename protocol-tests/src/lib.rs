@@ -1,18 +1,18 @@
 //! Wire tests for servers of memcached's text protocol: readable transcripts and random streams.
 //!
 //! ```text
-//!  transcripts/*.txt --parse--> Transcript --run--+
-//!                                                 +--> Connection --> Target (distcached, memcached)
-//!  seed --generator--> Batch --differential-------+
+//!  transcripts/*.txt --parse--> Transcript --replay--+
+//!                                                    +--> Connection --> Target
+//!  seed --generator--> Slots --session---------------+    (distcached, memcached)
 //! ```
 //!
-//! The folders in the order of the picture: [`transcript`] reads and replays files, [`stream`] makes
-//! random commands and compares two servers, [`wire`] and [`frame`] move bytes and find the end of a
-//! stream of replies, [`target`] starts servers.
+//! In the order of the picture: [`transcript`] reads and replays files, [`stream`] makes random
+//! commands and compares two servers by the rules of [`differences`], [`wire`] and [`frame`] move
+//! bytes and find the end of a stream of replies, [`target`] starts servers.
 //!
 //! **Invariant:** nothing here knows how a server works inside. Everything is observed through
-//! sockets, so the same tests run against any server, and a server that agrees with memcached passes
-//! whatever it does behind its socket.
+//! sockets, so the same tests run against any server, and a server that agrees with memcached
+//! passes whatever it does behind its socket.
 
 pub mod differences;
 pub mod flags;

@@ -1,39 +1,50 @@
-//! A running server to test: `distcached` or an external binary.
+//! A running server to test: `distcached` inside this process, or an external binary.
 //!
 //! The one place that knows how `distcached` is started. Dropping a target ends its server.
 
 use std::env;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use distcache::server::Server;
+use distcache::server::config::Config;
+
 use crate::flags::ServerFlags;
 use crate::identity::{Identity, Version};
-use crate::process::{ServerProcess, memcached_binaries};
+use crate::process::ServerProcess;
 use crate::wire::{Connection, REPLY_TIMEOUT};
 
 /// A server that listens on 127.0.0.1 until it is dropped.
 #[derive(Debug)]
 pub struct Target {
     identity: Identity,
-    server: ServerProcess,
+    server: Running,
+}
+
+enum Running {
+    Embedded { address: SocketAddr, _server: Server },
+    External(ServerProcess),
 }
 
 impl Target {
-    /// Starts the server under test.
+    /// Starts the server under test: the binary named by the environment variable `DISTCACHED`, or
+    /// else the library, with its workers as threads of this process.
     ///
     /// # Errors
     /// It does not start.
     pub fn start_distcached(flags: &ServerFlags) -> io::Result<Self> {
         if let Some(binary) = env::var_os("DISTCACHED") {
-            let server = ServerProcess::start(Path::new(&binary), flags.arguments())?;
-            return Ok(Self { identity: Identity::Distcached, server });
+            return Self::start_external(Path::new(&binary), flags, Identity::Distcached);
         }
-        // Until the embedded server exists: the first memcached, under its own name.
-        match memcached_binaries().first() {
-            Some(binary) => Self::start_memcached(binary, flags),
-            None => Err(io::Error::other("neither DISTCACHED nor a memcached is there")),
-        }
+        let mut config = Config::default();
+        flags.apply(&mut config).map_err(io::Error::other)?;
+        let server = Server::start(config).map_err(io::Error::other)?;
+        let address = server.addresses().first().copied();
+        let address = address.ok_or_else(|| io::Error::other("the server has no TCP address"))?;
+        let server = Running::Embedded { address, _server: server };
+        Ok(Self { identity: Identity::Distcached, server })
     }
 
     /// Starts a binary that may be either server; its file name tells.
@@ -45,8 +56,7 @@ impl Target {
         if name.starts_with("memcached") {
             return Self::start_memcached(binary, flags);
         }
-        let server = ServerProcess::start(binary, flags.arguments())?;
-        Ok(Self { identity: Identity::Distcached, server })
+        Self::start_external(binary, flags, Identity::Distcached)
     }
 
     /// Starts a memcached binary and asks for its version.
@@ -54,9 +64,14 @@ impl Target {
     /// # Errors
     /// It does not start, or does not name a version.
     pub fn start_memcached(binary: &Path, flags: &ServerFlags) -> io::Result<Self> {
+        let mut target = Self::start_external(binary, flags, Identity::Distcached)?;
+        target.identity = Identity::Memcached(ask_version(target.address())?);
+        Ok(target)
+    }
+
+    fn start_external(binary: &Path, flags: &ServerFlags, identity: Identity) -> io::Result<Self> {
         let server = ServerProcess::start(binary, flags.arguments())?;
-        let identity = Identity::Memcached(ask_version(server.address())?);
-        Ok(Self { identity, server })
+        Ok(Self { identity, server: Running::External(server) })
     }
 
     /// Which server this is.
@@ -68,7 +83,10 @@ impl Target {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.server.address()
+        match &self.server {
+            Running::Embedded { address, .. } => *address,
+            Running::External(process) => process.address(),
+        }
     }
 
     /// Opens a connection.
@@ -77,6 +95,15 @@ impl Target {
     /// What the socket reports.
     pub fn connect(&self) -> io::Result<Connection> {
         Connection::open(self.address())
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded { address, .. } => write!(f, "Embedded({address})"),
+            Self::External(process) => write!(f, "External({process:?})"),
+        }
     }
 }
 

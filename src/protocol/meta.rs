@@ -18,6 +18,12 @@ pub(super) fn without_data(verb: MetaVerb, rest: &[u8]) -> Result<Line<'_>, Reje
     if !flags_look_like_flags(flags) {
         return Err(malformed);
     }
+    // `me` takes `b` and nothing else; further words mean nothing to it.
+    let flags = match verb {
+        MetaVerb::Debug if words(flags).next() == Some(b"b") => &b"b"[..],
+        MetaVerb::Debug => &[],
+        _ => flags,
+    };
     let parsed = parse_flags(key, flags, 2).and_then(|(key, args)| {
         check_mode(verb, &args)?;
         Ok((key, args))

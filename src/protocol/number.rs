@@ -10,7 +10,7 @@ use crate::limits::EXPTIME_RELATIVE_SECONDS_MAX;
 /// Most characters of a strict 32-bit number: more are refused, leading zeros or not.
 const DIGITS_32_MAX: usize = 11;
 /// Most characters of a strict 64-bit number.
-const DIGITS_64_MAX: usize = 21;
+const DIGITS_64_MAX: usize = 22;
 
 fn digits(word: &[u8]) -> Option<u64> {
     if word.is_empty() {

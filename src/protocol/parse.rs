@@ -232,7 +232,7 @@ fn key_of(key: &[u8]) -> Result<&[u8], Rejection> {
 
 fn delete(rest: &[u8]) -> Result<Line<'_>, Rejection> {
     let (key, behind) = next_word(rest).ok_or(Rejection::answer(reply::BAD_FORMAT))?;
-    let noreply = ends_in_noreply(behind);
+    let noreply = ends_in_noreply(rest);
     let key = key_of(key).map_err(|fault| fault.silenced(noreply))?;
     let mut arguments = words(behind);
     // Old clients send a delay of 0; other delays were never kept and are refused.
@@ -341,7 +341,7 @@ mod tests {
             ("set k 0 0 1 noreply", true),
             ("set k 0 0 1", false),
             ("set noreply 0 0 1", false),
-            ("delete noreply", false),
+            ("delete noreply", true),
             ("delete k noreply", true),
             ("delete k 0 noreply", true),
             ("incr k 1 noreply", true),

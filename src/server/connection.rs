@@ -48,6 +48,8 @@ pub struct Connection {
     pub queued: bool,
     /// It is in the worker's list of connections with replies to send.
     pub dirty: bool,
+    /// Its share of the memory that connections hold, as last counted.
+    pub held_bytes: usize,
     listener: Arc<str>,
 }
 
@@ -99,13 +101,6 @@ impl Read for Stream {
             Self::Unix(stream) => stream.read(into),
         }
     }
-
-    fn read_to_end(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read_to_end(into),
-            Self::Unix(stream) => stream.read_to_end(into),
-        }
-    }
 }
 
 impl Write for Stream {
@@ -141,6 +136,7 @@ impl Connection {
             ended: false,
             queued: false,
             dirty: false,
+            held_bytes: 0,
             listener: arrival.listener,
         }
     }
@@ -162,29 +158,6 @@ impl Connection {
                 Ok(Some(&scratch[..bytes]))
             }
             Err(error) => self.no_bytes(error).map(|()| None),
-        }
-    }
-
-    /// Reads a part of a large data block to where it is kept. Returns the bytes read.
-    ///
-    /// # Errors
-    /// As [`Connection::receive`].
-    pub fn receive_block(&mut self) -> io::Result<usize> {
-        let Some((block, missing)) = self.session.block_to_fill() else { return Ok(0) };
-        let before = block.len();
-        let wanted = missing.min(block.capacity() - before) as u64;
-        // Reads until enough, empty or ended, into memory that need not be cleared first.
-        match (&mut self.stream).take(wanted).read_to_end(block) {
-            Ok(bytes) => {
-                if (bytes as u64) < wanted {
-                    (self.readable, self.ended) = (false, true);
-                }
-                Ok(bytes)
-            }
-            Err(error) => {
-                let bytes = block.len() - before;
-                self.no_bytes(error).map(|()| bytes)
-            }
         }
     }
 

@@ -4,12 +4,14 @@
 //! Kept apart from the worker's connections so that one of them can be served while this executes
 //! its commands.
 
+use super::connection::Connection;
 use super::mail::{Errand, Mail, Peer, ReplyTo};
 use super::output::Output;
 use super::report::{ConnectionReport, Report, Traffic, Wanted};
 use super::session::Router;
 use super::shared::Shared;
 use super::stats;
+use crate::limits::READ_BYTES;
 use crate::protocol::parse::words;
 use crate::protocol::{Exptime, Request, number, reply};
 use crate::shard::operation::Operation;
@@ -26,6 +28,12 @@ const VERBOSITY_MAX: u32 = 2;
 /// `cache_memlimit` in megabytes: smallest, and above which bytes must have been meant.
 const MEMORY_LIMIT_MEGABYTES_MIN: u32 = 8;
 const MEMORY_LIMIT_MEGABYTES_MAX: u32 = 1_000_000_000;
+
+/// Memory that all connections together may hold beside `-m`; more is taken from the store.
+const HELD_BYTES_FREE: usize = 16 << 20;
+
+/// Data blocks that are arriving may take one part in so many of a shard's memory.
+const HELD_SHARE: u64 = 2;
 
 /// What to answer when all workers have done an errand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +66,8 @@ pub struct Core {
     pub now: Ticks,
     /// The connection being served: token and serial.
     pub current: (usize, u64),
+    /// Memory that the connections hold outside the store.
+    held_bytes: usize,
     /// Counters that are not the shard's.
     pub traffic: Traffic,
     /// Reports of this worker to make when no connection is being served.
@@ -85,6 +95,7 @@ impl Core {
             rules,
             now: shared.clock.now(),
             current: (0, 0),
+            held_bytes: 0,
             traffic: Traffic::default(),
             late_reports: Vec::new(),
             gatherings: FxHashMap::default(),
@@ -110,6 +121,26 @@ impl Core {
         if let Some(peer) = &mut self.peers[mail.to] {
             peer.take_back(mail);
         }
+    }
+
+    /// Follows the memory that a connection holds outside the store.
+    pub fn count_held(&mut self, connection: &mut Connection) {
+        let held_bytes = connection.session.held_bytes();
+        self.held_bytes = self.held_bytes - connection.held_bytes + held_bytes;
+        connection.held_bytes = held_bytes;
+        self.lend();
+    }
+
+    /// A connection is gone with what it held.
+    pub fn forget_held(&mut self, connection: &Connection) {
+        self.held_bytes -= connection.held_bytes;
+        self.lend();
+    }
+
+    /// The store gives up memory for what connections hold, beyond an allowance.
+    fn lend(&mut self) {
+        let allowance = HELD_BYTES_FREE / self.peers.len();
+        self.shard.lend(self.held_bytes.saturating_sub(allowance) as u64);
     }
 
     /// Operations are on their way to other workers.
@@ -205,7 +236,7 @@ impl Core {
         self.send_errand(Errand::Flush(at), Asked::Done(line), output);
     }
 
-    fn memory_limit(&mut self, arguments: &[u8], output: &mut Output) {
+    fn memory_limit(&mut self, arguments: &[u8], noreply: bool, output: &mut Output) {
         let megabytes = words(arguments).next().and_then(number::strict_u32);
         let refused = match megabytes {
             None => reply::ERROR,
@@ -220,15 +251,16 @@ impl Core {
                 self.shared.memory_bytes_max.store(bytes, Ordering::Relaxed);
                 log::info!("memory limit set to {megabytes} MB");
                 let errand = Errand::MemoryLimit(bytes / self.peers.len() as u64);
-                return self.send_errand(errand, Asked::Done(reply::OK), output);
+                let line: &'static [u8] = if noreply { b"" } else { reply::OK };
+                return self.send_errand(errand, Asked::Done(line), output);
             }
         };
-        output.here().push(refused);
+        push_unless(noreply, refused, output);
     }
 
-    fn shutdown(&mut self, arguments: &[u8], output: &mut Output) -> bool {
+    fn shutdown(&mut self, arguments: &[u8], noreply: bool, output: &mut Output) -> bool {
         if !self.shared.config.shutdown {
-            output.here().push(reply::SHUTDOWN_NOT_ENABLED);
+            push_unless(noreply, reply::SHUTDOWN_NOT_ENABLED, output);
             return true;
         }
         let mut arguments = words(arguments);
@@ -301,8 +333,8 @@ impl Router for Core {
                 push_unless(noreply, reply::OK, output);
             }
             Request::FlushAll { delay } => self.flush_all(*delay, noreply, output),
-            Request::MemoryLimit { arguments } => self.memory_limit(arguments, output),
-            Request::Shutdown { arguments } => return self.shutdown(arguments, output),
+            Request::MemoryLimit { arguments } => self.memory_limit(arguments, noreply, output),
+            Request::Shutdown { arguments } => return self.shutdown(arguments, noreply, output),
             Request::Stats { arguments } => self.stats(arguments, output),
             Request::Quit => return false,
             // The session executes everything that is about a key.
@@ -317,6 +349,17 @@ impl Router for Core {
             self.shard.count_too_large();
         }
         fits
+    }
+
+    fn may_hold(&mut self, block_bytes: usize) -> bool {
+        let held_bytes_max = self.shard.store().memory_bytes_max() / HELD_SHARE;
+        // Small blocks always: without them nothing could be stored at all.
+        let may =
+            block_bytes <= READ_BYTES || (self.held_bytes + block_bytes) as u64 <= held_bytes_max;
+        if !may {
+            self.shard.count_no_memory();
+        }
+        may
     }
 
     fn has_room(&self) -> bool {

@@ -4,6 +4,7 @@
 //! with the replies and are used again. A worker has a few mails to each other worker and waits
 //! when all are under way, so the channels are bounded without ever being full.
 
+pub use super::parking::Parking;
 use super::report::{Report, Wanted};
 use crate::limits::{MAIL_BYTES_MAX, MAIL_IN_FLIGHT_MAX};
 use crate::protocol::{Exptime, MetaArgs, StoreArgs, StoreMode};
@@ -13,11 +14,7 @@ use crate::shard::replies::{Mark, Replies};
 use crate::store::Ticks;
 use bytes::Bytes;
 use crossbeam::channel::Sender;
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-#[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Commands in one mail.
 const ENTRIES_MAX: usize = 8192;
@@ -244,7 +241,7 @@ impl Mail {
     /// Hands out the replies, here at the sender: to each connection its part. An errand's reply
     /// is its report, if it made one.
     pub fn deliver(&mut self, mut to: impl FnMut(ReplyTo, Delivery<'_>)) {
-        let mut from = Replies::default().mark();
+        let mut from = Mark::default();
         let mut reports = self.reports.drain(..);
         for entry in &self.entries {
             let delivery = match entry.verb {
@@ -276,31 +273,6 @@ pub enum Delivery<'a> {
     Reply(&'a Replies, Mark, Mark),
     /// An errand is done.
     Errand(Option<Box<Report>>),
-}
-
-/// Wakes a worker that waits for its sockets, if it does.
-///
-/// The receiver parks, looks at its inbox once more, and only then waits; the sender puts the
-/// message in the inbox and then looks whether the receiver is parked. Whichever comes second sees
-/// the other: a message is never left while its receiver sleeps. (Modelled in `tests/loom.rs`.)
-#[derive(Debug, Default)]
-pub struct Parking(AtomicBool);
-
-impl Parking {
-    /// The receiver is about to wait. It must look at its inbox after this.
-    pub fn park(&self) {
-        self.0.swap(true, Ordering::SeqCst);
-    }
-
-    /// The receiver is awake.
-    pub fn unpark(&self) {
-        self.0.swap(false, Ordering::SeqCst);
-    }
-
-    /// A message was sent. Answers whether its sender has to wake the receiver.
-    pub fn must_wake(&self) -> bool {
-        self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
-    }
 }
 
 /// How to reach a worker.

@@ -9,6 +9,7 @@
 //! | `core` | what a session reaches: shard, other workers, commands without a key |
 //! | `connection`, `session`, `output` | a socket, the conversation on it, its replies in order |
 //! | `mail` | operations and replies between workers |
+//! | `parking` | whether a worker sleeps |
 //! | `stats`, `report` | what `stats` says, and what workers tell for it |
 //! | `shared` | what all threads see |
 //! | `clock` | the one place that reads time |
@@ -23,6 +24,7 @@ pub mod mail;
 pub mod options;
 pub mod os;
 pub mod output;
+pub mod parking;
 pub mod report;
 pub mod session;
 pub mod shared;
@@ -38,13 +40,14 @@ use config::{Config, ConfigError, Listener};
 use connection::Arrival;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use listener::{Acceptor, Bound, Desk, Limits};
-use mail::{Address, Bell, Message, Parking, Peer};
+use mail::{Address, Bell, Message, Peer};
 use mio::{Poll, Waker};
+use parking::Parking;
 use shared::Shared;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, atomic};
 use std::thread::JoinHandle;
 use worker::{Parts, Worker};
 

@@ -3,34 +3,56 @@
 //!
 //! ```text
 //! requests:  get a   get b   get c   get d        b and d belong to another worker
-//! here:      [A---] .........[C---] .........     replies made here, with holes between
-//! late:              [B---]          [D--]        replies that came by mail, in any order
+//!
+//! ready      [A---]                               may leave
+//! here               .........[C---] .........    replies made here behind the first hole
+//! late               [B---]                       replies that came by mail, in any order
 //! ```
 //!
-//! Nothing leaves while a hole is open: the replies of a batch leave in one write. Owns the bytes
-//! until they are sent; does not know sockets, only `Write`.
+//! When the first hole is filled, it and what follows up to the next open one become ready. Owns
+//! the bytes until they are sent; does not know sockets, only `Write`.
 
 use crate::shard::replies::{Mark, Replies};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 /// Slices handed to one vectored write.
 const SLICES_MAX: usize = 64;
 
+/// What an open hole counts for in [`Output::pending_bytes`], so that commands without replies are
+/// bounded too.
+const HOLE_BYTES: usize = 256;
+
+/// Replies wait this many turns for the ones behind them, so that a batch leaves in one write.
+const HOLD_TURNS: u64 = 2;
+
+/// Consumed bytes of `here` and `late` that are worth moving the rest for.
+const COMPACT_BYTES: usize = 64 << 10;
+
 /// A place kept for a reply that comes by mail.
 #[derive(Debug, Clone, Copy)]
 struct Hole {
+    /// Where in `here`.
     at: Mark,
+    /// Its part of `late`, once it is there.
     late: Option<(Mark, Mark)>,
 }
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Output {
+    ready: Replies,
     here: Replies,
+    /// How much of `here` is ready already.
+    taken: Mark,
     late: Replies,
-    holes: Vec<Hole>,
-    open_holes: usize,
-    sent_bytes: usize,
+    holes: VecDeque<Hole>,
+    /// Number of the first of `holes`.
+    first_hole: u32,
+    /// Holes that are filled and not first.
+    filled: usize,
+    /// The turn in which ready replies began to wait.
+    held_since: Option<u64>,
 }
 
 /// What a [`Output::flush`] left.
@@ -46,93 +68,123 @@ impl Output {
     /// Where replies made here are written.
     #[inline]
     pub fn here(&mut self) -> &mut Replies {
-        &mut self.here
+        if self.holes.is_empty() { &mut self.ready } else { &mut self.here }
     }
 
     /// Keeps the present place for a reply that comes by mail; returns the number to fill it by.
     pub fn open_hole(&mut self) -> u32 {
-        self.open_holes += 1;
-        self.holes.push(Hole { at: self.here.mark(), late: None });
-        (self.holes.len() - 1) as u32
+        self.holes.push_back(Hole { at: self.here.mark(), late: None });
+        self.first_hole.wrapping_add(self.holes.len() as u32 - 1)
     }
 
     /// Fills a hole with a part of the replies that came by mail.
-    pub fn fill_hole(&mut self, hole: u32, replies: &Replies, from: Mark, to: Mark) {
-        let start = self.late.mark();
-        self.late.append(replies, from, to);
-        self.settle_hole(hole, start);
+    pub fn fill_hole(&mut self, number: u32, replies: &Replies, from: Mark, to: Mark) {
+        let place = number.wrapping_sub(self.first_hole) as usize;
+        let hole = self.holes.get_mut(place).expect("only an open hole is filled");
+        assert!(hole.late.is_none(), "a hole is filled once");
+        if place > 0 {
+            let start = self.late.mark();
+            self.late.append(replies, from, to);
+            hole.late = Some((start, self.late.mark()));
+            self.filled += 1;
+            return;
+        }
+        // The usual case: mail of one worker comes back in order.
+        self.ready.append(&self.here, self.taken, hole.at);
+        self.taken = hole.at;
+        self.ready.append(replies, from, to);
+        self.drop_first_hole();
+        while let Some(Hole { at, late: Some((from, to)) }) = self.holes.front().copied() {
+            self.ready.append(&self.here, self.taken, at);
+            self.taken = at;
+            self.ready.append(&self.late, from, to);
+            self.filled -= 1;
+            self.drop_first_hole();
+        }
+        self.forget_taken();
     }
 
     /// Fills a hole with a text.
-    pub fn fill_hole_with(&mut self, hole: u32, text: &[u8]) {
-        let start = self.late.mark();
-        self.late.push(text);
-        self.settle_hole(hole, start);
+    pub fn fill_hole_with(&mut self, number: u32, text: &[u8]) {
+        let mut replies = Replies::default();
+        replies.push(text);
+        self.fill_hole(number, &replies, Mark::default(), replies.mark());
     }
 
-    fn settle_hole(&mut self, hole: u32, start: Mark) {
-        let end = self.late.mark();
-        let hole = &mut self.holes[hole as usize];
-        assert!(hole.late.is_none(), "a hole is filled once");
-        hole.late = Some((start, end));
-        self.open_holes -= 1;
-        if self.open_holes == 0 {
-            self.close_holes();
-        }
+    fn drop_first_hole(&mut self) {
+        self.holes.pop_front();
+        self.first_hole = self.first_hole.wrapping_add(1);
     }
 
-    /// All holes are filled: puts everything in order.
-    fn close_holes(&mut self) {
-        let mut ordered = Replies::default();
-        ordered.bytes.reserve(self.here.bytes.len() + self.late.bytes.len());
-        let mut done = Replies::default().mark();
-        for hole in self.holes.drain(..) {
-            ordered.append(&self.here, done, hole.at);
-            done = hole.at;
-            if let Some((from, to)) = hole.late {
-                ordered.append(&self.late, from, to);
+    /// Frees what has become ready.
+    fn forget_taken(&mut self) {
+        if self.holes.is_empty() {
+            self.ready.append(&self.here, self.taken, self.here.mark());
+            self.here.clear();
+            self.taken = Mark::default();
+        } else if self.taken.bytes() >= COMPACT_BYTES {
+            let mut rest = Replies::default();
+            rest.append(&self.here, self.taken, self.here.mark());
+            for hole in &mut self.holes {
+                hole.at = hole.at.since(self.taken);
             }
+            self.here = rest;
+            self.taken = Mark::default();
         }
-        ordered.append(&self.here, done, self.here.mark());
-        self.here = ordered;
-        self.late.clear();
+        if self.filled == 0 {
+            self.late.clear();
+        } else if self.late.bytes.len() >= 2 * COMPACT_BYTES {
+            let mut rest = Replies::default();
+            for (from, to) in self.holes.iter_mut().filter_map(|hole| hole.late.as_mut()) {
+                let start = rest.mark();
+                rest.append(&self.late, *from, *to);
+                (*from, *to) = (start, rest.mark());
+            }
+            self.late = rest;
+        }
     }
 
     /// Replies are still being made elsewhere.
     pub fn has_open_holes(&self) -> bool {
-        self.open_holes > 0
+        !self.holes.is_empty()
     }
 
-    /// Bytes kept here that are not sent yet.
+    /// Bytes kept here, and a charge for replies that are to come.
     pub fn pending_bytes(&self) -> usize {
-        self.here.len() + self.late.len() - self.sent_bytes
+        if self.holes.is_empty() {
+            return self.ready.len();
+        }
+        self.ready.len() + self.here.len() + self.late.len() + self.holes.len() * HOLE_BYTES
     }
 
     /// Nothing to send and nothing to wait for.
     pub fn is_empty(&self) -> bool {
-        self.open_holes == 0 && self.here.is_empty()
+        self.holes.is_empty() && self.ready.is_empty()
     }
 
-    /// Writes what can be written. Returns the bytes written with what is left.
+    /// Writes what can be written in this turn. Returns the bytes written with what is left.
     ///
     /// # Errors
     /// Those of the socket but `WouldBlock` and `Interrupted`.
-    pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<(usize, Flushed)> {
-        let mut written_bytes = 0;
+    pub fn flush(&mut self, turn: u64, socket: &mut impl Write) -> io::Result<(usize, Flushed)> {
         if self.has_open_holes() {
-            return Ok((0, Flushed::Waiting));
+            let since = *self.held_since.get_or_insert(turn);
+            if turn - since < HOLD_TURNS {
+                return Ok((0, Flushed::Waiting));
+            }
         }
-        let total_bytes = self.here.len();
-        while self.sent_bytes < total_bytes {
-            let written = if self.here.values.is_empty() {
-                socket.write(&self.here.bytes[self.sent_bytes..])
+        self.held_since = None;
+        let mut written_bytes = 0;
+        while !self.ready.is_empty() {
+            let written = if self.ready.values.is_empty() {
+                socket.write(&self.ready.bytes)
             } else {
-                write_slices(&self.here, self.sent_bytes, socket)
+                write_slices(&self.ready, socket)
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(bytes) => {
-                    self.sent_bytes += bytes;
+                    self.ready.drop_front(bytes);
                     written_bytes += bytes;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -142,52 +194,42 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
-        self.here.clear();
-        self.sent_bytes = 0;
-        Ok((written_bytes, Flushed::All))
+        let left = if self.has_open_holes() { Flushed::Waiting } else { Flushed::All };
+        Ok((written_bytes, left))
     }
 
     /// Takes the memory of an empty output, for other connections to use.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         debug_assert!(self.is_empty());
-        self.late = Replies::default();
-        self.holes = Vec::new();
-        std::mem::take(&mut self.here).bytes
+        let first_hole = self.first_hole;
+        std::mem::replace(self, Self { first_hole, ..Self::default() }).ready.bytes
     }
 
     /// Gives an output memory to write to.
     pub fn give_buffer(&mut self, buffer: Vec<u8>) {
-        debug_assert!(self.here.bytes.capacity() == 0);
-        self.here.bytes = buffer;
+        debug_assert!(self.ready.bytes.capacity() == 0);
+        self.ready.bytes = buffer;
     }
 
     /// Whether it has memory to write to.
     pub fn has_buffer(&self) -> bool {
-        self.here.bytes.capacity() > 0
+        self.ready.bytes.capacity() > 0
     }
 }
 
-/// One vectored write of bytes and values from `skip` on.
-fn write_slices(replies: &Replies, skip: usize, socket: &mut impl Write) -> io::Result<usize> {
+/// One vectored write of bytes and values.
+fn write_slices(replies: &Replies, socket: &mut impl Write) -> io::Result<usize> {
     let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(SLICES_MAX);
-    let mut skip = skip;
-    let mut push = |bytes| -> bool {
-        let bytes: &[u8] = bytes;
-        let skipped = skip.min(bytes.len());
-        skip -= skipped;
-        if skipped < bytes.len() {
-            slices.push(IoSlice::new(&bytes[skipped..]));
-        }
-        slices.len() < SLICES_MAX
-    };
     let mut done = 0;
     for (position, value) in &replies.values {
-        if !push(&replies.bytes[done..*position]) || !push(value) {
+        if slices.len() + 2 > SLICES_MAX {
             return socket.write_vectored(&slices);
         }
+        slices.push(IoSlice::new(&replies.bytes[done..*position]));
+        slices.push(IoSlice::new(value));
         done = *position;
     }
-    push(&replies.bytes[done..]);
+    slices.push(IoSlice::new(&replies.bytes[done..]));
     socket.write_vectored(&slices)
 }
 
@@ -222,7 +264,7 @@ mod tests {
     fn drain(output: &mut Output, bytes_at_once: usize) -> String {
         let mut socket = Trickle { taken: Vec::new(), bytes_at_once, blocks: false };
         for _ in 0..10_000 {
-            if output.flush(&mut socket).expect("no error").1 == Flushed::All {
+            if output.flush(0, &mut socket).expect("no error").1 == Flushed::All {
                 return String::from_utf8(socket.taken).expect("text");
             }
         }
@@ -246,7 +288,7 @@ mod tests {
         let sixth = output.open_hole();
         let start = Replies::default().mark();
         for (hole, text) in [(sixth, "six"), (second, "two "), (third, "three ")] {
-            assert_eq!(output.flush(&mut Vec::new()).unwrap(), (0, Flushed::Waiting));
+            assert_eq!(output.flush(0, &mut Vec::new()).unwrap(), (0, Flushed::Waiting));
             let mut replies = mailed(text);
             if hole == second {
                 replies.push_shared(Bytes::from_static(b"and a half "));
@@ -255,6 +297,49 @@ mod tests {
         }
         assert_eq!(drain(&mut output, 3), "one two and a half three four FIVE six");
         assert!(output.is_empty());
+    }
+
+    #[test]
+    fn what_is_ready_does_not_wait_for_ever() {
+        let mut output = Output::default();
+        output.here().push(b"first ");
+        let hole = output.open_hole();
+        output.here().push(b"last");
+        let mut sent = Vec::new();
+        for turn in 0..HOLD_TURNS {
+            assert_eq!(output.flush(turn, &mut sent).unwrap(), (0, Flushed::Waiting));
+        }
+        assert_eq!(output.flush(HOLD_TURNS, &mut sent).unwrap(), (6, Flushed::Waiting));
+        output.fill_hole_with(hole, b"middle ");
+        assert_eq!(output.flush(HOLD_TURNS, &mut sent).unwrap(), (11, Flushed::All));
+        assert_eq!(sent, b"first middle last");
+    }
+
+    #[test]
+    fn holes_that_are_never_all_closed_do_not_pile_up() {
+        let mut output = Output::default();
+        let mut open = VecDeque::new();
+        let mut sent = Vec::new();
+        let mut expected = Vec::new();
+        for number in 0..20_000u64 {
+            output.here().push(b"local ");
+            open.push_back((output.open_hole(), number));
+            expected.extend_from_slice(format!("local {number} ").as_bytes());
+            // Replies come back in pairs of the wrong order, and there is always one open.
+            if open.len() > 4 {
+                let (second, text) = open.remove(1).expect("five are open");
+                output.fill_hole_with(second, format!("{text} ").as_bytes());
+                let (first, text) = open.pop_front().expect("four are open");
+                output.fill_hole_with(first, format!("{text} ").as_bytes());
+            }
+            output.flush(number * HOLD_TURNS, &mut sent).unwrap();
+            assert!(output.pending_bytes() < 4 * COMPACT_BYTES, "{number}");
+        }
+        for (hole, text) in open {
+            output.fill_hole_with(hole, format!("{text} ").as_bytes());
+        }
+        output.flush(u64::MAX, &mut sent).unwrap();
+        assert!(sent == expected);
     }
 
     #[test]

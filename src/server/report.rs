@@ -12,7 +12,7 @@ pub struct Wanted {
     pub connections: bool,
     /// The counts by prefix.
     pub prefixes: bool,
-    /// Items by size, in steps of 32 bytes.
+    /// So many items, for `stats cachedump`.
     pub dump_items_max: u32,
 }
 

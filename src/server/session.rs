@@ -44,6 +44,8 @@ pub trait Router {
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool;
     /// Whether an item of this size is within the limits.
     fn item_fits(&mut self, key: &[u8], flags: u32, value_bytes: usize) -> bool;
+    /// Whether a data block of this size may be kept until it is complete.
+    fn may_hold(&mut self, block_bytes: usize) -> bool;
     /// Whether more operations can be taken now.
     fn has_room(&self) -> bool;
 }
@@ -190,16 +192,19 @@ impl Session {
         self.closing
     }
 
-    /// Where the rest of a large data block can be read to directly, and how much is missing.
-    pub fn block_to_fill(&mut self) -> Option<(&mut Vec<u8>, usize)> {
-        match &mut self.state {
-            State::Value(pending) if self.input.is_empty() => {
-                let missing = pending.block_bytes - pending.block.len();
-                pending.reserve(missing.min(READ_BYTES));
-                Some((&mut pending.block, missing))
-            }
-            _ => None,
-        }
+    /// Memory the conversation holds outside the store: a data block that is arriving, replies
+    /// that wait, and values they refer to.
+    pub fn held_bytes(&self) -> usize {
+        let block_bytes = match &self.state {
+            State::Value(pending) => pending.block.capacity(),
+            _ => 0,
+        };
+        block_bytes + self.output.pending_bytes()
+    }
+
+    /// Nothing is under way: the next byte would begin a command.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Command) && self.input.is_empty() && self.output.is_empty()
     }
 
     /// memcached's name for what the connection does, for `stats conns`.
@@ -482,13 +487,17 @@ impl Session {
         let value_bytes = value_bytes as usize;
         let block_bytes = value_bytes + DATA_END.len();
         if !router.item_fits(key, args.flags(), value_bytes) {
-            self.refuse_too_large(key, args, noreply, block_bytes, router);
+            self.refuse(reply::TOO_LARGE, key, args, noreply, block_bytes, router);
             return 0;
         }
         if let Some(block) = behind.get(..block_bytes) {
             let (data, end) = block.split_at(value_bytes);
             self.store_block(key, args, noreply, Data::Slice(data), end, router);
             return block_bytes;
+        }
+        if !router.may_hold(block_bytes) {
+            self.refuse(reply::OUT_OF_MEMORY_STORING, key, args, noreply, block_bytes, router);
+            return 0;
         }
         let mut pending = PendingStore {
             key: key.to_vec(),
@@ -550,8 +559,11 @@ impl Session {
         router.execute(operation, &mut self.output);
     }
 
-    fn refuse_too_large<R: Router>(
+    /// Answers that a value cannot be stored, and skips it.
+    #[allow(clippy::too_many_arguments)] // What `store` has in hand.
+    fn refuse<R: Router>(
         &mut self,
+        line: &[u8],
         key: &[u8],
         args: &PendingArgs,
         noreply: bool,
@@ -560,7 +572,7 @@ impl Session {
     ) {
         // Meta commands answer errors even when asked for quiet.
         if !noreply || args.is_meta() {
-            self.output.here().push(reply::TOO_LARGE);
+            self.output.here().push(line);
         }
         if args.replaces() {
             let hash = router.hash(key);

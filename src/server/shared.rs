@@ -38,6 +38,7 @@ pub struct Shared {
     pub detail: AtomicBool,
     stop_hook: Option<StopHook>,
     stage: AtomicUsize,
+    idle_workers: AtomicUsize,
     accept_pauses: AtomicU64,
     accepting: Mutex<Accepting>,
 }
@@ -62,6 +63,7 @@ impl Shared {
             detail: AtomicBool::new(config.detail),
             stop_hook,
             stage: AtomicUsize::new(Stage::Running as usize),
+            idle_workers: AtomicUsize::new(0),
             accept_pauses: AtomicU64::new(0),
             accepting: Mutex::new(Accepting::default()),
             config,
@@ -80,6 +82,16 @@ impl Shared {
             Some(hook) => hook(gracefully),
             None => self.stop(gracefully),
         }
+    }
+
+    /// In a graceful stop: notes whether a worker has nothing left, and answers whether none has.
+    pub fn note_idle(&self, was_idle: bool, idle: bool) -> bool {
+        match (was_idle, idle) {
+            (false, true) => _ = self.idle_workers.fetch_add(1, Ordering::SeqCst),
+            (true, false) => _ = self.idle_workers.fetch_sub(1, Ordering::SeqCst),
+            _ => {}
+        }
+        self.idle_workers.load(Ordering::SeqCst) == self.config.workers
     }
 
     /// Sets the counters that all threads share to 0.

@@ -45,8 +45,8 @@ pub enum Topic {
     Connections,
     /// `stats detail dump`
     Prefixes,
-    /// `stats cachedump`
-    Dump,
+    /// `stats cachedump`, with the most items to list.
+    Dump(u32),
 }
 
 /// What has to be done to answer.
@@ -110,7 +110,7 @@ fn cachedump(class: Option<&[u8]>, limit: Option<&[u8]>) -> Question {
         return Question::Answer(reply::END);
     }
     let limit = if limit == 0 { DUMP_ITEMS_MAX } else { limit.min(DUMP_ITEMS_MAX) };
-    Question::Ask(Topic::Dump, Wanted { dump_items_max: limit, ..Wanted::default() })
+    Question::Ask(Topic::Dump(limit), Wanted { dump_items_max: limit, ..Wanted::default() })
 }
 
 /// The whole answer to a topic, from the reports of all workers.
@@ -122,7 +122,7 @@ pub fn compose(topic: Topic, reports: &[Box<Report>], shared: &Shared) -> Vec<u8
         Topic::Slabs => slabs(&total),
         Topic::Connections => connections(reports, shared),
         Topic::Prefixes => prefixes(reports),
-        Topic::Dump => dump(reports),
+        Topic::Dump(limit) => dump(reports, limit),
     }
 }
 
@@ -421,11 +421,10 @@ fn prefixes(reports: &[Box<Report>]) -> Vec<u8> {
     text
 }
 
-fn dump(reports: &[Box<Report>]) -> Vec<u8> {
-    let limit = reports.iter().map(|report| report.dumped.len()).max().unwrap_or(0);
+fn dump(reports: &[Box<Report>], limit: u32) -> Vec<u8> {
     let mut text = Vec::new();
     // Every worker reported up to the limit; together they may not exceed it.
-    for item in reports.iter().flat_map(|report| &report.dumped).take(limit.max(1)) {
+    for item in reports.iter().flat_map(|report| &report.dumped).take(limit as usize) {
         text.extend_from_slice(b"ITEM ");
         text.extend_from_slice(&item.key);
         let line = format!(" [{} b; {} s]\r\n", item.value_bytes, item.expires_unix_seconds);

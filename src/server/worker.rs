@@ -63,6 +63,9 @@ pub struct Worker {
     scratch: Box<[u8]>,
     buffers: Vec<Vec<u8>>,
     next_tick: Ticks,
+    turn_number: u64,
+    /// The server stops gracefully: nothing more is read from sockets.
+    finishing: bool,
 }
 
 /// What a worker is made of.
@@ -99,6 +102,8 @@ impl Worker {
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             buffers: Vec::new(),
             next_tick: Ticks::default(),
+            turn_number: 0,
+            finishing: false,
         }
     }
 
@@ -107,7 +112,9 @@ impl Worker {
         let mut events = Events::with_capacity(1024);
         while !self.shared.stopping() {
             if let Err(error) = self.wait(&mut events) {
-                log::error!("a worker cannot wait for its sockets: {error}; it ends");
+                // Without one worker the others would wait for its replies: better start anew.
+                log::error!("a worker cannot wait for its sockets: {error}; the server stops");
+                self.shared.ask_to_stop(false);
                 break;
             }
             self.turn(&events);
@@ -119,9 +126,12 @@ impl Worker {
         self.shared.connections.fetch_sub(open, Ordering::Relaxed);
     }
 
-    /// Answers what was received, for as long as the grace lasts.
+    /// Answers what was received, for as long as the grace lasts or until no worker has anything
+    /// left: one that is done goes on answering the mail of the others.
     fn finish(&mut self, events: &mut Events) {
         let until = self.core.now.plus_seconds(GRACE.as_secs());
+        self.finishing = true;
+        let mut was_idle = false;
         loop {
             if self.wait(events).is_err() {
                 return;
@@ -131,9 +141,10 @@ impl Worker {
                 .connections
                 .iter()
                 .any(|(_, connection)| connection.queued || !connection.session.output.is_empty());
-            // Other workers may need this one a little longer than it needs them.
             let idle = !unsent && !self.core.is_busy() && self.inbox.is_empty();
-            if idle || self.core.now >= until {
+            let all_idle = self.shared.note_idle(was_idle, idle);
+            was_idle = idle;
+            if all_idle || self.core.now >= until {
                 return;
             }
         }
@@ -141,7 +152,8 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let busy = !self.ready.is_empty() && self.core.has_room();
-        let timeout = if busy || !self.may_park() { Duration::ZERO } else { TICK };
+        let overdue = self.next_tick <= self.core.now;
+        let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
         self.bell.parking.unpark();
         match polled {
@@ -157,6 +169,7 @@ impl Worker {
     }
 
     fn turn(&mut self, events: &Events) {
+        self.turn_number += 1;
         self.core.now = self.shared.clock.now();
         for event in events {
             self.note_event(event);
@@ -303,25 +316,22 @@ impl Worker {
         self.core.current = (token, connection.serial);
         let mut budget = self.shared.config.requests_per_turn_max;
         let mut received: &[u8] = &[];
-        if !connection.session.can_go_on() && connection.readable {
-            let block_bytes = connection.receive_block()?;
-            self.core.traffic.bytes_read += block_bytes as u64;
-            if block_bytes == 0
-                && connection.readable
-                && let Some(bytes) = connection.receive(&mut self.scratch)?
-            {
-                self.core.traffic.bytes_read += bytes.len() as u64;
-                received = bytes;
-            }
+        let wants_bytes = !connection.session.can_go_on() && connection.readable;
+        if wants_bytes
+            && !self.finishing
+            && let Some(bytes) = connection.receive(&mut self.scratch)?
+        {
+            self.core.traffic.bytes_read += bytes.len() as u64;
+            received = bytes;
         }
         let progress = connection.session.advance(received, &mut budget, &mut self.core);
         if budget < self.shared.config.requests_per_turn_max {
             connection.last_command_seconds = self.core.now.seconds();
         }
         let more = match progress {
-            Progress::NeedsInput => connection.readable,
+            Progress::NeedsInput => connection.readable && !self.finishing,
             Progress::Yielded => {
-                self.core.traffic.connection_yields += 1;
+                self.core.traffic.connection_yields += u64::from(budget == 0);
                 true
             }
             Progress::OutputFull | Progress::Closing => false,
@@ -329,6 +339,7 @@ impl Worker {
         if more {
             Self::enqueue(&mut self.ready, connection, token);
         }
+        self.core.count_held(connection);
         Self::mark_dirty(&mut self.dirty, connection, token);
         Ok(())
     }
@@ -343,7 +354,8 @@ impl Worker {
             let Some((reply_to, text)) = core.errand_done(errand_id, Some(report)) else {
                 continue;
             };
-            if let Some(connection) = connections.get_mut(reply_to.token) {
+            let connection = connections.get_mut(reply_to.token);
+            if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
                 connection.session.output.fill_hole_with(reply_to.hole, &text);
                 Self::mark_dirty(dirty, connection, reply_to.token);
             }
@@ -355,8 +367,10 @@ impl Worker {
         for token in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(token) else { continue };
             connection.dirty = false;
-            match connection.session.output.flush(&mut connection.stream) {
+            let output = &mut connection.session.output;
+            match output.flush(self.turn_number, &mut connection.stream) {
                 Ok((bytes, flushed)) => {
+                    self.core.count_held(connection);
                     self.core.traffic.bytes_written += bytes as u64;
                     if flushed == Flushed::All {
                         self.all_sent(token);
@@ -378,7 +392,7 @@ impl Worker {
             self.buffers.push(buffer);
         }
         // It may have stopped because its output was full.
-        let more = connection.session.can_go_on() || connection.readable;
+        let more = connection.session.can_go_on() || (connection.readable && !self.finishing);
         if more && !connection.session.is_closing() {
             Self::enqueue(&mut self.ready, connection, token);
         }
@@ -390,7 +404,8 @@ impl Worker {
     fn close(&mut self, token: usize) {
         if self.connections.contains(token) {
             // Closing the descriptor takes it off the poll.
-            self.connections.remove(token);
+            let connection = self.connections.remove(token);
+            self.core.forget_held(&connection);
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -400,7 +415,10 @@ impl Worker {
         let now = self.core.now;
         self.next_tick = Ticks(now.0 + TICK.as_millis() as u64 * Ticks::PER_SECOND / 1000);
         let segments = self.core.shard.store().segment_count_max();
-        self.core.shard.maintain(now, segments.div_ceil(SWEEP_ROUND_TICKS));
+        if self.core.shard.maintain(now, segments.div_ceil(SWEEP_ROUND_TICKS)) {
+            // There is more to do: a little in each turn.
+            self.next_tick = now;
+        }
         let timeout = u64::from(self.shared.config.idle_timeout_seconds);
         if timeout > 0 {
             self.close_idle(now.seconds(), timeout);
@@ -409,7 +427,8 @@ impl Worker {
 
     fn close_idle(&mut self, now_seconds: u64, timeout: u64) {
         let is_idle = |connection: &Connection| {
-            now_seconds.saturating_sub(connection.last_command_seconds) > timeout
+            connection.session.is_idle()
+                && now_seconds.saturating_sub(connection.last_command_seconds) > timeout
         };
         let idle: Vec<usize> = self
             .connections

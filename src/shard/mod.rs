@@ -111,9 +111,14 @@ impl Shard {
     }
 
     /// Work between commands; see [`Store::maintain`].
-    pub fn maintain(&mut self, now: Ticks, segments_max: usize) {
+    pub fn maintain(&mut self, now: Ticks, segments_max: usize) -> bool {
         self.flush_if_due(now);
-        self.store.maintain(now, segments_max);
+        self.store.maintain(now, segments_max)
+    }
+
+    /// Memory used elsewhere that counts against the shard's limit.
+    pub fn lend(&mut self, bytes: u64) {
+        self.store.lend(bytes);
     }
 
     /// The store, for statistics and dumps.
@@ -124,6 +129,11 @@ impl Shard {
     /// A storage command was refused for the size of its item.
     pub fn count_too_large(&mut self) {
         self.counters.store_too_large += 1;
+    }
+
+    /// A storage command was refused for want of memory.
+    pub fn count_no_memory(&mut self) {
+        self.counters.store_no_memory += 1;
     }
 
     /// What commands did.

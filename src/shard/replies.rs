@@ -1,6 +1,6 @@
 //! Replies as they are made: bytes, and large values by reference between them.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// An append-only buffer of replies.
 #[derive(Debug, Default)]
@@ -13,10 +13,22 @@ pub struct Replies {
 }
 
 /// A position to go back to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
     bytes: usize,
     values: usize,
+}
+
+impl Mark {
+    /// Bytes before this position, shared values apart.
+    pub fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// The same position in a buffer that starts at `start`.
+    pub fn since(self, start: Self) -> Self {
+        Self { bytes: self.bytes - start.bytes, values: self.values - start.values }
+    }
 }
 
 impl Replies {
@@ -82,9 +94,70 @@ impl Replies {
         }
     }
 
+    /// Drops so many bytes from the front, shared values included.
+    pub fn drop_front(&mut self, mut count: usize) {
+        let mut bytes_dropped = 0;
+        let mut values_dropped = 0;
+        for (position, value) in &mut self.values {
+            let before = *position - bytes_dropped;
+            if count < before {
+                break;
+            }
+            count -= before;
+            bytes_dropped = *position;
+            if count < value.len() {
+                value.advance(count);
+                count = 0;
+                break;
+            }
+            count -= value.len();
+            values_dropped += 1;
+        }
+        bytes_dropped += count;
+        self.values.drain(..values_dropped);
+        for (position, _) in &mut self.values {
+            *position -= bytes_dropped.min(*position);
+        }
+        self.bytes.drain(..bytes_dropped);
+    }
+
     /// Empties the buffer and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.values.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(replies: &Replies) -> String {
+        let mut text = Vec::new();
+        let mut done = 0;
+        for (position, value) in &replies.values {
+            text.extend_from_slice(&replies.bytes[done..*position]);
+            text.extend_from_slice(value);
+            done = *position;
+        }
+        text.extend_from_slice(&replies.bytes[done..]);
+        String::from_utf8(text).expect("text")
+    }
+
+    #[test]
+    fn dropping_from_the_front_takes_bytes_and_values_in_order() {
+        let whole = "ab[one][two]cd[three]ef";
+        for count in 0..=whole.len() {
+            let mut replies = Replies::default();
+            replies.push(b"ab");
+            replies.push_shared(Bytes::from_static(b"[one]"));
+            replies.push_shared(Bytes::from_static(b"[two]"));
+            replies.push(b"cd");
+            replies.push_shared(Bytes::from_static(b"[three]"));
+            replies.push(b"ef");
+            replies.drop_front(count);
+            assert_eq!(text(&replies), whole[count..], "{count}");
+            assert_eq!(replies.len(), whole.len() - count);
+        }
     }
 }

@@ -11,10 +11,10 @@
 //! small for the next size.
 //!
 //! ```text
-//!  63                  41 40 39 38   36 35                                    0
-//! +----------------------+--+--+-------+--------------------------------------+
-//! | tag                  | O| F| freq  | location in units of the item align  |
-//! +----------------------+--+--+-------+--------------------------------------+
+//!  63                43 42 41 40   38 37                                      0
+//! +--------------------+--+--+-------+----------------------------------------+
+//! | tag                | O| F| freq  | location in units of the item align    |
+//! +--------------------+--+--+-------+----------------------------------------+
 //! O: the CAS token was handed out and must survive a move. F: fetched since stored.
 //! ```
 //!
@@ -23,9 +23,9 @@
 use super::shelf::{Berth, Bucket, SLOTS_PER_BUCKET, Shelf};
 
 /// Bits of the hash kept in a slot: they find the bucket and tell most other keys apart.
-const TAG_BITS: u32 = 23;
+const TAG_BITS: u32 = 21;
 const TAG_MAX: u64 = (1 << TAG_BITS) - 1;
-const LOCATION_BITS: u32 = 36;
+const LOCATION_BITS: u32 = 38;
 const FREQUENCY_SHIFT: u32 = LOCATION_BITS;
 const FREQUENCY_BITS: u32 = 3;
 const FETCHED: u64 = 1 << (FREQUENCY_SHIFT + FREQUENCY_BITS);
@@ -38,6 +38,9 @@ pub const FREQUENCY_MAX: u8 = (1 << FREQUENCY_BITS) - 1;
 pub const LOCATION_LIMIT: u64 = 1 << LOCATION_BITS;
 
 const PARTITION_BITS_MAX: u32 = 16;
+/// A partition is moved to a smaller shelf if that has less than this share of its buckets: five
+/// eighths, well below what one growth adds, so that it does not swing back and forth.
+const SHRINK_EIGHTHS: usize = 5;
 /// Sizes tried when a partition is full: eight of them more than double it.
 const GROW_STEPS_MAX: usize = 8;
 
@@ -158,8 +161,10 @@ pub struct Index {
     partitions: Vec<Partition>,
     shelves: Vec<Shelf>,
     items: usize,
-    /// The slots of a partition while it grows.
-    growing: Vec<u64>,
+    /// The slots of a partition while it moves.
+    moving: Vec<u64>,
+    /// Where [`Index::shrink`] goes on.
+    shrink_next: usize,
 }
 
 impl Index {
@@ -168,7 +173,7 @@ impl Index {
         // About a thousand small items in each partition of a full shard.
         let wanted = (memory_bytes >> 16).clamp(16, 1 << PARTITION_BITS_MAX);
         let partitions = vec![Partition::default(); (wanted as usize).next_power_of_two()];
-        Self { partitions, shelves: Vec::new(), items: 0, growing: Vec::new() }
+        Self { partitions, shelves: Vec::new(), items: 0, moving: Vec::new(), shrink_next: 0 }
     }
 
     /// Items in the table.
@@ -266,30 +271,87 @@ impl Index {
     fn grow(&mut self, partition: usize, slot: Slot) -> bool {
         let old = self.partitions[partition];
         let first_shelf = old.shelf().map_or(0, |shelf| shelf + 1);
-        let mut slots = std::mem::take(&mut self.growing);
+        let mut slots = self.slots_of(partition);
+        slots.push(slot.0);
+        let grown = (first_shelf..first_shelf + GROW_STEPS_MAX)
+            .any(|shelf| self.move_to_shelf(partition, &slots, shelf));
+        self.moving = slots;
+        grown
+    }
+
+    /// The slots of a partition, in a buffer to be given back as `moving`.
+    fn slots_of(&mut self, partition: usize) -> Vec<u64> {
+        let mut slots = std::mem::take(&mut self.moving);
         slots.clear();
         if let Some(buckets) = self.buckets(partition) {
             slots.extend(buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| *slot != 0));
         }
-        slots.push(slot.0);
-        let mut grown = false;
-        for shelf in first_shelf..first_shelf + GROW_STEPS_MAX {
-            self.ensure_shelf(shelf);
-            let berth = self.shelves[shelf].take(partition as u32);
-            let buckets = self.shelves[shelf].buckets_mut(berth);
-            grown = slots.iter().all(|slot| place(buckets, Slot(*slot)));
-            if grown {
-                let shelf_plus_one = shelf as u16 + 1;
-                self.partitions[partition] = Partition { shelf_plus_one, berth };
-                if let Some(old_shelf) = old.shelf() {
-                    self.give_back(old_shelf, old.berth);
-                }
-                break;
-            }
+        slots
+    }
+
+    /// Moves a partition to a shelf. False: its slots do not fit there.
+    fn move_to_shelf(&mut self, partition: usize, slots: &[u64], shelf: usize) -> bool {
+        self.ensure_shelf(shelf);
+        let berth = self.shelves[shelf].take(partition as u32);
+        let buckets = self.shelves[shelf].buckets_mut(berth);
+        if !slots.iter().all(|slot| place(buckets, Slot(*slot))) {
             self.give_back(shelf, berth);
+            return false;
         }
-        self.growing = slots;
-        grown
+        let old = self.partitions[partition];
+        let shelf_plus_one = shelf as u16 + 1;
+        self.partitions[partition] = Partition { shelf_plus_one, berth };
+        if let Some(old_shelf) = old.shelf() {
+            self.give_back(old_shelf, old.berth);
+        }
+        true
+    }
+
+    /// Moves partitions that have lost most of their items to smaller shelves; looks at up to
+    /// `partitions_max`, going on where the last call stopped.
+    pub fn shrink(&mut self, partitions_max: usize) {
+        for _ in 0..partitions_max.min(self.partitions.len()) {
+            self.shrink_next = (self.shrink_next + 1) % self.partitions.len();
+            self.shrink_partition(self.shrink_next);
+        }
+    }
+
+    /// Whether so many items have left that [`Index::shrink`] would free much.
+    pub fn is_sparse(&self) -> bool {
+        let shelves: usize = self.shelves.iter().map(Shelf::bytes).sum();
+        shelves > 3 * size_of::<Slot>() * self.items + size_of::<Bucket>() * self.partitions.len()
+    }
+
+    /// Number of partitions, for a whole round of [`Index::shrink`].
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn shrink_partition(&mut self, partition: usize) {
+        let old = self.partitions[partition];
+        let Some(shelf) = old.shelf() else { return };
+        let slots = self.slots_of(partition);
+        if slots.is_empty() {
+            self.partitions[partition] = Partition::default();
+            self.give_back(shelf, old.berth);
+        } else {
+            let bucket_count = self.shelves[shelf].bucket_count();
+            let wanted = (slots.len() * 5 / 4).div_ceil(SLOTS_PER_BUCKET);
+            let target = self.shelves.iter().position(|shelf| shelf.bucket_count() >= wanted);
+            if let Some(target) = target
+                && self.shelves[target].bucket_count() * 8 <= bucket_count * SHRINK_EIGHTHS
+            {
+                self.move_to_shelf(partition, &slots, target);
+            }
+        }
+        self.moving = slots;
+    }
+
+    /// Empties the table. Its memory is returned, to be freed in steps.
+    pub fn clear(&mut self) -> Vec<Shelf> {
+        self.partitions.fill(Partition::default());
+        self.items = 0;
+        std::mem::take(&mut self.shelves)
     }
 
     fn ensure_shelf(&mut self, shelf: usize) {
@@ -311,19 +373,6 @@ impl Index {
         self.partitions.get(partition)?;
         let buckets = self.buckets(partition).unwrap_or(&[]);
         Some(buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| *slot != 0).map(Slot))
-    }
-
-    /// Frees up to `chunks_max` pieces of a table that is no longer used, so that a large one can
-    /// go in steps. Answers whether any are left.
-    pub fn dismantle(&mut self, chunks_max: usize) -> bool {
-        self.partitions = Vec::new();
-        for _ in 0..chunks_max {
-            let Some(shelf) = self.shelves.last_mut() else { return false };
-            if !shelf.drop_chunk() {
-                self.shelves.pop();
-            }
-        }
-        true
     }
 
     #[inline]
@@ -452,6 +501,29 @@ mod tests {
         }
         let bytes_per_item = index.bytes() as f64 / index.items() as f64;
         assert!(bytes_per_item < 10.0, "{bytes_per_item}");
+    }
+
+    #[test]
+    fn shrinks_after_most_items_have_left() {
+        let mut index = Index::new(1 << 20);
+        for key in 1..=100_000u64 {
+            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
+        }
+        let full_bytes = index.bytes();
+        for key in (1..=100_000u64).filter(|key| key % 100 != 0) {
+            let handle = index.find(mix(key), |at| at == key).expect("it is there");
+            index.remove(handle);
+        }
+        index.shrink(index.partition_count());
+        assert!(index.bytes() < full_bytes / 20, "{} of {full_bytes}", index.bytes());
+        for key in (1..=100_000u64).filter(|key| key % 100 == 0) {
+            assert!(index.find(mix(key), |at| at == key).is_some());
+        }
+        for key in 1..=100_000u64 {
+            let key = key + 1_000_000;
+            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
+        }
+        assert_eq!(index.items(), 101_000);
     }
 
     #[test]

@@ -202,6 +202,8 @@ pub struct Store {
     memory_bytes_max: u64,
     segment_memory_bytes: u64,
     live_bytes: u64,
+    /// See [`Store::lend`].
+    lent_bytes: u64,
     evict: bool,
     hasher: KeyHasher,
     sequences: Sequences,
@@ -256,6 +258,7 @@ impl Store {
             memory_bytes_max: settings.memory_bytes_max,
             segment_memory_bytes: 0,
             live_bytes: 0,
+            lent_bytes: 0,
             evict: settings.evict,
             hasher: settings.hasher,
             sequences: Sequences::new(settings.sequence_start),
@@ -378,8 +381,8 @@ impl Store {
         value: Value<'_>,
         now: Ticks,
     ) -> Result<Handle, Full> {
-        self.counters.stored += 1;
         let location = self.write(key, attributes, value, now)?;
+        self.counters.stored += 1;
         let old = old.filter(|handle| self.index.slot(*handle).is_occupied());
         let frequency = match old {
             // Storing a key again is an access.
@@ -480,7 +483,11 @@ impl Store {
     /// Memory the store takes, all of it.
     pub fn memory_bytes(&self) -> u64 {
         let segment_table = (self.segments.len() * size_of::<Option<Segment>>()) as u64;
-        self.segment_memory_bytes + self.index.bytes() + self.reclaim.memory_bytes() + segment_table
+        self.segment_memory_bytes
+            + self.lent_bytes
+            + self.index.bytes()
+            + self.reclaim.memory_bytes()
+            + segment_table
     }
 
     /// Memory of the index alone.
@@ -493,9 +500,15 @@ impl Store {
         self.memory_bytes_max
     }
 
-    /// Sets another memory limit. Memory above a smaller one comes back in the next calls of
-    /// [`Store::maintain`].
+    /// Counts memory used elsewhere against the limit.
+    pub fn lend(&mut self, bytes: u64) {
+        self.lent_bytes = bytes;
+    }
+
+    /// Sets another memory limit. Memory above a smaller one comes back in steps, with what is
+    /// stored and with calls of [`Store::maintain`].
     pub fn set_memory_bytes_max(&mut self, bytes: u64) {
+        self.reclaim.ghosts.resize(0);
         self.memory_bytes_max = bytes;
     }
 

@@ -11,7 +11,8 @@
 //! item can bring are weighed against the bytes it holds. See [`Worth`].
 
 use super::segment::{Queue, Segment, usable_bytes};
-use super::{Counters, Full, Index, Store, Ticks, item};
+use super::shelf::Shelf;
+use super::{Counters, Full, Store, Ticks, item};
 use crate::store::ghosts::Ghosts;
 use crate::store::index::{Handle, Slot};
 use std::collections::VecDeque;
@@ -51,6 +52,15 @@ const RESERVE_SEGMENTS: usize = 2;
 /// Expired items wait for the sweep at least this long, so that it meets several at once.
 const SWEEP_DELAY_SECONDS: u64 = 2;
 
+/// Victims of one store while memory has to come down to a limit that was lowered.
+const VICTIMS_PER_STORE_MAX: usize = 4;
+
+/// Segments with expired items that one call of [`Store::maintain`] goes through.
+const SWEPT_PER_CALL_MAX: usize = 2;
+
+/// Index partitions that one call of [`Store::maintain`] looks at, to make them smaller.
+const SHRINK_PARTITIONS: usize = 64;
+
 /// Pieces of a flushed index freed in one step.
 const DISMANTLE_CHUNKS: usize = 8;
 
@@ -79,8 +89,8 @@ struct Ticket {
 #[derive(Debug, Default)]
 struct Trash {
     segments: Vec<Segment>,
-    indexes: Vec<Index>,
-    segment_bytes: u64,
+    shelves: Vec<Shelf>,
+    bytes: u64,
 }
 
 impl Ticket {
@@ -128,8 +138,7 @@ impl Reclaim {
 
     /// Memory of ghosts, tickets and what waits to be freed.
     pub fn memory_bytes(&self) -> u64 {
-        let indexes: u64 = self.trash.indexes.iter().map(Index::bytes).sum();
-        self.ghosts.bytes() + self.trash.segment_bytes + indexes
+        self.ghosts.bytes() + self.trash.bytes
     }
 
     /// All tickets, current or not.
@@ -213,7 +222,7 @@ impl Worth {
     /// A round through the main queue costs as many accesses as the item is mean sizes large, a
     /// fraction by chance. Items with none left go.
     fn in_main(self, candidate: Candidate) -> Option<u8> {
-        let chance = (candidate.hash >> 40 & 0xffff) * self.item_bytes_mean >> 16;
+        let chance = ((candidate.hash >> 40 & 0xffff) * self.item_bytes_mean) >> 16;
         let cost = (candidate.bytes + chance) / self.item_bytes_mean;
         let left = u64::from(candidate.frequency).checked_sub(cost)?;
         (candidate.frequency > 0).then_some(left as u8)
@@ -224,11 +233,15 @@ impl Store {
     /// Removes every item at once; their memory comes back in later calls of [`Store::maintain`]
     /// or as it is needed.
     pub fn flush(&mut self) {
-        let fresh = Index::new(self.memory_bytes_max);
+        if self.segment_memory_bytes == 0 {
+            return;
+        }
         let trash = &mut self.reclaim.trash;
-        trash.indexes.push(std::mem::replace(&mut self.index, fresh));
+        let shelves = self.index.clear();
+        trash.bytes += shelves.iter().map(Shelf::bytes).sum::<usize>() as u64;
+        trash.shelves.extend(shelves);
         trash.segments.extend(self.segments.iter_mut().filter_map(Option::take));
-        trash.segment_bytes += self.segment_memory_bytes;
+        trash.bytes += self.segment_memory_bytes;
         self.segments.truncate(1);
         self.free_ids.clear();
         (self.head, self.tail) = (None, None);
@@ -238,13 +251,22 @@ impl Store {
     }
 
     /// Work that no command waits for: expired items, memory above a lowered limit, flushed
-    /// memory. Looks at up to `segments_max` segments; call it about ten times a second.
-    pub fn maintain(&mut self, now: Ticks, segments_max: usize) {
-        self.empty_trash(8);
+    /// memory. Looks at up to `segments_max` segments. Call it about ten times a second, and again
+    /// soon if it answers that there is more to do.
+    pub fn maintain(&mut self, now: Ticks, segments_max: usize) -> bool {
+        let mut more = self.empty_trash(8);
         if self.memory_bytes() > self.memory_bytes_max {
-            // Full is no news here: nothing waits for the room.
-            let _ = self.make_room(0, now);
+            more |= self.reclaim_segment(now, 0);
         }
+        if self.index.is_sparse() {
+            self.index.shrink(SHRINK_PARTITIONS);
+        }
+        more | self.sweep(now, segments_max)
+    }
+
+    /// Looks for expired items. Answers whether it stopped early.
+    fn sweep(&mut self, now: Ticks, segments_max: usize) -> bool {
+        let mut swept = 0;
         for _ in 0..segments_max.min(self.segments.len()) {
             self.reclaim.sweep_next = (self.reclaim.sweep_next + 1) % self.segments.len();
             let id = self.reclaim.sweep_next as u32;
@@ -253,9 +275,13 @@ impl Store {
             });
             if due {
                 self.sweep_segment(id, now);
-                return;
+                swept += 1;
+            }
+            if swept == SWEPT_PER_CALL_MAX {
+                return true;
             }
         }
+        false
     }
 
     /// Segments the sweep goes through; the caller spreads a round over a few seconds.
@@ -266,18 +292,28 @@ impl Store {
     /// Makes room for `bytes` more below the memory limit.
     pub(super) fn make_room(&mut self, bytes: usize, now: Ticks) -> Result<(), Full> {
         let wanted = (bytes + RESERVE_SEGMENTS * self.segment_bytes) as u64;
+        let limit_was_lowered = self.memory_bytes() > self.memory_bytes_max;
         let mut victims = 0;
         while self.memory_bytes() + wanted > self.memory_bytes_max {
+            if limit_was_lowered && victims == VICTIMS_PER_STORE_MAX {
+                return Ok(());
+            }
             if !self.reclaim_segment(now, victims) {
-                return if self.memory_bytes() + bytes as u64 <= self.memory_bytes_max {
-                    Ok(())
-                } else {
-                    Err(Full)
-                };
+                return self.last_room(bytes);
             }
             victims += 1;
         }
         Ok(())
+    }
+
+    /// Nothing is left to evict: the reserve may be used, and an index that was larger once gives
+    /// up what it no longer needs.
+    fn last_room(&mut self, bytes: usize) -> Result<(), Full> {
+        let fits = |store: &Self| store.memory_bytes() + bytes as u64 <= store.memory_bytes_max;
+        if !fits(self) {
+            self.index.shrink(self.index.partition_count());
+        }
+        if fits(self) { Ok(()) } else { Err(Full) }
     }
 
     /// Frees one segment. Answers false if there is none to free.
@@ -318,7 +354,7 @@ impl Store {
     fn prepare_ghosts(&mut self) {
         let items = self.index.items();
         let capacity = self.reclaim.ghosts.capacity();
-        if items > capacity * 2 {
+        if items > capacity * 2 || items < capacity / 8 {
             self.reclaim.ghosts.resize(items);
         }
     }
@@ -460,15 +496,21 @@ impl Store {
     /// whether there was anything to free.
     fn empty_trash(&mut self, segments_max: usize) -> bool {
         let trash = &mut self.reclaim.trash;
-        if trash.segments.is_empty() && trash.indexes.is_empty() {
+        if trash.segments.is_empty() && trash.shelves.is_empty() {
             return false;
         }
         let keep = trash.segments.len().saturating_sub(segments_max);
         for segment in trash.segments.drain(keep..) {
-            trash.segment_bytes -= segment.memory_bytes() as u64;
+            trash.bytes -= segment.memory_bytes() as u64;
         }
-        if !trash.indexes.last_mut().is_some_and(|index| index.dismantle(DISMANTLE_CHUNKS)) {
-            trash.indexes.pop();
+        for _ in 0..DISMANTLE_CHUNKS {
+            let Some(shelf) = trash.shelves.last_mut() else { break };
+            let before = shelf.bytes();
+            let has_more = shelf.drop_chunk();
+            trash.bytes -= (before - shelf.bytes()) as u64;
+            if !has_more {
+                trash.shelves.pop();
+            }
         }
         true
     }

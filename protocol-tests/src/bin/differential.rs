@@ -11,20 +11,20 @@ use std::time::Instant;
 use lexopt::prelude::{Long, ValueExt};
 use protocol_tests::differences::{RULES, flags_of_both};
 use protocol_tests::process::memcached_binaries;
-use protocol_tests::stream::run::run;
+use protocol_tests::stream::run::{Plan, run};
 use protocol_tests::target::Target;
 
 const USAGE: &str = "usage: differential [--commands N] [--seed N] [--server PATH] [--oracle PATH]
-                    [--rules]
+                    [--failures N] [--rules]
 --commands N   how many commands (default 100000)
 --seed N       repeats a run; without it the seed is random and printed
 --server PATH  the server under test, a memcached if it says so (default: distcached, embedded)
 --oracle PATH  the memcached to compare with (default: from MEMCACHED or PATH)
+--failures N   go on until N unexplained differences are found (default 1)
 --rules        prints the intended differences and ends";
 
 struct Options {
-    commands: usize,
-    seed: u64,
+    plan: Plan,
     server: Option<PathBuf>,
     oracle: Option<PathBuf>,
     rules: bool,
@@ -44,8 +44,7 @@ fn main() -> ExitCode {
 
 fn parse_options() -> Result<Options, lexopt::Error> {
     let mut options = Options {
-        commands: 100_000,
-        seed: fastrand::u64(..1_000_000),
+        plan: Plan { seed: fastrand::u64(..1_000_000), commands: 100_000, failures_max: 1 },
         server: None,
         oracle: None,
         rules: false,
@@ -53,8 +52,9 @@ fn parse_options() -> Result<Options, lexopt::Error> {
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
-            Long("commands") => options.commands = arguments.value()?.parse()?,
-            Long("seed") => options.seed = arguments.value()?.parse()?,
+            Long("commands") => options.plan.commands = arguments.value()?.parse()?,
+            Long("seed") => options.plan.seed = arguments.value()?.parse()?,
+            Long("failures") => options.plan.failures_max = arguments.value()?.parse()?,
             Long("server") => options.server = Some(arguments.value()?.into()),
             Long("oracle") => options.oracle = Some(arguments.value()?.into()),
             Long("rules") => options.rules = true,
@@ -83,9 +83,9 @@ fn compare(options: Options) -> Result<bool, String> {
     let oracle = oracle.ok_or("no memcached: set MEMCACHED or give --oracle")?;
     let right = Target::start_memcached(&oracle, &flags).map_err(fails)?;
     println!("left: {}, right: {}", left.identity(), right.identity());
-    println!("seed: {}", options.seed);
+    println!("seed: {}", options.plan.seed);
     let start = Instant::now();
-    let report = run(&left, &right, options.seed, options.commands).map_err(fails)?;
+    let report = run(&left, &right, options.plan).map_err(fails)?;
     println!("{report}{:.1} s", start.elapsed().as_secs_f64());
-    Ok(report.unexplained.is_none())
+    Ok(report.unexplained.is_empty())
 }

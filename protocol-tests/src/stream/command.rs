@@ -102,14 +102,25 @@ impl Slot {
         1 + self.commands.iter().map(|command| command.sentinels).sum::<usize>()
     }
 
+    /// The key of all its commands, if it is only one.
+    #[must_use]
+    pub fn only_key(&self) -> Option<&[u8]> {
+        let mut keys = self.commands.iter().flat_map(|command| &command.keys);
+        let first = keys.next()?;
+        keys.all(|key| key == first).then_some(first)
+    }
+
     /// Whether `command` may follow in the same slot.
     #[must_use]
     pub fn accepts(&self, command: &Command) -> bool {
         let holds_items = self.commands.iter().any(|it| it.traits.reads);
         let alone = |it: &Command| it.traits.isolated || it.traits.closes;
-        !self.commands.iter().any(alone)
-            && !(alone(command) && !self.commands.is_empty())
-            && !(command.traits.writes_in_place && holds_items)
+        if self.commands.is_empty() {
+            return true;
+        }
+        let stands_alone = alone(command) || self.commands.iter().any(alone);
+        let would_show = command.traits.writes_in_place && holds_items;
+        !(stands_alone || would_show)
     }
 
     /// Whether the server closes the connection at its end.

@@ -1,7 +1,7 @@
 //! Compares the replies of two servers to the same commands, byte by byte except where servers are
 //! free to differ:
 //!
-//! - tokens (`gets`, `c`, `cas=`) must only relate one to one, see [`super::tokens`];
+//! - tokens (`gets`, `c`, `cas=`) must only change together, see [`super::tokens`];
 //! - seconds left (`t`, `exp=`) may differ by the tick of a clock;
 //! - seconds since an access (`l`, `la=`), size class and size (`me`) are the server's own affair;
 //! - so is the version.
@@ -12,14 +12,15 @@ use crate::frame::{data_block_bytes, first_line};
 /// Both servers read their clocks a little apart.
 const CLOCK_TICKS_MAX: i64 = 3;
 
-/// Whether two reply streams are the same. Learns new tokens on the way.
-pub fn same(left: &[u8], right: &[u8], tokens: &mut Tokens) -> bool {
+/// Whether two reply streams are the same. Learns new tokens on the way; `key` is the key they
+/// belong to where replies do not say, if it is known.
+pub fn same(left: &[u8], right: &[u8], key: Option<&[u8]>, tokens: &mut Tokens) -> bool {
     let mut left = Replies { rest: left };
     let mut right = Replies { rest: right };
     loop {
         match (left.next(), right.next()) {
             (None, None) => return true,
-            (Some(left), Some(right)) if same_reply(&left, &right, tokens) => {}
+            (Some(left), Some(right)) if same_reply(&left, &right, key, tokens) => {}
             _ => return false,
         }
     }
@@ -52,22 +53,30 @@ impl<'a> Iterator for Replies<'a> {
     }
 }
 
-fn same_reply(left: &Reply<'_>, right: &Reply<'_>, tokens: &mut Tokens) -> bool {
+fn same_reply<'a>(
+    left: &Reply<'a>,
+    right: &Reply<'a>,
+    key: Option<&[u8]>,
+    tokens: &mut Tokens,
+) -> bool {
     if left.data != right.data {
         return false;
     }
     if left.line == right.line && !may_hold_token(left.line) {
         return true;
     }
-    let split = |line| <[u8]>::split(line, |&byte| byte == b' ').collect::<Vec<_>>();
-    let (left, right) = (split(left.line.trim_ascii_end()), split(right.line.trim_ascii_end()));
+    let split = |line: &'a [u8]| {
+        let line = line.strip_suffix(b"\r\n")?;
+        Some(line.split(|&byte| byte == b' ').collect::<Vec<_>>())
+    };
+    let (Some(left), Some(right)) = (split(left.line), split(right.line)) else { return false };
     if left.len() != right.len() || left[0] != right[0] {
         return false;
     }
     match left[0] {
         b"VERSION" => true,
         b"VALUE" => same_value_line(&left, &right, tokens),
-        b"HD" | b"VA" | b"EX" | b"NS" | b"NF" | b"EN" => same_meta_line(&left, &right, tokens),
+        b"HD" | b"VA" | b"EX" | b"NS" | b"NF" | b"EN" => same_meta_line(&left, &right, key, tokens),
         b"ME" => same_debug_line(&left, &right, tokens),
         _ => left == right,
     }
@@ -86,7 +95,7 @@ fn same_value_line(left: &[&[u8]], right: &[&[u8]], tokens: &mut Tokens) -> bool
     match (left.get(4).and_then(|it| number(it)), right.get(4).and_then(|it| number(it))) {
         (Some(ours), Some(theirs)) => {
             tokens.remember(left[1], ours, theirs);
-            tokens.pair(ours, theirs)
+            tokens.pair(Some(left[1]), ours, theirs)
         }
         (None, None) => left == right,
         _ => false,
@@ -94,34 +103,31 @@ fn same_value_line(left: &[&[u8]], right: &[&[u8]], tokens: &mut Tokens) -> bool
 }
 
 /// `HD <flag>*` and the like. The flags `k` and `O` carry words of the client, the others numbers.
-fn same_meta_line(left: &[&[u8]], right: &[&[u8]], tokens: &mut Tokens) -> bool {
-    let mut shown = Vec::new();
-    for (&ours, &theirs) in left.iter().zip(right).skip(1) {
+fn same_meta_line(
+    left: &[&[u8]],
+    right: &[&[u8]],
+    key: Option<&[u8]>,
+    tokens: &mut Tokens,
+) -> bool {
+    left.iter().zip(right).skip(1).all(|(&ours, &theirs)| {
         let (Some((name, ours_value)), Some((other, theirs_value))) =
             (ours.split_first(), theirs.split_first())
         else {
             return ours == theirs;
         };
-        let same = match (name, number(ours_value), number(theirs_value)) {
+        match (name, number(ours_value), number(theirs_value)) {
             _ if name != other => false,
             (b'c', Some(ours), Some(theirs)) => {
-                shown.push((ours, theirs));
-                tokens.pair(ours, theirs)
+                if let Some(key) = key {
+                    tokens.remember(key, ours, theirs);
+                }
+                tokens.pair(key, ours, theirs)
             }
             (b't', _, _) => same_seconds_left(ours_value, theirs_value),
             (b'l', Some(_), Some(_)) => true,
             _ => ours == theirs,
-        };
-        if !same {
-            return false;
         }
-    }
-    // The key is in the line only if it was asked for; then its token is worth remembering.
-    let key = left.iter().find_map(|word| word.strip_prefix(b"k"));
-    if let (Some(key), [(ours, theirs)]) = (key, shown.as_slice()) {
-        tokens.remember(key, *ours, *theirs);
-    }
-    true
+    })
 }
 
 /// `ME <key> exp=<seconds> la=<seconds> cas=<token> fetch=<yes|no> cls=<class> size=<bytes>`
@@ -139,7 +145,7 @@ fn same_debug_line(left: &[&[u8]], right: &[&[u8]], tokens: &mut Tokens) -> bool
             Some(b"la" | b"cls" | b"size") => true,
             Some(b"exp") => same_seconds_left(&ours_value, &theirs_value),
             Some(b"cas") => match (number(&ours_value), number(&theirs_value)) {
-                (Some(ours), Some(theirs)) => tokens.pair(ours, theirs),
+                (Some(ours), Some(theirs)) => tokens.pair(Some(left[1]), ours, theirs),
                 _ => false,
             },
             _ => ours == theirs,
@@ -168,7 +174,8 @@ mod tests {
 
     fn check(left: &str, right: &str, expected: bool) {
         let mut tokens = Tokens::default();
-        assert_eq!(same(left.as_bytes(), right.as_bytes(), &mut tokens), expected, "{left}");
+        let same = same(left.as_bytes(), right.as_bytes(), Some(b"k"), &mut tokens);
+        assert_eq!(same, expected, "{left}");
     }
 
     #[test]
@@ -198,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_relate_one_to_one() {
+    fn tokens_change_together() {
         check("HD c5\r\nHD c5\r\n", "HD c9\r\nHD c9\r\n", true);
         check("HD c5\r\nHD c5\r\n", "HD c9\r\nHD c10\r\n", false);
         check("HD c5\r\nHD c6\r\n", "HD c9\r\nHD c9\r\n", false);

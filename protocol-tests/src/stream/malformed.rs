@@ -1,6 +1,7 @@
 //! Random requests that are wrong, and data blocks that do not end where their length says.
 //!
-//! Every one is isolated by sentinels: its replies, and how many there are, differ between versions.
+//! Every one is isolated by sentinels: its replies, and how many there are, differ between
+//! versions.
 //! Junk that a server may take for a command starts with `z`, which no command does.
 
 use super::command::{Command, Piece, Traits};
@@ -47,8 +48,8 @@ fn unknown(generator: &mut Generator) -> Command {
 
 fn too_few_words(generator: &mut Generator) -> Command {
     let verb = generator.pick(&[
-        "get", "gets", "gat", "gats", "set", "add", "replace", "append", "prepend", "cas", "delete",
-        "incr", "decr", "touch", "mg", "ms", "md", "ma", "me",
+        "get", "gets", "gat", "gats", "set", "add", "replace", "append", "prepend", "cas",
+        "delete", "incr", "decr", "touch", "mg", "ms", "md", "ma", "me",
     ]);
     let rest = match verb {
         "gat" | "gats" => generator.pick(&["", " 0"]),
@@ -161,6 +162,10 @@ pub fn bad_data(generator: &mut Generator) -> Command {
         let missing = (announced + 2).saturating_sub(sent + 8);
         command.pieces.push(Piece::Run(b'z', missing));
         command.push("zzzz\r\n");
+    }
+    if verb == "ms" {
+        // memcached gives the token of a failed ms to what this connection stores next.
+        command.push("set zzzz 0 0 0 noreply\r\n\r\n");
     }
     command.keys.push(key);
     command.traits = ISOLATED;

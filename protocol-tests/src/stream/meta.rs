@@ -38,13 +38,22 @@ impl Draft {
     fn new(generator: &mut Generator, key: Vec<u8>) -> Self {
         let mut draft = Self { sent_key: key.clone(), key, flags: Vec::new() };
         if generator.one_in(12) {
-            let index = generator.random.usize(..BINARY_KEYS.len());
+            // Numbers stay with keys for numbers.
+            let is_number = draft.key.starts_with(b"num");
+            let index = if is_number { 2 } else { generator.random.usize(..2) };
             let (key, encoded) = BINARY_KEYS[index];
             draft.key = key.to_vec();
             draft.sent_key = encoded.as_bytes().to_vec();
             draft.flag("b");
         }
         draft
+    }
+
+    /// False for keys that hold numbers. When a number needs more room memcached makes a new item,
+    /// which has lost the marks for stale items and for winners, and the one for having been read.
+    /// The transcripts cover that; here such keys get no marks, and nobody asks for them.
+    fn keeps_marks(&self) -> bool {
+        !self.key.starts_with(b"num")
     }
 
     fn flag(&mut self, text: impl AsRef<[u8]>) {
@@ -80,9 +89,36 @@ impl Draft {
         }
         if generator.one_in(MISTAKE_ONE_IN) {
             let wrong = generator.pick(&[
-                "Q", "a", "9", "k", "q", "v", "T", "Tx", "C", "C-1", "Cx", "N", "Nx", "M", "MQ",
-                "D", "Dx", "J", "J-1", "F", "F-1", "Fx", "E", "Ex", "T2147483648", "S5", "P", "L1",
-                "I", "x", "h", "s",
+                "Q",
+                "a",
+                "9",
+                "k",
+                "q",
+                "v",
+                "T",
+                "Tx",
+                "C",
+                "C-1",
+                "Cx",
+                "N",
+                "Nx",
+                "M",
+                "MQ",
+                "D",
+                "Dx",
+                "J",
+                "J-1",
+                "F",
+                "F-1",
+                "Fx",
+                "E",
+                "Ex",
+                "T2147483648",
+                "S5",
+                "P",
+                "L1",
+                "x",
+                "s",
             ]);
             self.flag(wrong);
         }
@@ -113,20 +149,21 @@ impl Draft {
 fn get(generator: &mut Generator) -> Command {
     let key = generator.key();
     let mut draft = Draft::new(generator, key);
+    let keeps_marks = draft.keeps_marks();
     draft.some(generator, &["v", "s", "f", "t", "c"]);
     if generator.one_in(3) {
-        draft.some(generator, &["h", "l", "u"]);
+        draft.some(generator, if keeps_marks { &["h", "l", "u"] } else { &["l", "u"] });
     }
     if generator.one_in(6) {
         draft.flag(format!("T{}", positive_expiry(generator)));
     }
-    if generator.one_in(6) {
+    if keeps_marks && generator.one_in(5) {
         draft.flag(format!("N{}", generator.expiry()));
         if generator.one_in(3) {
             draft.flag(format!("E{}", generator.explicit_token()));
         }
     }
-    if generator.one_in(6) {
+    if keeps_marks && generator.one_in(5) {
         draft.flag(generator.pick(&["R30", "R1000", "R50000", "R1000000", "R0", "R-1"]));
     }
     if generator.one_in(12) {
@@ -158,17 +195,22 @@ fn set(generator: &mut Generator) -> Command {
     if generator.one_in(5) {
         draft.token(generator);
     }
-    if generator.one_in(8) {
+    // Not with an opaque token that may be too long: memcached then gives the token to whatever
+    // this connection stores next.
+    let explicit = generator.one_in(8);
+    if explicit {
         draft.flag(format!("E{}", generator.explicit_token()));
     }
-    if generator.one_in(8) {
+    if draft.keeps_marks() && generator.one_in(6) {
         draft.flag("I");
     }
     if generator.one_in(8) {
         draft.flag(format!("N{}", generator.expiry()));
     }
     draft.some(generator, &["c", "s"]);
-    draft.common(generator);
+    if !explicit {
+        draft.common(generator);
+    }
     let (length, value) = generator.value(&draft.key);
     let mut command = draft.finish(generator, "ms", Some(length));
     command.pieces.extend(value);
@@ -182,7 +224,7 @@ fn delete(generator: &mut Generator) -> Command {
     if generator.one_in(3) {
         draft.token(generator);
     }
-    if generator.one_in(2) {
+    if draft.keeps_marks() && generator.one_in(2) {
         draft.flag("I");
     }
     if generator.one_in(4) {
@@ -199,7 +241,7 @@ fn delete(generator: &mut Generator) -> Command {
 }
 
 fn arithmetic(generator: &mut Generator) -> Command {
-    let key = if generator.one_in(10) { generator.key() } else { generator.number_key() };
+    let key = generator.number_key();
     let mut draft = Draft::new(generator, key);
     draft.some(generator, &["v", "t", "c"]);
     if generator.one_in(3) {
@@ -229,6 +271,9 @@ fn arithmetic(generator: &mut Generator) -> Command {
 
 fn debug(generator: &mut Generator) -> Command {
     let key = generator.key();
-    let draft = Draft::new(generator, key);
+    let mut draft = Draft::new(generator, key);
+    if !draft.keeps_marks() {
+        draft = Draft { key: b"none".to_vec(), sent_key: b"none".to_vec(), flags: Vec::new() };
+    }
     draft.finish(generator, "me", None)
 }

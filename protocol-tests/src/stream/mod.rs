@@ -16,7 +16,7 @@ pub mod command;
 pub mod compare;
 pub mod generator;
 mod malformed;
-mod meta;
+pub(crate) mod meta;
 pub mod request;
 pub mod run;
 pub mod session;

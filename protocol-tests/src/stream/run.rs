@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::command::Slot;
 use super::generator::Generator;
-use super::session::{Difference, Outcome, Session};
+use super::session::{Difference, Outcome, Session, common_lines};
 use super::shrink::shrink;
+use crate::differences::State;
 use crate::target::Target;
 use crate::transcript::template::escape;
 
@@ -27,8 +28,8 @@ pub struct Report {
     pub same: usize,
     /// Slots that differed as a rule allows, by the rule's name.
     pub explained: BTreeMap<&'static str, usize>,
-    /// The first difference without a rule; the run ends there.
-    pub unexplained: Option<Reproduction>,
+    /// Differences without a rule.
+    pub unexplained: Vec<Reproduction>,
 }
 
 /// The commands that lead to a difference.
@@ -42,18 +43,31 @@ pub struct Reproduction {
     pub repeatable: bool,
 }
 
-/// Plays `commands` random commands to both servers.
+/// What to play.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Repeats the same commands.
+    pub seed: u64,
+    /// How many commands.
+    pub commands: usize,
+    /// Ends after so many differences without a rule. Every one is minimised, and both servers are
+    /// emptied before going on.
+    pub failures_max: usize,
+}
+
+/// Plays random commands to both servers.
 ///
 /// # Errors
 /// A connection failed.
-pub fn run(left: &Target, right: &Target, seed: u64, commands: usize) -> io::Result<Report> {
+pub fn run(left: &Target, right: &Target, plan: Plan) -> io::Result<Report> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let mut generator = Generator::new(seed, i64::try_from(now).unwrap_or(i64::MAX));
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
     let mut session = Session::new(left, right);
+    let mut generator = Generator::new(plan.seed, now, !session.pair().has_old_memcached());
     session.reset()?;
     let mut report = Report::default();
     let mut history: Vec<Slot> = Vec::new();
-    while report.commands < commands {
+    while report.commands < plan.commands && report.unexplained.len() < plan.failures_max {
         let batch = session.next_batch(&mut generator);
         let outcomes = session.play(&batch)?;
         report.commands += batch.iter().map(|slot| slot.commands.len()).sum::<usize>();
@@ -61,10 +75,19 @@ pub fn run(left: &Target, right: &Target, seed: u64, commands: usize) -> io::Res
             history.push(slot);
             match outcome {
                 Outcome::Same => report.same += 1,
-                Outcome::Explained(rule) => *report.explained.entry(rule.id).or_default() += 1,
+                Outcome::Explained(rule) => {
+                    *report.explained.entry(rule.id).or_default() += 1;
+                    if rule.state == State::Lost {
+                        session.reset()?;
+                        history.clear();
+                        break;
+                    }
+                }
                 Outcome::Unexplained(difference) => {
-                    report.unexplained = Some(reproduce(&mut session, history, difference));
-                    return Ok(report);
+                    let history = std::mem::take(&mut history);
+                    report.unexplained.push(reproduce(&mut session, history, difference));
+                    session.reset()?;
+                    break;
                 }
             }
         }
@@ -119,8 +142,10 @@ fn replay(session: &mut Session<'_>, slots: &[Slot]) -> io::Result<Option<Differ
         let end = rest.iter().position(Slot::closes).map_or(rest.len(), |index| index + 1);
         let (batch, after) = rest.split_at(end.min(REPLAY_SLOTS));
         for outcome in session.play(batch)? {
-            if let Outcome::Unexplained(difference) = outcome {
-                return Ok(Some(difference));
+            match outcome {
+                Outcome::Unexplained(difference) => return Ok(Some(difference)),
+                Outcome::Explained(rule) if rule.state == State::Lost => return Ok(None),
+                Outcome::Explained(_) | Outcome::Same => {}
             }
         }
         rest = after;
@@ -136,9 +161,12 @@ impl fmt::Display for Reproduction {
             let commands: Vec<String> = slot.commands.iter().map(|it| it.display()).collect();
             writeln!(f, "    {}", commands.concat())?;
         }
-        writeln!(f, "  request: {}", escape(&self.difference.request))?;
-        writeln!(f, "  left:    {}", escape(&self.difference.left))?;
-        write!(f, "  right:   {}", escape(&self.difference.right))
+        let Difference { request, left, right } = &self.difference;
+        let shared = common_lines(left, right);
+        writeln!(f, "  request: {}", escape(request))?;
+        writeln!(f, "  the first {shared} bytes of the replies are the same, then")?;
+        writeln!(f, "  left:    {}", escape(&left[shared..]))?;
+        write!(f, "  right:   {}", escape(&right[shared..]))
     }
 }
 
@@ -149,10 +177,7 @@ impl fmt::Display for Report {
         for (id, count) in &self.explained {
             writeln!(f, "{count:>8}  differing: {id}")?;
         }
-        writeln!(f, "{:>8}  unexplained", usize::from(self.unexplained.is_some()))?;
-        match &self.unexplained {
-            Some(reproduction) => writeln!(f, "{reproduction}"),
-            None => Ok(()),
-        }
+        writeln!(f, "{:>8}  unexplained", self.unexplained.len())?;
+        self.unexplained.iter().try_for_each(|reproduction| writeln!(f, "{reproduction}"))
     }
 }

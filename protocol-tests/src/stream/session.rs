@@ -110,11 +110,13 @@ impl<'a> Session<'a> {
         slots
     }
 
-    /// Rules that may apply to a command.
+    /// Rules that a command must be kept apart for.
     fn rules(&self, command: &Command) -> Vec<&'static Rule> {
         let mut bytes = Vec::new();
         command.render(&self.tokens, Side::Left, &mut bytes);
-        self.pair().rules(&Request::new(&bytes))
+        let mut rules = self.pair().rules(&Request::new(&bytes));
+        rules.retain(|rule| rule.state != State::Lost);
+        rules
     }
 
     /// Sends slots to both servers, all at once except for a last one that closes the connection.
@@ -146,9 +148,11 @@ impl<'a> Session<'a> {
         let left = split_slots(&left, slots);
         let right = split_slots(&right, slots);
         let [requests, _] = requests;
-        let replies = left.into_iter().zip(right);
-        let judged = requests.into_iter().zip(replies);
-        Ok(judged.map(|(request, (left, right))| self.judge(request, &left, &right)).collect())
+        let asked = slots.iter().zip(requests);
+        let judged = asked
+            .zip(left.into_iter().zip(right))
+            .map(|((slot, request), (left, right))| self.judge(slot, request, &left, &right));
+        Ok(judged.collect())
     }
 
     fn play_closing(&mut self, slot: &Slot) -> io::Result<Outcome> {
@@ -162,7 +166,7 @@ impl<'a> Session<'a> {
         let [left, right] = self.exchange(&requests, usize::MAX, CLOSE_TIMEOUT)?;
         self.connections = None;
         let [request, _] = requests;
-        Ok(self.judge(request.concat(), &mark_end(&left), &mark_end(&right)))
+        Ok(self.judge(slot, request.concat(), &mark_end(&left), &mark_end(&right)))
     }
 
     /// Both servers work at the same time.
@@ -194,14 +198,11 @@ impl<'a> Session<'a> {
         Ok([left, right])
     }
 
-    fn judge(&mut self, request: Vec<u8>, left: &[u8], right: &[u8]) -> Outcome {
-        if same(left, right, &mut self.tokens) {
+    fn judge(&mut self, slot: &Slot, request: Vec<u8>, left: &[u8], right: &[u8]) -> Outcome {
+        if same(left, right, slot.only_key(), &mut self.tokens) {
             return Outcome::Same;
         }
-        let pair = self.pair();
-        let parsed = Request::new(&request);
-        let accepts = |rule: &&Rule| rule.accepts(pair, &parsed, left, right);
-        match pair.rules(&parsed).into_iter().find(accepts) {
+        match self.explain(slot, left, right) {
             Some(rule) => Outcome::Explained(rule),
             None => Outcome::Unexplained(Difference {
                 left: left.to_vec(),
@@ -210,6 +211,30 @@ impl<'a> Session<'a> {
             }),
         }
     }
+
+    /// The first rule that allows these replies. A command with a known difference is alone in its
+    /// slot; only where nothing in the request tells, it may be any command of the slot.
+    fn explain(&self, slot: &Slot, left: &[u8], right: &[u8]) -> Option<&'static Rule> {
+        let pair = self.pair();
+        let shared = common_lines(left, right);
+        slot.commands.iter().find_map(|command| {
+            let mut bytes = Vec::new();
+            command.render(&self.tokens, Side::Left, &mut bytes);
+            let request = Request::new(&bytes);
+            let accepts = |rule: &&Rule| match rule.state {
+                State::Lost => rule.accepts(pair, &request, &left[shared..], &right[shared..]),
+                State::Same | State::MayDiffer => rule.accepts(pair, &request, left, right),
+            };
+            pair.rules(&request).into_iter().find(accepts)
+        })
+    }
+}
+
+/// Length of the lines that both replies start with.
+#[must_use]
+pub fn common_lines(left: &[u8], right: &[u8]) -> usize {
+    let same = left.iter().zip(right).take_while(|(left, right)| left == right).count();
+    left[..same].iter().rposition(|&byte| byte == b'\n').map_or(0, |index| index + 1)
 }
 
 /// Removes the items that the servers may disagree about, without a reply.

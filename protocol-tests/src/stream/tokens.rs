@@ -1,7 +1,9 @@
 //! Which token of one server corresponds to which of the other.
 //!
-//! Tokens mean nothing but identity: whenever two replies show the same token on one server, they
-//! must show the same on the other. Pairs are learned in the order in which they are first seen.
+//! Tokens mean nothing but identity: a token must not change on one server while it stays the same
+//! on the other. memcached never uses a token twice; a server may use it again for another key, as
+//! clients only ever compare tokens of one key. Pairs are learned in the order in which they are
+//! first seen.
 
 use std::collections::HashMap;
 
@@ -17,30 +19,30 @@ pub enum Side {
     Right,
 }
 
-/// A one-to-one relation between the tokens of both servers.
+/// The tokens of both servers seen so far.
 #[derive(Debug, Default)]
 pub struct Tokens {
-    to_right: HashMap<u64, u64>,
+    /// By the right server's token.
     to_left: HashMap<u64, u64>,
+    /// By key and the left server's token.
+    to_right: HashMap<(Vec<u8>, u64), u64>,
     by_key: HashMap<Vec<u8>, Vec<(u64, u64)>>,
 }
 
 impl Tokens {
-    /// Whether the pair agrees with all earlier ones. Learns it if both are new.
-    pub fn pair(&mut self, left: u64, right: u64) -> bool {
-        match (self.to_right.get(&left), self.to_left.get(&right)) {
-            (None, None) => {
-                // 0 is not a token but its absence, on both sides.
-                if (left == 0) != (right == 0) {
-                    return false;
-                }
-                self.to_right.insert(left, right);
-                self.to_left.insert(right, left);
-                true
-            }
-            (Some(known), _) => *known == right,
-            (None, Some(_)) => false,
+    /// Whether a pair agrees with all earlier ones. Learns it if it is new. Without a key less can
+    /// be said.
+    pub fn pair(&mut self, key: Option<&[u8]>, left: u64, right: u64) -> bool {
+        // 0 is not a token but its absence, on both sides.
+        if left == 0 || right == 0 {
+            return left == right;
         }
+        let known_left = *self.to_left.entry(right).or_insert(left);
+        let known_right = match key {
+            Some(key) => *self.to_right.entry((key.to_vec(), left)).or_insert(right),
+            None => right,
+        };
+        known_left == left && known_right == right
     }
 
     /// Remembers that an item of `key` had these tokens.
@@ -72,15 +74,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_are_one_to_one() {
+    fn pairs_agree() {
         let mut tokens = Tokens::default();
-        assert!(tokens.pair(10, 70));
-        assert!(tokens.pair(11, 71));
-        assert!(tokens.pair(10, 70));
-        assert!(!tokens.pair(10, 71));
-        assert!(!tokens.pair(12, 70));
-        assert!(!tokens.pair(0, 99));
-        assert!(tokens.pair(0, 0));
+        assert!(tokens.pair(Some(b"a"), 10, 70));
+        assert!(tokens.pair(None, 10, 70));
+        assert!(!tokens.pair(Some(b"a"), 10, 71), "the left token did not change");
+        assert!(tokens.pair(Some(b"b"), 10, 72), "the same token for another key");
+        assert!(!tokens.pair(Some(b"a"), 12, 70), "the left token changed");
+        assert!(!tokens.pair(None, 0, 99));
+        assert!(tokens.pair(None, 0, 0));
     }
 
     #[test]

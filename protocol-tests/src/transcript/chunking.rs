@@ -1,7 +1,7 @@
 //! Where a burst of requests is cut into pieces, each sent by its own write.
 //!
-//! A server must answer the same whatever the cuts: TCP may deliver any of them. No I/O; random cuts
-//! come from a seed.
+//! A server must answer the same whatever the cuts: TCP may deliver any of them. No I/O; random
+//! cuts come from a seed.
 
 use fastrand::Rng;
 

@@ -1,8 +1,8 @@
 //! Readable wire transcripts: what a client sends and what a server must answer.
 //!
 //! [`parse`] reads the format that the README describes, [`template`] holds its text (escapes, long
-//! runs, captures, patterns), [`chunking`] cuts requests into pieces, [`replay`] plays a transcript to
-//! a server, [`suite`] plays all of them.
+//! runs, captures, patterns), [`chunking`] cuts requests into pieces, [`replay`] plays a transcript
+//! to a server, [`suite`] plays all of them.
 
 pub mod chunking;
 pub mod parse;

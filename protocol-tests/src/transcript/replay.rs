@@ -207,7 +207,8 @@ impl<'a> Player<'a> {
         let connection = self.connection().map_err(fails)?;
         let mut received = connection.exchange(&pieces, sentinels, timeout).map_err(fails)?;
         if ending == Ending::Apart && received.end == End::TimedOut {
-            let after = connection.exchange(&[SENTINEL_REQUEST], 1, REPLY_TIMEOUT).map_err(fails)?;
+            let after =
+                connection.exchange(&[SENTINEL_REQUEST], 1, REPLY_TIMEOUT).map_err(fails)?;
             received.bytes.extend(after.bytes);
             received.end = after.end;
         }
