@@ -262,6 +262,10 @@ impl Mail {
         self.reports.clear();
         self.bytes.clear();
         self.replies.clear();
+        self.entries.shrink_to(ENTRIES_MAX / 8);
+        self.metas.shrink_to(ENTRIES_MAX / 8);
+        self.owned.shrink_to(ENTRIES_MAX / 8);
+        self.replies.values.shrink_to(ENTRIES_MAX / 8);
         self.bytes.shrink_to(MAIL_BYTES_MAX);
         self.replies.bytes.shrink_to(MAIL_BYTES_MAX);
     }
@@ -330,27 +334,27 @@ impl Peer {
         !self.outbox.is_full()
     }
 
-    /// Sends what has gathered, unless all mails are under way. Answers false if the worker is gone.
-    pub fn send(&mut self) -> bool {
+    /// Sends what has gathered, unless all mails are under way.
+    pub fn send(&mut self) {
         if self.outbox.is_empty() {
-            return true;
+            return;
         }
-        let Some(next) = self.spare.pop() else { return true };
+        let Some(next) = self.spare.pop() else { return };
         let mail = std::mem::replace(&mut self.outbox, next);
         self.in_flight += 1;
-        self.post(Message::Requests(mail))
+        self.post(Message::Requests(mail));
     }
 
     /// Sends replies back.
-    pub fn reply(&self, mail: Box<Mail>) -> bool {
-        self.post(Message::Replies(mail))
+    pub fn reply(&self, mail: Box<Mail>) {
+        self.post(Message::Replies(mail));
     }
 
-    fn post(&self, message: Message) -> bool {
-        // Capacity covers all mails there are, so this fails only when the worker has ended.
-        let sent = self.address.inbox.try_send(message).is_ok();
+    fn post(&self, message: Message) {
+        // Capacity covers all mails there are, so this fails only when the worker has ended, and
+        // with it the server.
+        let _ = self.address.inbox.try_send(message);
         self.address.bell.ring();
-        sent
     }
 
     /// A mail came back with its replies and was read.

@@ -226,7 +226,7 @@ fn workers_for(config: &Config) -> usize {
     let workers = config.workers.min(usize::try_from(room_for).unwrap_or(usize::MAX)).max(1);
     if workers < config.workers {
         log::warn!(
-            "{workers} workers instead of {}: each needs twice the largest item (-I) of memory (-m)",
+            "{workers} workers instead of {}: each needs memory (-m) for two items of -I bytes",
             config.workers
         );
     }

@@ -192,7 +192,7 @@ impl Shard {
     }
 
     /// Every mode but cas.
-    #[allow(clippy::too_many_arguments)] // One item and where it goes; a struct would be unpacked at once.
+    #[allow(clippy::too_many_arguments)] // One item and where it goes.
     pub(super) fn store_if(
         &mut self,
         hash: u64,

@@ -17,8 +17,8 @@
 //!
 //! **Invariant:** the CAS token of an item is its position (segment sequence, offset) unless its
 //! header stores one. Only tokens that were handed out need to survive a move, so a moved item
-//! stores its token only then. Sequences grow and never repeat, so tokens of one key grow with every
-//! change, and never repeat.
+//! stores its token only then. Sequences grow and never repeat, so tokens of one key grow with
+//! every change, and never repeat.
 
 pub mod ghosts;
 pub mod hash;
