@@ -136,12 +136,12 @@ fn machine_paths(source: &Source<'_>) -> Vec<Violation> {
 /// Whether `line` holds `word`, not as the end of a longer word or path nor as the start of one.
 fn holds_word(line: &str, word: &str) -> bool {
     let continues = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let joins = |letter: char| continues(letter) || letter == '.' || letter == '-';
     let ends_open = word.ends_with(continues);
     line.match_indices(word).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let after = line[at + word.len()..].chars().next();
-        !before.is_some_and(|letter| continues(letter) || letter == '.' || letter == '-')
-            && !(ends_open && after.is_some_and(continues))
+        let starts = line[..at].chars().next_back().is_none_or(|letter| !joins(letter));
+        let ends = line[at + word.len()..].chars().next().is_none_or(|letter| !continues(letter));
+        starts && (ends || !ends_open)
     })
 }
 

@@ -150,7 +150,7 @@ fn check_number(word: &[u8]) {
     let signed = negated.or(unsigned);
     let short = |characters| word.len() <= characters;
     let fits = |number: Option<i128>, limit: i128| number.filter(|number| *number <= limit);
-    let as_u64 = fits(unsigned, u64::MAX.into()).filter(|_| short(21));
+    let as_u64 = fits(unsigned, u64::MAX.into()).filter(|_| short(22));
     assert_eq!(number::strict_u64(word).map(i128::from), as_u64);
     let as_u32 = fits(unsigned, u32::MAX.into()).filter(|_| short(11));
     assert_eq!(number::strict_u32(word).map(i128::from), as_u32);

@@ -19,9 +19,9 @@ use std::io::{self, IoSlice, Write};
 /// Slices handed to one vectored write.
 const SLICES_MAX: usize = 64;
 
-/// What an open hole counts for in [`Output::pending_bytes`], so that commands without replies are
-/// bounded too.
-const HOLE_BYTES: usize = 256;
+/// What an open hole counts for at least in [`Output::pending_bytes`]: its reply is on its way, and
+/// nobody knows how large. Bounds what a client that does not read can have under way.
+const HOLE_BYTES_MIN: usize = 4 << 10;
 
 /// Replies wait this many turns for the ones behind them, so that a batch leaves in one write.
 const HOLD_TURNS: u64 = 2;
@@ -51,6 +51,8 @@ pub struct Output {
     first_hole: u32,
     /// Holes that are filled and not first.
     filled: usize,
+    /// Mean size of the replies that came by mail lately: what open holes are charged.
+    late_bytes_mean: usize,
     /// The turn in which ready replies began to wait.
     held_since: Option<u64>,
 }
@@ -80,6 +82,8 @@ impl Output {
     /// Fills a hole with a part of the replies that came by mail.
     pub fn fill_hole(&mut self, number: u32, replies: &Replies, from: Mark, to: Mark) {
         let place = number.wrapping_sub(self.first_hole) as usize;
+        let reply_bytes = replies.len_between(from, to);
+        self.late_bytes_mean = (self.late_bytes_mean * 7 + reply_bytes) / 8;
         let hole = self.holes.get_mut(place).expect("only an open hole is filled");
         assert!(hole.late.is_none(), "a hole is filled once");
         if place > 0 {
@@ -154,7 +158,8 @@ impl Output {
         if self.holes.is_empty() {
             return self.ready.len();
         }
-        self.ready.len() + self.here.len() + self.late.len() + self.holes.len() * HOLE_BYTES
+        let hole_bytes = self.late_bytes_mean.max(HOLE_BYTES_MIN);
+        self.ready.len() + self.here.len() + self.late.len() + self.holes.len() * hole_bytes
     }
 
     /// Nothing to send and nothing to wait for.
@@ -333,7 +338,7 @@ mod tests {
                 output.fill_hole_with(first, format!("{text} ").as_bytes());
             }
             output.flush(number * HOLD_TURNS, &mut sent).unwrap();
-            assert!(output.pending_bytes() < 4 * COMPACT_BYTES, "{number}");
+            assert!(output.pending_bytes() < 8 * COMPACT_BYTES, "{number}");
         }
         for (hole, text) in open {
             output.fill_hole_with(hole, format!("{text} ").as_bytes());

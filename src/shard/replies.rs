@@ -68,6 +68,12 @@ impl Replies {
         self.bytes.len() + self.values.iter().map(|(_, value)| value.len()).sum::<usize>()
     }
 
+    /// Bytes between two marks, shared values included.
+    pub fn len_between(&self, from: Mark, to: Mark) -> usize {
+        let values = &self.values[from.values..to.values];
+        to.bytes - from.bytes + values.iter().map(|(_, value)| value.len()).sum::<usize>()
+    }
+
     /// Nothing to send.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.values.is_empty()
