@@ -10,7 +10,7 @@
 //! - heeded: changes the [`Config`], and is listed by `-h`;
 //! - accepted: about slabs, LRUs or hash tables, which do not exist here. Checked as memcached
 //!   checks it, shown by `stats settings`, named in one warning, not listed by `-h`;
-//! - refused: ignoring it would be dangerous. [`NOT_OFFERED`] has them all.
+//! - refused: ignoring it would be dangerous. `NOT_OFFERED` has them all.
 
 mod extended;
 mod listen;
