@@ -23,7 +23,8 @@ impl Clock {
     /// The time.
     pub fn now(&self) -> Ticks {
         let unix = self.started_unix + self.started.elapsed();
-        Ticks((unix.as_millis() / u128::from(1000 / Ticks::PER_SECOND)) as u64)
+        let hundredths = u64::from(unix.subsec_millis()) * Ticks::PER_SECOND / 1000;
+        Ticks(unix.as_secs() * Ticks::PER_SECOND + hundredths)
     }
 
     /// Seconds since the start.

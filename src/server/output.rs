@@ -16,8 +16,8 @@ use crate::shard::replies::{Mark, Replies};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
-/// Slices handed to one vectored write.
-const SLICES_MAX: usize = 64;
+/// Shared values handed to one vectored write, with the bytes between them.
+const VALUES_PER_WRITE_MAX: usize = 16;
 
 /// What an open hole counts for at least in [`Output::pending_bytes`]: its reply is on its way, and
 /// nobody knows how large. Bounds what a client that does not read can have under way.
@@ -189,8 +189,12 @@ impl Output {
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(bytes) => {
-                    self.ready.drop_front(bytes);
                     written_bytes += bytes;
+                    if bytes == self.ready.len() {
+                        self.ready.clear();
+                    } else {
+                        self.ready.drop_front(bytes);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok((written_bytes, Flushed::Waiting));
@@ -224,18 +228,19 @@ impl Output {
 
 /// One vectored write of bytes and values.
 fn write_slices(replies: &Replies, socket: &mut impl Write) -> io::Result<usize> {
-    let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(SLICES_MAX);
+    let mut slices = [IoSlice::new(&[]); 2 * VALUES_PER_WRITE_MAX + 1];
+    let mut count = 0;
     let mut done = 0;
-    for (position, value) in &replies.values {
-        if slices.len() + 2 > SLICES_MAX {
-            return socket.write_vectored(&slices);
-        }
-        slices.push(IoSlice::new(&replies.bytes[done..*position]));
-        slices.push(IoSlice::new(value));
-        done = *position;
+    for (position, value) in replies.values.iter().take(VALUES_PER_WRITE_MAX) {
+        slices[count] = IoSlice::new(&replies.bytes[done..*position]);
+        slices[count + 1] = IoSlice::new(value);
+        (count, done) = (count + 2, *position);
     }
-    slices.push(IoSlice::new(&replies.bytes[done..]));
-    socket.write_vectored(&slices)
+    if replies.values.len() <= VALUES_PER_WRITE_MAX {
+        slices[count] = IoSlice::new(&replies.bytes[done..]);
+        count += 1;
+    }
+    socket.write_vectored(&slices[..count])
 }
 
 #[cfg(test)]

@@ -42,9 +42,13 @@ const SWEEP_ROUND_TICKS: usize = 40;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Output buffers kept for reuse, and the largest one worth keeping.
-const BUFFERS_MAX: usize = 64;
+const BUFFERS_MAX: usize = EVENTS_MAX;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-const BUFFER_BYTES_NEW: usize = 4 << 10;
+const BUFFER_BYTES_NEW: usize = 1 << 10;
+
+/// Sockets looked at in one turn: more of them would only push each other's bytes out of the
+/// processor's caches between reading and replying.
+const EVENTS_MAX: usize = 128;
 
 /// See the module's text.
 pub struct Worker {
@@ -109,7 +113,7 @@ impl Worker {
 
     /// Takes turns until the server stops.
     pub fn run(mut self) {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.shared.stopping() {
             if let Err(error) = self.wait(&mut events) {
                 // Without one worker the others would wait for its replies: better start anew.
