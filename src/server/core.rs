@@ -322,6 +322,12 @@ impl Router for Core {
         }
     }
 
+    fn warm(&mut self, hashes: &mut Vec<u64>) {
+        let (id, shard_count) = (self.id, self.peers.len());
+        hashes.retain(|hash| shard_of(*hash, shard_count) == id);
+        self.shard.store().warm(hashes);
+    }
+
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool {
         match request {
             Request::MetaNoop => output.here().push(reply::META_NOOP),

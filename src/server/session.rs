@@ -31,6 +31,9 @@ use bytes::Bytes;
 /// Line end of a data block.
 const DATA_END: &[u8] = b"\r\n";
 
+/// Lookups announced at a time: about as many reads as a processor has under way.
+const WARM_MAX: usize = 16;
+
 /// Memory a value's buffer may claim before its bytes have arrived.
 const VALUE_BYTES_UNSEEN_MAX: usize = 1 << 20;
 
@@ -40,6 +43,8 @@ pub trait Router {
     fn hash(&self, key: &[u8]) -> u64;
     /// Executes an operation, here or elsewhere; its reply goes to `output`, in order.
     fn execute(&mut self, operation: Operation<'_>, output: &mut Output);
+    /// Lookups of these hashes are coming. May change the list.
+    fn warm(&mut self, _hashes: &mut Vec<u64>) {}
     /// Executes a command that is not about a key. Answers false to close the connection.
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool;
     /// Whether an item of this size is within the limits.
@@ -237,7 +242,12 @@ impl Session {
         router: &mut R,
     ) -> (usize, Progress) {
         let mut used = 0;
+        let mut commands_warmed = 0;
         loop {
+            if commands_warmed == 0 && matches!(self.state, State::Command) {
+                commands_warmed = warm_commands(&input[used..], router);
+            }
+            commands_warmed = commands_warmed.saturating_sub(1);
             if self.closing {
                 return (input.len(), Progress::Closing);
             }
@@ -375,7 +385,12 @@ impl Session {
         router: &mut R,
     ) -> Step {
         let mut at = 0;
+        let mut keys_warmed = 0;
         loop {
+            if keys_warmed == 0 {
+                keys_warmed = warm_keys(&input[at..], router);
+            }
+            keys_warmed -= 1;
             at += input[at..].iter().take_while(|byte| **byte == b' ').count();
             let rest = &input[at..];
             let Some(end) = memchr::memchr2(b' ', b'\n', rest) else {
@@ -581,6 +596,42 @@ impl Session {
         }
         self.state = State::Swallow { bytes_left: block_bytes };
     }
+}
+
+/// Announces the lookups of the gets that a pipeline begins with. Returns after how many commands
+/// to look again.
+fn warm_commands<R: Router>(input: &[u8], router: &mut R) -> usize {
+    let mut hashes = Vec::new();
+    let mut rest = input;
+    while hashes.len() < WARM_MAX
+        && let Some(end) = memchr::memchr(b'\n', rest)
+        && let Some(key) = rest[..end].strip_prefix(b"get ")
+    {
+        if end + 1 == rest.len() && hashes.is_empty() {
+            // A single command has nothing to overlap with.
+            return WARM_MAX;
+        }
+        hashes.push(router.hash(key.strip_suffix(b"\r").unwrap_or(key)));
+        rest = &rest[end + 1..];
+    }
+    if 1 < hashes.len() {
+        let count = hashes.len();
+        router.warm(&mut hashes);
+        return count;
+    }
+    WARM_MAX
+}
+
+/// Announces the lookups of the next keys of a list. Returns after how many keys to look again.
+fn warm_keys<R: Router>(input: &[u8], router: &mut R) -> usize {
+    let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
+    let keys = line.split(|byte| *byte == b' ').filter(|key| !key.is_empty());
+    let mut hashes = Vec::with_capacity(WARM_MAX);
+    hashes.extend(keys.take(WARM_MAX).map(|key| router.hash(key)));
+    if 1 < hashes.len() {
+        router.warm(&mut hashes);
+    }
+    WARM_MAX
 }
 
 impl PendingStore {

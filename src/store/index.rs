@@ -216,6 +216,15 @@ impl Index {
         None
     }
 
+    /// Reads the cache lines that a lookup of this hash will need, and returns something made of
+    /// them: see [`super::Store::warm`].
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        let Some(buckets) = self.buckets(self.partition_of(hash)) else { return 0 };
+        let (first, second) = bucket_pair(tag_of(hash), buckets.len());
+        buckets[first].0[0] ^ buckets[second].0[0]
+    }
+
     /// The slot at a handle.
     #[inline]
     pub fn slot(&self, handle: Handle) -> Slot {

@@ -305,6 +305,26 @@ impl Store {
         Ok(Fetched { handle, flags, value })
     }
 
+    /// Brings what lookups of these hashes will need into the processor's caches. The reads do not
+    /// depend on each other, so that their waits overlap; the lookups that follow, each of which
+    /// needs the result of one read for the next, find everything at hand. Has no other effect.
+    pub fn warm(&self, hashes: &[u64]) {
+        let mut read = 0;
+        for hash in hashes {
+            read ^= self.index.touch(*hash);
+        }
+        for hash in hashes {
+            // The first slot with the tag: nearly always the item itself.
+            self.index.find(*hash, |location| {
+                let (id, offset) = self.place(location);
+                read ^= u64::from(self.segment(id).first_byte(offset));
+                true
+            });
+        }
+        // Without a use of what was read, the compiler would leave out the reads.
+        std::hint::black_box(read);
+    }
+
     /// The item at a handle.
     #[inline]
     pub fn item(&self, handle: Handle) -> Item<'_> {

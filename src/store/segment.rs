@@ -212,6 +212,12 @@ impl Segment {
         }
     }
 
+    /// The first byte of the item at an offset.
+    #[inline]
+    pub fn first_byte(&self, offset: usize) -> u8 {
+        self.head_and_value(offset).0[0]
+    }
+
     /// Whether the item at an offset has this key.
     #[inline]
     pub fn has_key(&self, offset: usize, key: &[u8]) -> bool {
