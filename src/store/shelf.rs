@@ -82,7 +82,9 @@ impl Shelf {
     pub fn take(&mut self, owner: u32) -> Berth {
         let per_chunk = self.berths_per_chunk();
         if self.owners.len() == self.chunks.len() * per_chunk {
-            self.chunks.push(Vec::with_capacity(per_chunk * self.bucket_count));
+            // All chunks have one size, a little above a segment's, so that the allocator can use
+            // what one shelf or the flushed items gave up for the next.
+            self.chunks.push(Vec::with_capacity(CHUNK_BUCKETS.max(self.bucket_count)));
         }
         let berth = self.berth_at(self.owners.len());
         self.owners.push(owner);
