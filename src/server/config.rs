@@ -4,6 +4,7 @@
 //! server. Owns the defaults and the checks between settings; never reads the environment, files or
 //! time.
 
+use crate::limits::{ITEM_BYTES_LIMIT_MAX, ITEM_BYTES_LIMIT_MIN};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,12 +16,6 @@ pub const COMPAT_VERSION: &str = "1.6.45";
 /// The TCP port where clients look for a cache unless told otherwise.
 pub const PORT_DEFAULT: u16 = 11211;
 
-/// The smallest `-I` can be, in bytes: the same floor as memcached's.
-pub const ITEM_BYTES_MIN: u32 = 1 << 10;
-
-/// The largest `-I` can be, in bytes: one gibibyte, as in memcached.
-pub const ITEM_BYTES_LIMIT: u32 = 1 << 30;
-
 /// The most workers a server starts. Far above any use: it stops a slip of the finger (`-t 11211`)
 /// before it becomes that many threads.
 pub const WORKERS_LIMIT: usize = 1024;
@@ -28,7 +23,6 @@ pub const WORKERS_LIMIT: usize = 1024;
 /// Access mode of a Unix socket unless `-a` says otherwise: the owner only.
 pub const UNIX_MODE_DEFAULT: u32 = 0o700;
 
-const _: () = assert!(ITEM_BYTES_MIN < ITEM_BYTES_LIMIT);
 const _: () = assert!(UNIX_MODE_DEFAULT <= 0o777);
 
 /// Every setting of a server. `Config::default()` is what `memcached` without flags would use,
@@ -165,11 +159,11 @@ pub enum ConfigError {
     Connections,
     /// A connection would never get a turn.
     RequestsPerTurn,
-    /// Items limited to fewer bytes than [`ITEM_BYTES_MIN`].
+    /// Items limited to fewer bytes than [`ITEM_BYTES_LIMIT_MIN`].
     ItemTooSmall(u32),
     /// An item could take more than half of the memory, so that two would not fit.
     ItemAboveHalfOfMemory(u32),
-    /// Items allowed to be larger than [`ITEM_BYTES_LIMIT`].
+    /// Items allowed to be larger than [`ITEM_BYTES_LIMIT_MAX`].
     ItemTooLarge(u32),
 }
 
@@ -183,7 +177,8 @@ impl fmt::Display for ConfigError {
             Self::RequestsPerTurn => write!(out, "no requests per event: -R must be 1 or more"),
             Self::ItemTooSmall(bytes) => write!(
                 out,
-                "items limited to {bytes} bytes: -I cannot be less than {ITEM_BYTES_MIN} bytes (1k)"
+                "items limited to {bytes} bytes: -I cannot be less than {ITEM_BYTES_LIMIT_MIN} \
+                 bytes (1k)"
             ),
             Self::ItemAboveHalfOfMemory(bytes) => write!(
                 out,
@@ -211,13 +206,16 @@ impl Config {
             ((1..=WORKERS_LIMIT).contains(&self.workers), ConfigError::Workers(self.workers)),
             (self.connections_max >= 1, ConfigError::Connections),
             (self.requests_per_turn_max >= 1, ConfigError::RequestsPerTurn),
-            (self.item_bytes_max >= ITEM_BYTES_MIN, ConfigError::ItemTooSmall(self.item_bytes_max)),
+            (
+                self.item_bytes_max >= ITEM_BYTES_LIMIT_MIN,
+                ConfigError::ItemTooSmall(self.item_bytes_max),
+            ),
             (
                 u64::from(self.item_bytes_max) <= self.memory_bytes_max / 2,
                 ConfigError::ItemAboveHalfOfMemory(self.item_bytes_max),
             ),
             (
-                self.item_bytes_max <= ITEM_BYTES_LIMIT,
+                self.item_bytes_max <= ITEM_BYTES_LIMIT_MAX,
                 ConfigError::ItemTooLarge(self.item_bytes_max),
             ),
         ];
