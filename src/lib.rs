@@ -1,5 +1,7 @@
-//! DistCache: a cache daemon that speaks memcached's text protocol.
+//! DistCache: a cache daemon that speaks memcached's text protocol and keeps its data.
 
+#[cfg(feature = "server")]
+pub mod durable;
 pub mod limits;
 pub mod protocol;
 #[cfg(feature = "server")]
@@ -8,3 +10,5 @@ pub mod server;
 pub mod shard;
 #[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
+pub mod tools;

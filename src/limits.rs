@@ -20,6 +20,9 @@ pub const VALUE_BYTES_ANNOUNCED_MAX: u32 = i32::MAX as u32 - 2;
 /// get: those are answered as they arrive.
 pub const LINE_BYTES_MAX: usize = 2048;
 
+/// Longest user and password together, the space between included.
+pub const LOGIN_BYTES_MAX: usize = 4096;
+
 /// Largest `-I`: one gibibyte.
 pub const ITEM_BYTES_LIMIT_MAX: u32 = 1 << 30;
 
@@ -45,6 +48,9 @@ pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// Values at least this large leave by reference instead of being copied into the reply.
 pub const VALUE_BYTES_BY_REFERENCE_MIN: usize = 8 << 10;
+
+/// Lookups announced to the store at a time: about as many reads as a processor has under way.
+pub const LOOKUPS_ANNOUNCED_MAX: usize = 16;
 
 /// Mail in flight from one worker to another. Reaching it stops reading from sockets.
 pub const MAIL_IN_FLIGHT_MAX: usize = 4;

@@ -1,13 +1,24 @@
 //! `distcached`: flags in, exit code out. What the flags mean is in `server::options`, what happens
-//! then in `server::daemon`. No logic here.
+//! then in `server::daemon`; sub-commands are in `tools`. No logic here.
 
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Gives freed memory back to the system soon, so that the resident size follows `-m` and
+/// `cache_memlimit`; the C library's allocator kept nearly all of it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 use distcache::server::daemon;
 use distcache::server::options::{self, Action};
+use distcache::tools;
 
 fn main() -> ExitCode {
+    match tools::run(std::env::args_os()) {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(exit)) => return daemon::report(&exit),
+        None => {}
+    }
     match options::parse(std::env::args_os()) {
         Ok(Action::Run(settings)) => daemon::run(*settings),
         Ok(Action::Print(text)) => {

@@ -10,6 +10,7 @@ use distcache::server::config::Config;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Far more than anything here takes, so that a loaded machine does not fail a test.
@@ -240,6 +241,34 @@ fn statistics_are_the_sum_of_all_shards() {
 }
 
 #[test]
+fn sizes_are_told_where_they_are_tracked() {
+    let sizes = |change: fn(&mut Config), items: usize| {
+        let server = server(2, change);
+        let mut client = Client::of(&server);
+        let set = |key: usize| {
+            format!("set {key:010} 0 0 {}\r\n", if key.is_multiple_of(4) { 90 } else { 9 })
+        };
+        let value = |key: usize| "x".repeat(if key.is_multiple_of(4) { 90 } else { 9 }) + "\r\n";
+        let sets: String = (0..items).map(|key| set(key) + &value(key)).collect();
+        client.ask_text(&sets);
+        client.ask_text("stats sizes\r\n")
+    };
+    let tracked: fn(&mut Config) = |config| {
+        let unused = &mut config.accepted_only.unused;
+        unused.iter_mut().find(|line| line.0 == "track_sizes").unwrap().1 = "yes".to_owned();
+    };
+    assert_eq!(sizes(|_| {}, 10), "STAT sizes_status disabled\r\nEND\r\n");
+    assert_eq!(sizes(tracked, 0), "END\r\n");
+    assert_eq!(sizes(tracked, 100), "STAT 32 75\r\nSTAT 128 25\r\nEND\r\n");
+    // More than are looked at: about the same shares.
+    let sampled = sizes(tracked, 100_000);
+    let count = |line: &str| -> u64 { line.rsplit(' ').next().unwrap().parse().unwrap() };
+    let counts: Vec<u64> = sampled.lines().take(2).map(count).collect();
+    assert!((70_000..80_000).contains(&counts[0]), "{sampled}");
+    assert!((20_000..30_000).contains(&counts[1]), "{sampled}");
+}
+
+#[test]
 fn large_values_come_back_whole() {
     for workers in WORKERS {
         let server = server(workers, |config| config.item_bytes_max = 4 << 20);
@@ -264,6 +293,44 @@ fn large_values_come_back_whole() {
             assert_eq!(client.line(), "END\r\n");
         }
     }
+}
+
+#[test]
+fn a_very_large_value_does_not_starve_others() {
+    const VALUE_BYTES: usize = 64 << 20;
+    let server = server(2, |config| config.item_bytes_max = 65 << 20);
+    store_numbers(&mut Client::of(&server), 10);
+    let (address, done) = (server.addresses()[0], AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let (mut client, mut answers, mut longest) = (Client::at(address), 0, Duration::ZERO);
+            while !done.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let expected = value_of(answers % 10) + "END\r\n";
+                assert_eq!(client.ask_text(&format!("get key-{}\r\n", answers % 10)), expected);
+                longest = longest.max(asked.elapsed());
+                answers += 1;
+            }
+            (answers, longest)
+        });
+        let mut client = Client::at(address);
+        let value: Vec<u8> = (0..VALUE_BYTES).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect();
+        client.send(format!("set large 0 0 {VALUE_BYTES}\r\n").as_bytes());
+        client.send(&value);
+        client.send(b"\r\n");
+        assert_eq!(client.line(), "STORED\r\n");
+        client.send(b"get large\r\n");
+        assert_eq!(client.line(), format!("VALUE large 0 {VALUE_BYTES}\r\n"));
+        assert_same(&client.exactly(VALUE_BYTES), &value, "the large value");
+        assert_eq!(client.line(), "\r\n");
+        assert_eq!(client.line(), "END\r\n");
+        done.store(true, Ordering::Relaxed);
+        let (answers, longest) = other.join().unwrap();
+        // Copying the value as a whole, or waiting for all of it, would take longer than a turn;
+        // how much longer a loaded machine hides. The bench `large-value` measures it.
+        assert!(answers > 20, "{answers} answers while a large value came and went");
+        assert!(longest < Duration::from_secs(2), "{longest:?} for a small get");
+    });
 }
 
 /// Runs a test again in a process of its own, where no other test uses memory. Answers whether

@@ -196,7 +196,7 @@ fn flags_that_cannot_be_followed() {
         (&["-B", "binary"], 64, "-B binary is not offered"),
         (&["-S"], 64, "-S is not offered"),
         (&["-Z"], 64, "-Z is not offered"),
-        (&["-Y", "/dev/null"], 64, "-Y is not offered"),
+        (&["-p", "-1", "-l", "127.0.0.1", "-Y", "/dev/null"], 1, "names no user"),
         (&["-l", "no-such-host.invalid"], 71, "failed to listen on one of interface(s) no-such"),
     ] {
         check_refused(&mut distcached(flags), code, part);

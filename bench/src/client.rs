@@ -2,11 +2,12 @@
 //! where time is measured.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::Result;
+use crate::wire::Protocol;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -37,9 +38,48 @@ impl Client {
         }
     }
 
+    /// Waits until the server has answered something: its version, or Redis's `PONG`.
+    pub fn greet(&mut self, protocol: Protocol) -> Result<()> {
+        match protocol {
+            Protocol::Text => self.version().map(drop),
+            Protocol::Resp => match self.ask("PING")?.as_str() {
+                "+PONG" => Ok(()),
+                line => Err(format!("the answer to PING was \"{line}\"").into()),
+            },
+        }
+    }
+
+    /// The first line of the answer to a command that is answered with one line.
+    pub fn ask(&mut self, command: &str) -> Result<String> {
+        self.send(command)?;
+        self.line()
+    }
+
+    /// Waits for answers for as long as this.
+    pub fn set_timeout(&mut self, time: Duration) -> Result<()> {
+        Ok(self.reader.get_ref().set_read_timeout(Some(time))?)
+    }
+
+    /// A section of Redis's `INFO` as name and value.
+    pub fn info(&mut self, section: &str) -> Result<HashMap<String, String>> {
+        let header = self.ask(&format!("INFO {section}"))?;
+        let length = header.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
+        let length = length.ok_or_else(|| format!("the answer to INFO was \"{header}\""))?;
+        let mut text = vec![0; length + 2];
+        self.reader.read_exact(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
     /// The general statistics as name and value.
     pub fn stats(&mut self) -> Result<HashMap<String, String>> {
-        self.send("stats")?;
+        self.stats_of("stats")
+    }
+
+    /// The answer to a command such as `stats persistence` as name and value.
+    pub fn stats_of(&mut self, command: &str) -> Result<HashMap<String, String>> {
+        self.send(command)?;
         let mut stats = HashMap::new();
         loop {
             let line = self.line()?;

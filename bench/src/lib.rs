@@ -1,41 +1,58 @@
 //! Load generator for memcached's text protocol, and the scenarios that compare servers with it.
 //!
 //! Owns: producing requests, timing replies, starting and watching the servers under test, and the
-//! tables and plots made of that. Never does: anything inside a server. A server is an executable
-//! that takes memcached's flags; all that is known of it is its replies and its files in `/proc`.
+//! tables and plots made of that. A server is an executable that takes memcached's flags; all that
+//! is known of it is its replies and its files in `/proc`. Only the modules that say so use
+//! distcached's library, to measure the store alone.
 //!
 //! ```text
 //! random, zipf        numbers from a seed
 //! population          which keys exist; key and value bytes computed from the key's number
 //! stream              which key is asked for next
-//! wire                requests and replies as bytes
+//! wire, resp          requests and replies as bytes: memcached's and Redis's
 //! load                event loop: stream -> wire -> sockets -> wire -> tally
+//! cleanup             what must not outlive the bench when a signal ends it
 //! server, client      a server process and one plain connection to it
 //! scenarios, traces   the tables of what `compare` and `hitratio` run
 //! options, trial      the command line; the options that all comparisons share
 //! report, plot        Markdown, CSV and SVG out
 //! load_command        one load against a running server
 //! compare, latency, idle, memory, hitratio    one kind of published figure each
+//! persistent          servers with data directories; the options for comparing them
+//! durability, snapshot, restart    one kind of published figure each, on `persistent`
 //! simulate            the streams of `hitratio` against ideal policies; no sockets
+//! embedded            distcached's shard in this process; no sockets
+//! replay, pauses      the streams of `hitratio`, and the time of single calls, on `embedded`
+//! large_value         a value of a gibibyte in a server within this process
 //! ```
 //! Imports run down that list only in the direction of use: nothing above `server` knows of it.
 
+pub mod cleanup;
 pub mod client;
 pub mod compare;
+pub mod durability;
+pub mod embedded;
 pub mod hitratio;
 pub mod idle;
+pub mod large_value;
 pub mod latency;
 pub mod load;
 pub mod load_command;
 pub mod memory;
 pub mod options;
+pub mod pauses;
+pub mod persistent;
 pub mod plot;
 pub mod population;
 pub mod random;
+pub mod replay;
 pub mod report;
+pub mod resp;
+pub mod restart;
 pub mod scenarios;
 pub mod server;
 pub mod simulate;
+pub mod snapshot;
 pub mod stream;
 pub mod traces;
 pub mod trial;

@@ -14,6 +14,7 @@ use crate::stream::StreamSpec;
 /// The options.
 pub const OPTIONS: &[Opt] = &[
     opt("to", "HOST:PORT", "127.0.0.1:11211", "the server"),
+    opt("protocol", "P", "text", "text (memcached's) or resp (Redis's)"),
     opt("connections", "N", "50", "connections over all threads"),
     opt("threads", "N", "1", "load threads"),
     opt("cores", "LIST", "", "pin the load threads, one core each"),
@@ -80,6 +81,7 @@ fn plan(options: &Options) -> Result<Plan> {
         },
         rate: options.maybe("rate")?,
         look_aside: options.has("look-aside"),
+        protocol: options.get("protocol")?,
         cores: options.list("cores")?,
     })
 }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use bench::options::{Opt, Options};
 use bench::{
-    Result, compare, hitratio, idle, latency, load_command, memory, simulate, traces, trial,
+    Result, cleanup, compare, durability, hitratio, idle, large_value, latency, load_command,
+    memory, pauses, persistent, replay, restart, simulate, snapshot, traces, trial,
 };
 use lexopt::Arg;
 
@@ -26,6 +27,24 @@ const SUBCOMMANDS: &[Subcommand] = &[
         &[latency::OPTIONS, trial::OPTIONS],
         latency::run,
     ),
+    (
+        "durability",
+        "what a log costs sets, and Redis beside it",
+        &[durability::OPTIONS, persistent::OPTIONS],
+        durability::run,
+    ),
+    (
+        "snapshot",
+        "latency at a fixed rate while snapshots are taken, and Redis beside it",
+        &[snapshot::OPTIONS, persistent::OPTIONS],
+        snapshot::run,
+    ),
+    (
+        "restart",
+        "time until data is back, from a snapshot and from the log, and Redis beside it",
+        &[restart::OPTIONS, persistent::OPTIONS],
+        restart::run,
+    ),
     ("idle", "memory of idle connections", &[idle::OPTIONS, trial::OPTIONS], idle::run),
     (
         "memory",
@@ -44,6 +63,19 @@ const SUBCOMMANDS: &[Subcommand] = &[
         "hit ratios of eviction policies on the same streams",
         &[simulate::OPTIONS, traces::OPTIONS],
         simulate::run,
+    ),
+    (
+        "replay",
+        "hit ratios of distcached's store on the same streams, without sockets",
+        &[replay::OPTIONS, traces::OPTIONS],
+        replay::run,
+    ),
+    ("pauses", "time of single calls of distcached's store", &[pauses::OPTIONS], pauses::run),
+    (
+        "large-value",
+        "a very large value in distcached, and what other clients notice",
+        &[large_value::OPTIONS],
+        large_value::run,
     ),
 ];
 
@@ -67,13 +99,16 @@ fn run() -> Result<()> {
     let &(name, about, tables, entry) = subcommand.ok_or_else(overview)?;
     let usage = format!("bench {name}: {about}");
     match Options::parse(&mut parser, &usage, tables)? {
-        Some(options) => entry(&options),
+        Some(options) => {
+            cleanup::on_signals()?;
+            entry(&options)
+        }
         None => Ok(()),
     }
 }
 
 fn overview() -> String {
-    let line = |&(name, about, ..): &Subcommand| format!("\n  {name:<10} {about}");
+    let line = |&(name, about, ..): &Subcommand| format!("\n  {name:<11} {about}");
     let lines: String = SUBCOMMANDS.iter().map(line).collect();
     format!("say what to do; each has --help:{lines}")
 }

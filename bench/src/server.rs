@@ -1,5 +1,5 @@
-//! A server under test. Owns the process: starting it on a free port of 127.0.0.1, reading its CPU
-//! time and memory from `/proc`, and ending it, also when the bench fails. Never talks to it
+//! A server under test. Owns the process: starting it on a free port of 127.0.0.1, asking the
+//! system for its CPU time and memory, and ending it, also when the bench fails. Never talks to it
 //! beyond asking whether it is up.
 
 use std::fs;
@@ -9,21 +9,48 @@ use std::str::FromStr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::Result;
+use nix::sys::signal::{Signal, kill};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
 use crate::client::Client;
+use crate::wire::Protocol;
+use crate::{Result, cleanup};
 
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(10);
+const STOP_POLL: Duration = Duration::from_millis(1);
 /// `/proc/PID/stat` counts hundredths of a second on every Linux that matters.
 const TICK_NS: u64 = 10_000_000;
 
-/// An executable that takes memcached's flags, and what tables call it.
+/// An executable that takes memcached's flags, or Redis's, and what tables call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSpec {
     /// The name in tables.
     pub name: String,
+    /// What it speaks, which also decides what its flags are called.
+    pub protocol: Protocol,
     program: String,
     arguments: Vec<String>,
+}
+
+impl ServerSpec {
+    /// Redis, without snapshots at intervals.
+    pub fn redis(program: &str) -> Self {
+        Self {
+            name: "redis".to_owned(),
+            protocol: Protocol::Resp,
+            program: program.to_owned(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// The same with more arguments.
+    pub fn with<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Self {
+        let mut spec = self.clone();
+        spec.arguments.extend(arguments.into_iter().map(Into::into));
+        spec
+    }
 }
 
 impl FromStr for ServerSpec {
@@ -36,7 +63,8 @@ impl FromStr for ServerSpec {
         let mut words = command.split_whitespace().map(str::to_owned);
         match words.next() {
             Some(program) if !name.is_empty() => {
-                Ok(Self { name: name.to_owned(), program, arguments: words.collect() })
+                let (name, arguments) = (name.to_owned(), words.collect());
+                Ok(Self { name, protocol: Protocol::Text, program, arguments })
             }
             _ => Err(format!("server \"{text}\": say name=program")),
         }
@@ -65,12 +93,21 @@ pub struct Server {
     pub address: SocketAddr,
     /// What it answers to `version`.
     pub version: String,
+    /// What it speaks.
+    pub protocol: Protocol,
     child: Child,
 }
 
 impl Server {
     /// Starts the server and waits until it answers.
     pub fn start(spec: &ServerSpec, flags: &Flags) -> Result<Self> {
+        let mut server = Self::spawn(spec, flags)?;
+        server.version = server.await_version()?;
+        Ok(server)
+    }
+
+    /// Starts the server without waiting for it; its version is not known.
+    pub fn spawn(spec: &ServerSpec, flags: &Flags) -> Result<Self> {
         let address = free_address()?;
         let child = command(spec, flags, address)
             .stdin(Stdio::null())
@@ -78,18 +115,25 @@ impl Server {
             .spawn()
             .map_err(|e| format!("starting {}: {e}", spec.program))?;
         // From here on a failure drops the server and so ends the child.
-        let mut server = Self { name: spec.name.clone(), address, version: String::new(), child };
-        server.version = server.await_version()?;
+        let (name, protocol) = (spec.name.clone(), spec.protocol);
+        let server = Self { name, address, version: String::new(), protocol, child };
+        cleanup::add_server(server.pid()?);
         Ok(server)
+    }
+
+    /// An error if the process has ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => Err(format!("{} ended at once: {status}", self.name).into()),
+            None => Ok(()),
+        }
     }
 
     fn await_version(&mut self) -> Result<String> {
         let deadline = Instant::now() + START_TIME_MAX;
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Err(format!("{} ended at once: {status}", self.name).into());
-            }
-            match Client::connect(self.address).and_then(|mut client| client.version()) {
+            self.check_running()?;
+            match self.ask_version() {
                 Ok(version) => return Ok(version),
                 Err(error) if Instant::now() > deadline => {
                     return Err(format!("{} does not answer: {error}", self.name).into());
@@ -97,6 +141,41 @@ impl Server {
                 Err(_) => sleep(START_POLL),
             }
         }
+    }
+
+    fn ask_version(&self) -> Result<String> {
+        let mut client = Client::connect(self.address)?;
+        match self.protocol {
+            Protocol::Text => client.version(),
+            Protocol::Resp => {
+                let info = client.info("server")?;
+                Ok(info.get("redis_version").cloned().ok_or("no redis_version in INFO")?)
+            }
+        }
+    }
+
+    /// Asks the server to end (SIGTERM) and waits for it: how long that took.
+    pub fn terminate(mut self, time_max: Duration) -> Result<Duration> {
+        let begin = Instant::now();
+        kill(self.pid()?, Signal::SIGTERM)?;
+        while self.child.try_wait()?.is_none() {
+            if begin.elapsed() > time_max {
+                return Err(format!("{} does not end on SIGTERM", self.name).into());
+            }
+            sleep(STOP_POLL);
+        }
+        Ok(begin.elapsed())
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
+    }
+
+    /// CPU time, user and system, of the process: unlike `cpu_ns` with that of threads that have
+    /// ended.
+    pub fn process_cpu_ns(&self) -> Result<u64> {
+        let time = clock_gettime(clock_getcpuclockid(self.pid()?)?)?;
+        Ok(u64::try_from(Duration::from(time).as_nanos())?)
     }
 
     /// CPU time, user and system, that all threads of the process have used so far.
@@ -125,14 +204,26 @@ impl Server {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most resident memory it ever had, in bytes.
+    pub fn resident_bytes_peak(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, field_name: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(field_name));
         Ok(field::<u64>(line.unwrap_or_default(), 0)? * 1024)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Ok(pid) = self.pid() {
+            cleanup::forget_server(pid);
+        }
         // Nothing of a test server is worth a clean stop. Errors mean that it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -153,15 +244,27 @@ fn command(spec: &ServerSpec, flags: &Flags, address: SocketAddr) -> Command {
         taskset.args(["-c", &flags.cores, &spec.program]);
         taskset
     };
-    if nix::unistd::geteuid().is_root() {
-        // memcached refuses to run as root unless told so.
-        command.args(["-u", "root"]);
-    }
-    command
-        .args(["-l", &address.ip().to_string(), "-p", &address.port().to_string(), "-U", "0"])
-        .args(["-t", &flags.workers.to_string(), "-m", &flags.memory_mib.to_string()])
-        .args(["-c", &flags.connections_max.to_string()])
-        .args(&spec.arguments);
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    let connections_max = flags.connections_max.to_string();
+    match spec.protocol {
+        Protocol::Text => {
+            if nix::unistd::geteuid().is_root() {
+                // memcached refuses to run as root unless told so.
+                command.args(["-u", "root"]);
+            }
+            command.args(["-l", &ip, "-p", &port, "-U", "0", "-c", &connections_max]).args([
+                "-t",
+                &flags.workers.to_string(),
+                "-m",
+                &flags.memory_mib.to_string(),
+            ])
+        }
+        // As many threads and as much memory as it takes; no snapshots by the clock.
+        Protocol::Resp => command
+            .args(["--bind", &ip, "--port", &port, "--maxclients", &connections_max])
+            .args(["--daemonize", "no", "--save", ""]),
+    };
+    command.args(&spec.arguments);
     command
 }
 
@@ -191,18 +294,29 @@ mod tests {
         }
     }
 
-    /// Any program does for reading `/proc`: this one sleeps, so it costs next to no CPU.
-    #[test]
-    fn a_process_is_watched_and_ended() {
-        let child = Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = child.id();
-        let server = Server {
+    fn sleeping() -> Server {
+        Server {
             name: String::new(),
             address: free_address().unwrap(),
             version: String::new(),
-            child,
-        };
+            protocol: Protocol::Text,
+            child: Command::new("sleep").arg("60").spawn().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_server_told_to_end_is_waited_for() {
+        assert!(sleeping().terminate(Duration::from_secs(30)).is_ok());
+    }
+
+    /// Any program does for reading `/proc`: this one sleeps, so it costs next to no CPU.
+    #[test]
+    fn a_process_is_watched_and_ended() {
+        let server = sleeping();
+        let pid = server.child.id();
         assert!(server.cpu_ns().unwrap() < 1_000_000_000);
+        assert!(server.process_cpu_ns().unwrap() < 1_000_000_000);
+        assert!(server.resident_bytes_peak().unwrap() >= server.resident_bytes().unwrap());
         assert!(server.cpu_ticks_ns().unwrap() < 1_000_000_000);
         assert!(server.resident_bytes().unwrap() > 0);
         drop(server);

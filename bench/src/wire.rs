@@ -1,11 +1,34 @@
 //! The memcached text protocol as bytes, as much of it as the load generator speaks. Owns writing
-//! requests and splitting replies; no I/O, and no knowledge of which reply is the right one.
+//! requests and splitting replies; no I/O, and no knowledge of which reply is the right one. The
+//! other protocol, Redis's, is in `resp` and answers with the same `Reply`.
 
 use std::io::Write as _;
+use std::str::FromStr;
 
 use memchr::memchr;
 
 use crate::population::Population;
+
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// memcached's text protocol.
+    Text,
+    /// Redis's protocol: gets and sets of one key only.
+    Resp,
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "resp" => Ok(Self::Resp),
+            _ => Err(format!("protocol \"{text}\": say text or resp")),
+        }
+    }
+}
 
 /// One reply, or one `VALUE` block of a reply to `get`.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,12 +94,12 @@ fn parse_value<'a>(header: &'a [u8], rest: &'a [u8]) -> Option<(Reply<'a>, usize
 
 /// The first `length` bytes, if they and the line end after them have arrived.
 #[inline]
-fn data_block(input: &[u8], length: usize) -> Option<&[u8]> {
+pub(crate) fn data_block(input: &[u8], length: usize) -> Option<&[u8]> {
     (input.len() >= length + 2).then(|| &input[..length])
 }
 
 #[inline]
-fn number(digits: &[u8]) -> Option<usize> {
+pub(crate) fn number(digits: &[u8]) -> Option<usize> {
     // Nine digits cannot overflow, and no value is a gigabyte.
     if digits.is_empty() || digits.len() > 9 {
         return None;

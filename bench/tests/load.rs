@@ -10,6 +10,7 @@ use std::time::Duration;
 use bench::load::{self, Load, Mix, Outcome, Plan, Until, Verb};
 use bench::population::Population;
 use bench::stream::{Popularity, Stream, StreamSpec};
+use bench::wire::Protocol;
 use fake::{Fake, Fault};
 
 const KEYS: u64 = 500;
@@ -199,4 +200,29 @@ fn impossible_plans_are_refused() {
     ] {
         assert!(Load::connect(&wrong).is_err(), "{wrong:?}");
     }
+}
+
+/// Redis's protocol: sets and gets are counted, the right values found, the wrong ones noticed.
+#[test]
+fn redis_is_loaded_and_checked_alike() {
+    let resp = |fake: &Fake| Plan { protocol: Protocol::Resp, ..plan(fake) };
+    let fake = Fake::start(Fault::None);
+    load::fill(&resp(&fake), KEYS).expect("filling");
+    assert_eq!((fake.items() as u64, fake.sets()), (KEYS, KEYS));
+    for (verb, hits, misses) in [(Verb::Get, 1000, 0), (Verb::Miss, 0, 1000), (Verb::Set, 0, 0)] {
+        for pipeline in [1, 16] {
+            let outcome = run(&Plan { mix: Mix::only(verb), pipeline, ..resp(&fake) }, 1000);
+            outcome.check().unwrap_or_else(|e| panic!("{verb:?}: {e}"));
+            let counts = (outcome.operations, outcome.hits, outcome.misses);
+            assert_eq!(counts, (1000, hits, misses), "{verb:?}");
+        }
+    }
+    for fault in [Fault::FlipBit, Fault::OtherValue, Fault::Errors] {
+        let fake = Fake::start(fault);
+        let filled = load::fill(&resp(&fake), KEYS);
+        assert_eq!(filled.is_err(), fault == Fault::Errors, "{fault:?}");
+        assert!(run(&resp(&fake), 1000).check().is_err(), "{fault:?}");
+    }
+    let mix = Mix::only(Verb::MetaGet);
+    assert!(Load::connect(&Plan { mix, ..resp(&fake) }).is_err(), "Redis has no meta get");
 }

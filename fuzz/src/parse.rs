@@ -63,6 +63,8 @@ fn check_line(line: &[u8], parsed: &Line<'_>) {
         | Request::Stats { .. }
         | Request::MemoryLimit { .. }
         | Request::Shutdown { .. }
+        | Request::Admin { .. }
+        | Request::Snapshot
         | Request::Quit => {}
     }
 }
@@ -132,6 +134,9 @@ fn shape(outcome: &Result<Line<'_>, Rejection>) -> String {
         }
         Ok(Line { request: Request::Shutdown { arguments }, .. }) => {
             format!("shutdown {:?}", words(arguments).collect::<Vec<_>>())
+        }
+        Ok(Line { request: Request::Admin { verb, arguments }, .. }) => {
+            format!("{verb:?} {:?}", words(arguments).collect::<Vec<_>>())
         }
         other => format!("{other:?}"),
     }

@@ -10,6 +10,8 @@
 use crate::random::Random;
 use distcache::limits::LINE_BYTES_MAX;
 use distcache::protocol::Request;
+use distcache::server::Hooks;
+use distcache::server::clock::Clock;
 use distcache::server::config::Config;
 use distcache::server::core::Core;
 use distcache::server::output::{Flushed, Output};
@@ -243,7 +245,8 @@ fn core() -> Core {
     };
     let shard = Shard::new(settings, rules);
     // `shutdown` ends the conversation and nothing else.
-    let shared = Arc::new(Shared::new(config, Vec::new(), Some(Box::new(|_| ()))));
+    let hooks = Hooks { stop: Some(Box::new(|_| ())), ..Hooks::default() };
+    let shared = Arc::new(Shared::new(config, Clock::start(), Vec::new(), None, None, hooks));
     let mut core = Core::new(0, shard, vec![None], hasher.clone(), rules, shared);
     core.now = Ticks::from_seconds(START_SECONDS);
     core

@@ -220,6 +220,19 @@ pub fn write_key(out: &mut Vec<u8>, key: &[u8], binary: bool) {
     out.truncate(start + written);
 }
 
+/// Appends a key as dumps and watchers show it: as in a URL.
+pub fn write_uri_key(out: &mut Vec<u8>, key: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in key {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            out.push(*byte);
+        } else {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            out.extend_from_slice(&[b'%', HEX[high], HEX[low]]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,5 +292,12 @@ mod tests {
         let mut out = Vec::new();
         write_key(&mut out, &key, true);
         assert_eq!(out, b"AAECIA==");
+    }
+
+    #[test]
+    fn keys_as_in_a_url() {
+        let mut out = Vec::new();
+        write_uri_key(&mut out, b"aZ0-._~ /%\x00\xff");
+        assert_eq!(out, b"aZ0-._~%20%2F%25%00%FF");
     }
 }

@@ -18,4 +18,4 @@ pub mod reply;
 pub mod request;
 
 pub use parse::{Rejection, parse_line};
-pub use request::{Exptime, MetaArgs, MetaVerb, Request, StoreArgs, StoreMode};
+pub use request::{AdminVerb, Exptime, MetaArgs, MetaVerb, Request, StoreArgs, StoreMode};

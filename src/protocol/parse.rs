@@ -4,13 +4,11 @@
 //! and whether the data block behind a refused line is swallowed (its length was readable) or read
 //! as further commands (it was not).
 
-use super::request::{Exptime, MetaVerb, Request, StoreArgs, StoreMode};
+use super::request::{AdminVerb, Exptime, MetaVerb, Request, StoreArgs, StoreMode};
 use super::{meta, number, reply};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_ANNOUNCED_MAX};
-use nom::bytes::complete::{take_while, take_while1};
 use nom::error::{ErrorKind, ParseError};
-use nom::sequence::preceded;
-use nom::{IResult, Parser};
+use nom::{Err, IResult, Parser};
 
 /// Shortest line memcached looks at, its line end included.
 const LINE_BYTES_MIN: usize = 4;
@@ -74,13 +72,20 @@ impl<'a> ParseError<&'a [u8]> for Malformed {
 
 type Parsed<'a, T> = IResult<&'a [u8], T, Malformed>;
 
-fn is_space(byte: u8) -> bool {
-    byte == b' '
-}
-
-/// The next word: spaces delimit, every other byte belongs to it.
+/// The next word: spaces delimit, every other byte belongs to it. Written out, since every request
+/// passes here several times and `take_while1` takes twice as long for a byte.
+#[inline]
 fn word(input: &[u8]) -> Parsed<'_, &[u8]> {
-    preceded(take_while(is_space), take_while1(|byte| byte != b' ')).parse(input)
+    let start = match input {
+        [b' ', second, ..] if *second != b' ' => 1,
+        _ => input.iter().position(|byte| *byte != b' ').unwrap_or(input.len()),
+    };
+    let words = &input[start..];
+    let end = words.iter().position(|byte| *byte == b' ').unwrap_or(words.len());
+    if end == 0 {
+        return Err(Err::Error(Malformed));
+    }
+    Ok((&words[end..], &words[..end]))
 }
 
 /// Splits the next word off.
@@ -149,11 +154,22 @@ fn without_key<'a>(verb: &[u8], rest: &'a [u8]) -> Result<Line<'a>, Rejection> {
         b"flush_all" => flush_all(rest, noreply).map_err(|fault| fault.silenced(noreply))?,
         b"verbosity" => verbosity(rest).map_err(|fault| fault.silenced(noreply))?,
         b"cache_memlimit" => Request::MemoryLimit { arguments: rest },
+        b"snapshot" => Request::Snapshot,
         b"shutdown" => Request::Shutdown { arguments: rest },
+        b"lru" => admin(AdminVerb::Lru, rest),
+        b"lru_crawler" => admin(AdminVerb::LruCrawler, rest),
+        b"slabs" => admin(AdminVerb::Slabs, rest),
+        b"watch" => admin(AdminVerb::Watch, rest),
+        b"refresh_certs" => admin(AdminVerb::RefreshCertificates, rest),
+        b"config" => admin(AdminVerb::Config, rest),
         _ => return Err(unknown(rest).silenced(noreply)),
     };
-    let noreply = noreply && !matches!(verb, b"mn" | b"version" | b"quit");
+    let noreply = noreply && !matches!(verb, b"mn" | b"version" | b"quit" | b"watch");
     Ok(Line { request, noreply })
+}
+
+fn admin(verb: AdminVerb, arguments: &[u8]) -> Request<'_> {
+    Request::Admin { verb, arguments }
 }
 
 /// An unknown verb. A last word such as `HTTP/1.1` is a request from a browser that a hostile page

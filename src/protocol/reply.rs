@@ -50,6 +50,10 @@ pub const OUT_OF_MEMORY_STORING: &[u8] = b"SERVER_ERROR out of memory storing ob
 pub const OUT_OF_MEMORY: &[u8] = b"SERVER_ERROR out of memory\r\n";
 /// The same for an item that `ma N` would create.
 pub const OUT_OF_MEMORY_NEW_ITEM: &[u8] = b"SERVER_ERROR Out of memory allocating new item\r\n";
+/// The log cannot be written, so a change would not be kept.
+pub const LOG_UNAVAILABLE: &[u8] = b"SERVER_ERROR log unavailable\r\n";
+/// `snapshot` without a data directory.
+pub const NO_DATA_DIRECTORY: &[u8] = b"SERVER_ERROR no data directory, see --data-dir\r\n";
 /// `-F`
 pub const FLUSH_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// `-X`
@@ -70,6 +74,58 @@ pub const MEMORY_LIMIT_TOO_SMALL: &[u8] =
 /// `cache_memlimit` with a number of bytes.
 pub const MEMORY_LIMIT_IS_MEGABYTES: &[u8] =
     b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
+/// Two words that should differ.
+pub const SLABS_SAME: &[u8] = b"SAME src and dst class are identical\r\n";
+/// No such class, of two.
+pub const SLABS_BAD_CLASS: &[u8] = b"BADCLASS invalid src or dst class id\r\n";
+/// There is never memory to move from one class to another.
+pub const SLABS_NO_SPARE: &[u8] = b"NOSPARE source class has no spare pages\r\n";
+/// `-o no_slab_reassign`
+pub const SLABS_DISABLED: &[u8] = b"CLIENT_ERROR slab reassignment disabled\r\n";
+/// `slabs automove window` of no use.
+pub const SLABS_WINDOW: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
+/// `lru tune` with shares that leave too little.
+pub const LRU_SHARES: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
+/// `lru tune` with factors that are none.
+pub const LRU_FACTORS: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
+/// No such class.
+pub const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
+/// `lru_crawler disable` came before.
+pub const CRAWLER_DISABLED: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
+/// `lru_crawler enable` came before.
+pub const CRAWLER_RUNS: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
+/// `lru_crawler crawl hash`
+pub const CRAWLER_UNKNOWN: &[u8] = b"ERROR an unknown error happened\r\n";
+/// `lru_crawler sleep` of more.
+pub const CRAWLER_SLEEP: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
+/// `-X`
+pub const METADUMP_NOT_ALLOWED: &[u8] = b"ERROR metadump not allowed\r\n";
+/// `-X`
+pub const KEY_DUMP_NOT_ALLOWED: &[u8] = b"ERROR key dump not allowed\r\n";
+/// Replies wait before the dump.
+pub const METADUMP_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before metadump\r\n";
+/// Replies wait before the dump.
+pub const KEY_DUMP_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before mgdump\r\n";
+/// A command before the login.
+pub const UNAUTHENTICATED: &[u8] = b"CLIENT_ERROR unauthenticated\r\n";
+/// Wrong user or password.
+pub const LOGIN_FAILED: &[u8] = b"CLIENT_ERROR authentication failure\r\n";
+/// A login with more than a user and a password can be.
+pub const LOGIN_TOO_LONG: &[u8] = b"CLIENT_ERROR auth token too long\r\n";
+/// A login without a space between user and password.
+pub const LOGIN_FORMAT: &[u8] = b"CLIENT_ERROR bad authentication token format\r\n";
+/// A login that does not end where its length says.
+pub const LOGIN_END: &[u8] = b"CLIENT_ERROR bad command line termination\r\n";
+/// More logins at a time than can be checked.
+pub const LOGIN_BUSY: &[u8] = b"SERVER_ERROR too many logins at a time, try again\r\n";
+/// `-W`
+pub const WATCH_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
+/// Replies wait before the watch.
+pub const WATCH_PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before watch\r\n";
+/// As many watchers as there may be.
+pub const TOO_MANY_WATCHERS: &[u8] = b"WATCHER_TOO_MANY log watcher limit reached\r\n";
+/// `refresh_certs` without TLS.
+pub const NO_TLS: &[u8] = b"Error TLS not enabled\r\n";
 /// Above `-c`.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"ERROR Too many open connections\r\n";
 

@@ -162,6 +162,23 @@ impl Default for MetaArgs {
     }
 }
 
+/// The commands of operators that this server answers in one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminVerb {
+    /// `lru`
+    Lru,
+    /// `lru_crawler`
+    LruCrawler,
+    /// `slabs`
+    Slabs,
+    /// `watch`
+    Watch,
+    /// `refresh_certs`
+    RefreshCertificates,
+    /// `config`
+    Config,
+}
+
 /// A command line, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request<'a> {
@@ -253,6 +270,15 @@ pub enum Request<'a> {
         /// The words behind the verb.
         arguments: &'a [u8],
     },
+    /// A command of operators, with the rest of the line.
+    Admin {
+        /// Which.
+        verb: AdminVerb,
+        /// The words behind the verb.
+        arguments: &'a [u8],
+    },
+    /// `snapshot`: write one now, and say when it is safe.
+    Snapshot,
     /// `quit`
     Quit,
 }

@@ -4,6 +4,7 @@
 //! server. Owns the defaults and the checks between settings; never reads the environment, files or
 //! time.
 
+use crate::durable::{Fsync, OnLogError, Recover};
 use crate::limits::{ITEM_BYTES_LIMIT_MAX, ITEM_BYTES_LIMIT_MIN};
 use std::fmt;
 use std::net::SocketAddr;
@@ -69,8 +70,41 @@ pub struct Config {
     /// File that receives the bound ports, as `TCP INET: 11211` lines
     /// (environment `MEMCACHED_PORT_FILENAME`).
     pub port_file: Option<PathBuf>,
+    /// Describes the cluster for `config get cluster` (`--cluster-file`).
+    pub cluster_file: Option<PathBuf>,
+    /// Users and their passwords; with them clients have to log in first (`-Y`).
+    pub auth_file: Option<PathBuf>,
+    /// Keep the data on disk; `None`: nothing touches it (`--data-dir`).
+    pub durability: Option<DurabilityConfig>,
     /// Settings of memcached that mean nothing here, kept for `stats settings`.
     pub accepted_only: AcceptedOnly,
+}
+
+/// Where data is kept, and how safely.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DurabilityConfig {
+    /// The directory; made if it is not there (`--data-dir`).
+    pub directory: PathBuf,
+    /// When a change is safe (`--fsync`).
+    pub fsync: Fsync,
+    /// Time between snapshots; 0: only when asked (`--snapshot-interval`).
+    pub snapshot_interval_seconds: u32,
+    /// What to do about damaged files (`--recover`).
+    pub recover: Recover,
+    /// What to do when the log cannot be written (`--on-log-error`).
+    pub on_log_error: OnLogError,
+}
+
+impl Default for DurabilityConfig {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::new(),
+            fsync: Fsync::default(),
+            snapshot_interval_seconds: 60,
+            recover: Recover::default(),
+            on_log_error: OnLogError::default(),
+        }
+    }
 }
 
 /// One place to accept connections.
@@ -245,6 +279,9 @@ impl Default for Config {
             detail: false,
             verbosity: 0,
             port_file: None,
+            cluster_file: None,
+            auth_file: None,
+            durability: None,
             accepted_only: AcceptedOnly::default(),
         }
     }

@@ -48,6 +48,8 @@ pub struct Connection {
     pub queued: bool,
     /// It is in the worker's list of connections with replies to send.
     pub dirty: bool,
+    /// Its replies wait for a record of a log to be safe.
+    pub gated: bool,
     /// Its share of the memory that connections hold, as last counted.
     pub held_bytes: usize,
     listener: Arc<str>,
@@ -66,10 +68,23 @@ impl Stream {
         }
     }
 
-    fn descriptor(&self) -> i32 {
+    /// The descriptor.
+    pub fn descriptor(&self) -> i32 {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    /// Address, port and transport of the other end, as watchers are told.
+    pub fn peer_parts(&self) -> (String, u16, &'static str) {
+        match self {
+            Self::Tcp(stream) => match stream.peer_addr() {
+                Ok(address) => (address.ip().to_string(), address.port(), "tcp"),
+                // Gone already.
+                Err(_) => ("unknown".to_owned(), 0, "tcp"),
+            },
+            Self::Unix(_) => ("unix".to_owned(), 0, "local"),
         }
     }
 
@@ -136,6 +151,7 @@ impl Connection {
             ended: false,
             queued: false,
             dirty: false,
+            gated: false,
             held_bytes: 0,
             listener: arrival.listener,
         }

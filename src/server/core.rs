@@ -4,16 +4,23 @@
 //! Kept apart from the worker's connections so that one of them can be served while this executes
 //! its commands.
 
-use super::connection::Connection;
-use super::mail::{Errand, Mail, Peer, ReplyTo};
-use super::output::Output;
+use super::admin;
+use super::connection::{Connection, Stream};
+use super::dump::{Dump, Form};
+use super::keeper::{Asker, Note};
+use super::login::Verdict;
+use super::mail::{Errand, ErrandDone, Mail, Peer, ReplyTo};
+use super::output::{Gate, Output};
 use super::report::{ConnectionReport, Report, Traffic, Wanted};
-use super::session::Router;
+use super::session::{Next, Router};
 use super::shared::Shared;
 use super::stats;
-use crate::limits::READ_BYTES;
+use super::watch::{self, Watcher};
+use crate::durable::log::Safety;
+use crate::limits::{LOOKUPS_ANNOUNCED_MAX, READ_BYTES};
 use crate::protocol::parse::words;
-use crate::protocol::{Exptime, Request, number, reply};
+use crate::protocol::{AdminVerb, Exptime, Request, number, reply};
+use crate::shard::events::Kinds;
 use crate::shard::operation::Operation;
 use crate::shard::{Rules, Shard, item_fits};
 use crate::store::Ticks;
@@ -50,12 +57,34 @@ struct Gathering {
     asked: Asked,
     waiting: usize,
     reports: Vec<Box<Report>>,
+    gates: Vec<Gate>,
+    refused: bool,
+}
+
+/// The answer to an errand that all workers have done.
+pub struct Answer {
+    /// Where it goes.
+    pub reply_to: ReplyTo,
+    /// What it says.
+    pub text: Vec<u8>,
+    /// What has to be safe before.
+    pub gates: Vec<Gate>,
+}
+
+impl Answer {
+    /// Puts it in its place.
+    pub fn fill(self, output: &mut Output) {
+        for gate in self.gates {
+            output.wait_for(gate);
+        }
+        output.fill_hole_with(self.reply_to.hole, &self.text);
+    }
 }
 
 /// See the module's text.
 pub struct Core {
     /// This worker's number, which is its shard's.
-    id: usize,
+    pub id: usize,
     /// The shard.
     pub shard: Shard,
     /// The ways to the other workers; none to itself.
@@ -66,6 +95,10 @@ pub struct Core {
     pub now: Ticks,
     /// The connection being served: token and serial.
     pub current: (usize, u64),
+    /// Its descriptor.
+    descriptor: i32,
+    /// Connections of this worker that watch: token and serial.
+    pub watching: Vec<(usize, u64, Arc<Watcher>)>,
     /// Memory that the connections hold outside the store.
     held_bytes: usize,
     /// Counters that are not the shard's.
@@ -95,12 +128,138 @@ impl Core {
             rules,
             now: shared.clock.now(),
             current: (0, 0),
+            descriptor: 0,
+            watching: Vec::new(),
             held_bytes: 0,
             traffic: Traffic::default(),
             late_reports: Vec::new(),
             gatherings: FxHashMap::default(),
             next_errand: 0,
             shared,
+        }
+    }
+
+    /// Commands that follow come from this connection.
+    pub fn set_current(&mut self, token: usize, connection: &Connection) {
+        self.current = (token, connection.serial);
+        self.descriptor = connection.stream.descriptor();
+        self.shard.set_asker(self.descriptor);
+    }
+
+    /// Tells those who watch what has happened here.
+    pub fn tell_watchers(&mut self) {
+        let Self { shard, shared, peers, now, .. } = self;
+        if let Some(events) = shard.events(*now) {
+            shared.watchers.tell(events, *now, |worker| {
+                if let Some(peer) = &peers[worker] {
+                    peer.ring();
+                }
+            });
+        }
+    }
+
+    /// Tells those who watch that a connection came (`reason` is empty) or went.
+    pub fn note_connection(&mut self, stream: &Stream, reason: &str) {
+        self.shard.note(Kinds::CONNECTIONS, |line| {
+            let (address, port, transport) = stream.peer_parts();
+            let (kind, reason) = match reason {
+                "" => ("conn_new", String::new()),
+                reason => ("conn_close", format!(" reason={reason}")),
+            };
+            let text = format!(
+                "type={kind} rip={address} rport={port} transport={transport}{reason} cfd={}\n",
+                stream.descriptor()
+            );
+            line.extend_from_slice(text.as_bytes());
+        });
+    }
+
+    /// Counts an attempt to log in.
+    pub fn count_login(&mut self, accepted: bool) {
+        self.traffic.logins += 1;
+        self.traffic.logins_failed += u64::from(!accepted);
+    }
+
+    /// Whether there is something to tell a connection that watches.
+    pub fn has_events_for(&self, token: usize) -> bool {
+        self.watching.iter().any(|(at, _, watcher)| *at == token && watcher.has_lines())
+    }
+
+    /// A connection is gone: it watches no more.
+    pub fn forget_watcher(&mut self, token: usize) {
+        if let Some(at) = self.watching.iter().position(|watching| watching.0 == token) {
+            let (_, _, watcher) = self.watching.swap_remove(at);
+            self.shared.watchers.remove(&watcher);
+        }
+    }
+
+    fn watch(&mut self, arguments: &[u8], output: &mut Output) -> Next {
+        let refused = if !self.shared.config.watch {
+            reply::WATCH_NOT_ALLOWED
+        } else if !output.is_empty() {
+            reply::WATCH_PIPELINED
+        } else if let Some(wanted) = watch::understand(arguments) {
+            match self.shared.watchers.add(wanted, self.id) {
+                Some(watcher) => {
+                    let (token, serial) = self.current;
+                    self.watching.push((token, serial, watcher));
+                    output.here().push(reply::OK);
+                    return Next::Watch;
+                }
+                None => reply::TOO_MANY_WATCHERS,
+            }
+        } else {
+            reply::ERROR
+        };
+        output.here().push(refused);
+        Next::Command
+    }
+
+    /// `lru_crawler metadump` and `mgdump`: what to do, or what to answer.
+    fn start_dump(&self, form: Form, class: &[u8], output: &Output) -> Result<Dump, &'static [u8]> {
+        let (not_allowed, pipelined) = match form {
+            Form::Meta => (reply::METADUMP_NOT_ALLOWED, reply::METADUMP_PIPELINED),
+            Form::Get => (reply::KEY_DUMP_NOT_ALLOWED, reply::KEY_DUMP_PIPELINED),
+        };
+        if self.shared.knobs.crawler_disabled() {
+            return Err(reply::CRAWLER_DISABLED);
+        }
+        if !self.shared.config.dump {
+            return Err(not_allowed);
+        }
+        if !output.is_empty() {
+            return Err(pipelined);
+        }
+        let holds_items = match class {
+            b"all" | b"hash" => true,
+            list => admin::classes(list).ok_or(reply::BAD_CLASS)?.contains(&admin::CLASS),
+        };
+        Ok(Dump::new(form, if holds_items { self.peers.len() } else { 0 }))
+    }
+
+    /// `lru_crawler` with a dump, or none of them.
+    fn crawler(&mut self, arguments: &[u8], noreply: bool, output: &mut Output) -> Next {
+        let mut given = words(arguments);
+        let form = match given.next() {
+            Some(b"metadump") => Some(Form::Meta),
+            Some(b"mgdump") => Some(Form::Get),
+            _ => None,
+        };
+        let dump = match (form, given.next(), given.next()) {
+            (None, ..) => Err(self.shared.knobs.lru_crawler(arguments)),
+            (Some(form), Some(class), None) => self.start_dump(form, class, output),
+            (Some(_), ..) => Err(reply::ERROR),
+        };
+        match dump {
+            Ok(dump) => {
+                output.here().push(reply::OK);
+                dump.push_end_if_over(output.here());
+                Next::Dump(dump)
+            }
+            Err(line) => {
+                push_unless(noreply, line, output);
+                Next::Command
+            }
         }
     }
 
@@ -155,37 +314,40 @@ impl Core {
         errand: Errand,
         now: Ticks,
         connections: impl FnOnce(Wanted) -> Vec<ConnectionReport>,
-    ) -> Option<Box<Report>> {
+    ) -> ErrandDone {
+        let mut done = ErrandDone::default();
         match errand {
-            Errand::Flush(None) => shard.flush(),
-            Errand::Flush(Some(at)) => shard.flush_later(at),
+            Errand::Flush(_) if shard.is_refusing() => done.refused = true,
+            Errand::Flush(at) => {
+                match at {
+                    None => shard.flush(),
+                    Some(at) => shard.flush_later(at),
+                }
+                done.record = shard.journal().map_or(0, |journal| journal.sequence());
+            }
             Errand::ResetCounters => {
                 shard.reset_counters();
                 *traffic = Traffic::default();
             }
             Errand::Detail(on) => shard.set_detail(on),
+            // Written where the replies are: by the mail, or by the router.
+            Errand::Dump(_) => {}
             Errand::MemoryLimit(bytes) => shard.set_memory_bytes_max(bytes),
             Errand::Report(wanted) => {
                 let mut report = Box::new(Report::of_shard(shard, wanted, now));
                 report.traffic = *traffic;
                 report.connections = connections(wanted);
-                return Some(report);
+                done.report = Some(report);
             }
         }
-        None
+        done
     }
 
     /// Has every worker do an errand and answers when all have.
     fn send_errand(&mut self, errand: Errand, asked: Asked, output: &mut Output) {
-        self.next_errand += 1;
-        let errand_id = self.next_errand;
-        let (token, serial) = self.current;
-        let reply_to = ReplyTo { token, serial, hole: output.open_hole() };
-        let waiting = self.peers.len();
-        let gathering = Gathering { reply_to, asked, waiting, reports: Vec::new() };
-        self.gatherings.insert(errand_id, gathering);
+        let errand_id = self.expect_answers(self.peers.len(), asked, output);
         for peer in self.peers.iter_mut().flatten() {
-            peer.outbox().push_errand(errand, ReplyTo { token: 0, serial: errand_id, hole: 0 });
+            peer.outbox().push_errand(errand, ReplyTo { serial: errand_id, ..ReplyTo::default() });
         }
         match errand {
             // The connection being served is out of reach just now.
@@ -194,32 +356,85 @@ impl Core {
             }
             _ => {
                 let Self { shard, traffic, now, .. } = self;
-                let report = Self::run_errand(shard, traffic, errand, *now, |_| Vec::new());
-                if let Some((reply_to, text)) = self.errand_done(errand_id, report) {
-                    output.fill_hole_with(reply_to.hole, &text);
+                let done = Self::run_errand(shard, traffic, errand, *now, |_| Vec::new());
+                if let Some(answer) = self.errand_done(errand_id, self.id, done) {
+                    answer.fill(output);
                 }
             }
         }
     }
 
-    /// One worker has done an errand. Returns the answer when it was the last one.
+    /// Keeps a place for the answer to an errand, and a number to know it by.
+    fn expect_answers(&mut self, waiting: usize, asked: Asked, output: &mut Output) -> u64 {
+        self.next_errand += 1;
+        let (token, serial) = self.current;
+        let descriptor = self.descriptor;
+        let reply_to = ReplyTo { token, descriptor, serial, hole: output.open_hole() };
+        let (reports, gates, refused) = (Vec::new(), Vec::new(), false);
+        let gathering = Gathering { reply_to, asked, waiting, reports, gates, refused };
+        self.gatherings.insert(self.next_errand, gathering);
+        self.next_errand
+    }
+
+    /// A worker has done an errand. Returns the answer when it was the last one.
     pub fn errand_done(
         &mut self,
         errand_id: u64,
-        report: Option<Box<Report>>,
-    ) -> Option<(ReplyTo, Vec<u8>)> {
+        worker: usize,
+        done: ErrandDone,
+    ) -> Option<Answer> {
         let gathering = self.gatherings.get_mut(&errand_id)?;
         gathering.waiting -= 1;
-        gathering.reports.extend(report);
+        gathering.reports.extend(done.report);
+        gathering.refused |= done.refused;
+        if done.record > 0 {
+            gathering.gates.push(Gate { shard: worker, sequence: done.record });
+        }
         if gathering.waiting > 0 {
             return None;
         }
-        let Gathering { reply_to, asked, reports, .. } = self.gatherings.remove(&errand_id)?;
-        let text = match asked {
+        let gathering = self.gatherings.remove(&errand_id)?;
+        let text = match gathering.asked {
+            Asked::Done(b"") => Vec::new(),
+            Asked::Done(_) if gathering.refused => reply::LOG_UNAVAILABLE.to_vec(),
             Asked::Done(line) => line.to_vec(),
-            Asked::Stats(topic) => stats::compose(topic, &reports, &self.shared),
+            Asked::Stats(topic) => stats::compose(topic, &gathering.reports, &self.shared),
         };
-        Some((reply_to, text))
+        Some(Answer { reply_to: gathering.reply_to, text, gates: gathering.gates })
+    }
+
+    /// The keeper has taken a snapshot that a connection here asked for, or says why not.
+    pub fn snapshot_done(&mut self, errand_id: u64, error: Option<String>) -> Option<Answer> {
+        let gathering = self.gatherings.remove(&errand_id)?;
+        let text = match (error, gathering.asked) {
+            (_, Asked::Done(b"")) => String::new(),
+            (None, _) => "OK\r\n".to_owned(),
+            (Some(why), _) => format!("SERVER_ERROR no snapshot: {why}\r\n"),
+        };
+        Some(Answer { reply_to: gathering.reply_to, text: text.into(), gates: Vec::new() })
+    }
+
+    /// Whether replies behind these gates may leave.
+    pub fn safety(&self, gates: &[Gate]) -> Safety {
+        let Some(durability) = &self.shared.durability else { return Safety::Safe };
+        let mut all = Safety::Safe;
+        for gate in gates {
+            match durability.progress[gate.shard].safety(gate.sequence) {
+                Safety::Lost => return Safety::Lost,
+                Safety::Pending => all = Safety::Pending,
+                Safety::Safe => {}
+            }
+        }
+        all
+    }
+
+    fn snapshot(&mut self, noreply: bool, output: &mut Output) {
+        let Some(durability) = self.shared.durability.clone() else {
+            return push_unless(noreply, reply::NO_DATA_DIRECTORY, output);
+        };
+        let asked = Asked::Done(if noreply { b"" } else { reply::OK });
+        let errand_id = self.expect_answers(1, asked, output);
+        durability.tell(Note::Wanted(Asker::Worker { worker: self.id, errand_id }));
     }
 
     fn flush_all(&mut self, delay: Exptime, noreply: bool, output: &mut Output) {
@@ -313,19 +528,29 @@ impl Router for Core {
     fn execute(&mut self, operation: Operation<'_>, output: &mut Output) {
         let owner = shard_of(operation.hash, self.peers.len());
         if owner == self.id {
-            return self.shard.execute(operation, self.now, output.here());
+            let sequence = self.shard.execute(operation, self.now, output.here());
+            return output.wait_for(Gate { shard: owner, sequence });
         }
-        let (token, serial) = self.current;
+        let ((token, serial), descriptor) = (self.current, self.descriptor);
         if let Some(peer) = &mut self.peers[owner] {
-            let reply_to = ReplyTo { token, serial, hole: output.open_hole() };
+            let reply_to = ReplyTo { token, descriptor, serial, hole: output.open_hole() };
             peer.outbox().push(operation, reply_to);
         }
     }
 
-    fn warm(&mut self, hashes: &mut Vec<u64>) {
-        let (id, shard_count) = (self.id, self.peers.len());
-        hashes.retain(|hash| shard_of(*hash, shard_count) == id);
-        self.shard.store().warm(hashes);
+    fn warm(&self, hashes: &[u64]) {
+        let shard_count = self.peers.len();
+        if shard_count == 1 {
+            return self.shard.store().warm(hashes);
+        }
+        let mut ours = [0; LOOKUPS_ANNOUNCED_MAX];
+        let mut count = 0;
+        let is_ours = |hash: &&u64| shard_of(**hash, shard_count) == self.id;
+        for (place, hash) in ours.iter_mut().zip(hashes.iter().filter(is_ours)) {
+            *place = *hash;
+            count += 1;
+        }
+        self.shard.store().warm(&ours[..count]);
     }
 
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool {
@@ -340,6 +565,7 @@ impl Router for Core {
             }
             Request::FlushAll { delay } => self.flush_all(*delay, noreply, output),
             Request::MemoryLimit { arguments } => self.memory_limit(arguments, noreply, output),
+            Request::Snapshot => self.snapshot(noreply, output),
             Request::Shutdown { arguments } => return self.shutdown(arguments, noreply, output),
             Request::Stats { arguments } => self.stats(arguments, output),
             Request::Quit => return false,
@@ -347,6 +573,48 @@ impl Router for Core {
             _ => output.here().push(reply::ERROR),
         }
         true
+    }
+
+    fn admin(
+        &mut self,
+        verb: AdminVerb,
+        arguments: &[u8],
+        noreply: bool,
+        output: &mut Output,
+    ) -> Next {
+        let knobs = &self.shared.knobs;
+        match verb {
+            AdminVerb::Watch => return self.watch(arguments, output),
+            AdminVerb::LruCrawler => return self.crawler(arguments, noreply, output),
+            AdminVerb::Lru => push_unless(noreply, knobs.lru(arguments), output),
+            AdminVerb::Slabs => push_unless(noreply, knobs.slabs(arguments), output),
+            AdminVerb::Config => push_unless(noreply, &knobs.config(arguments), output),
+            AdminVerb::RefreshCertificates => push_unless(noreply, reply::NO_TLS, output),
+        }
+        Next::Command
+    }
+
+    fn login(&mut self, user: &[u8], password: &[u8]) -> Verdict {
+        let Some(door) = &self.shared.door else { return Verdict::Refused };
+        let verdict = door.ask(user, password, self.id, self.current);
+        match verdict {
+            Verdict::Accepted => self.count_login(true),
+            Verdict::Refused | Verdict::Busy => self.count_login(false),
+            Verdict::Pending => {}
+        }
+        verdict
+    }
+
+    fn dump(&mut self, dump: &mut Dump, output: &mut Output) {
+        if dump.shard == self.id {
+            let next_part = dump.slice.write(&self.shard, self.now, output.here());
+            return dump.went_on(next_part, output.here());
+        }
+        let ((token, serial), descriptor) = (self.current, self.descriptor);
+        if let Some(peer) = &mut self.peers[dump.shard] {
+            let reply_to = ReplyTo { token, descriptor, serial, hole: output.open_hole() };
+            peer.outbox().push_errand(Errand::Dump(dump.slice), reply_to);
+        }
     }
 
     fn item_fits(&mut self, key: &[u8], flags: u32, value_bytes: usize) -> bool {

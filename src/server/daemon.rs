@@ -15,11 +15,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::Server;
 use super::config::{Config, Listener};
 use super::listener::{self, Bound};
 use super::options::Settings;
 use super::os::{self, Exit};
+use super::service;
+use super::{Hooks, Server, StartError};
+use crate::durable::{self, ErrorKind};
 
 /// Files the process opens beside connections: standard streams, log, pid file, signal pipe,
 /// listeners, and some to spare for what a library opens in passing.
@@ -82,15 +84,7 @@ fn serve(settings: Settings) -> Result<(), Exit> {
     let identity = os::identity(process.user.as_deref())?;
     allow_descriptors(&mut config)?;
 
-    // Ports below 1024 need root; socket files are to belong to the user we become.
-    let has_unix = config.listeners.iter().any(|at| matches!(at, Listener::Unix(..)));
-    let mut bound = if has_unix { None } else { Some(bind(&config)?) };
-    if let Some(identity) = &identity {
-        os::drop_privileges(identity)?;
-    }
-    if has_unix {
-        bound = Some(bind(&config)?);
-    }
+    let bound = bind_as(identity.as_ref(), &config)?;
     if process.daemonize {
         os::daemonize(process.core_dumps, 0 < config.verbosity)?;
     }
@@ -100,11 +94,13 @@ fn serve(settings: Settings) -> Result<(), Exit> {
 
     let orders = Orders::listen()?;
     let port_file = config.port_file.clone();
-    let server = start(config, bound.unwrap_or_default())?;
+    let server = start(config, bound)?;
     let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
     if let Some(path) = port_file {
         write_port_file(&path, &server);
     }
+    service::send_signs_of_life(&server);
+    service::ready();
     orders.wait_and_stop(server);
     // Without -d memcached leaves the file, and a supervisor may look for it there.
     if let Some(file) = pid_file.filter(|_| process.daemonize) {
@@ -113,12 +109,34 @@ fn serve(settings: Settings) -> Result<(), Exit> {
     Ok(())
 }
 
+/// Listens and becomes the user who serves. Ports below 1024 need root; socket files are to belong
+/// to the user we become. Sockets that a service manager hands over replace all of ours.
+fn bind_as(identity: Option<&os::Identity>, config: &Config) -> Result<Vec<Bound>, Exit> {
+    let become_user = || identity.map_or(Ok(()), os::drop_privileges);
+    let inherited = service::inherited_listeners();
+    let inherited = inherited.map_err(|why| Exit::os(format!("LISTEN_FDS: {why}")))?;
+    if !inherited.is_empty() {
+        info!("listening on {} sockets of the service manager, not on -l, -p, -s", inherited.len());
+        become_user()?;
+        return Ok(inherited);
+    }
+    if config.listeners.iter().any(|at| matches!(at, Listener::Unix(..))) {
+        become_user()?;
+        return bind(config);
+    }
+    let bound = bind(config)?;
+    become_user()?;
+    Ok(bound)
+}
+
 fn make_paths_absolute(config: &mut Config, pid_file: &mut Option<PathBuf>) {
     let sockets = config.listeners.iter_mut().filter_map(|at| match at {
         Listener::Unix(path, _) => Some(path),
         Listener::Tcp(_) => None,
     });
-    for path in sockets.chain(pid_file).chain(&mut config.port_file) {
+    let data = config.durability.iter_mut().map(|settings| &mut settings.directory);
+    let read = config.auth_file.iter_mut().chain(&mut config.cluster_file);
+    for path in sockets.chain(pid_file).chain(&mut config.port_file).chain(data).chain(read) {
         match std::path::absolute(&*path) {
             Ok(absolute) => *path = absolute,
             Err(why) => warn!("{}: {why}; it will be taken from /", path.display()),
@@ -156,9 +174,29 @@ fn what_failed(config: &Config) -> String {
 }
 
 fn start(config: Config, bound: Vec<Bound>) -> Result<Server, Exit> {
-    let stop_hook = Box::new(os::ask_to_stop);
-    Server::start_bound(config, bound, Some(stop_hook))
-        .map_err(|why| Exit::failure(format!("failed to start: {why}")))
+    let hooks = Hooks {
+        stop: Some(Box::new(os::ask_to_stop)),
+        fatal: Some(Box::new(|| std::process::exit(os::EX_IOERR.into()))),
+    };
+    Server::start_bound(config, bound, hooks).map_err(|why| match why {
+        StartError::Data(why) => refuse_data(&why),
+        why => Exit::failure(format!("failed to start: {why}")),
+    })
+}
+
+/// The exit code and the next step for each kind of trouble with the data directory.
+fn refuse_data(why: &durable::Error) -> Exit {
+    let (code, hint) = match why.kind {
+        ErrorKind::Damaged => (
+            os::EX_DATAERR,
+            "look at it with \"distcached check DIR\"; --recover=salvage starts with what is \
+             intact, --recover=discard starts empty",
+        ),
+        ErrorKind::Newer => (os::EX_CONFIG, "use that version, or another --data-dir"),
+        ErrorKind::InUse => (os::EX_TEMPFAIL, "end the other process, or use another --data-dir"),
+        ErrorKind::Io => (os::EX_IOERR, "see to the disk and the rights of its directory"),
+    };
+    Exit { code, message: format!("failed to use the data directory: {why}\n{hint}") }
 }
 
 fn write_port_file(path: &Path, server: &Server) {
@@ -193,10 +231,16 @@ impl Orders {
     fn wait_and_stop(mut self, server: Server) {
         for signal in self.signals.forever() {
             match signal {
-                SIGHUP => info!("SIGHUP: there is nothing to reload, going on"),
+                SIGHUP => {
+                    if !server.reload() {
+                        info!("SIGHUP: there is nothing to reload, going on");
+                    }
+                }
                 SIGUSR1 => {
                     warn!("SIGUSR1: gracefully stopping");
                     self.stopping.store(true, Ordering::Relaxed);
+                    service::stopping();
+                    last_snapshot(&server);
                     return server.stop_gracefully();
                 }
                 _ => {
@@ -206,6 +250,17 @@ impl Orders {
             }
         }
         self.stopping.store(true, Ordering::Relaxed);
+        service::stopping();
+        last_snapshot(&server);
         server.stop();
+    }
+}
+
+/// A snapshot makes the next start quick. Nothing is lost without one: the logs have it all.
+fn last_snapshot(server: &Server) {
+    if server.keeps_data()
+        && let Err(why) = server.snapshot()
+    {
+        warn!("no last snapshot: {why}");
     }
 }

@@ -4,6 +4,9 @@
 //! with the replies and are used again. A worker has a few mails to each other worker and waits
 //! when all are under way, so the channels are bounded without ever being full.
 
+use super::dump::Slice;
+use super::keeper::Order;
+use super::login::ATTEMPTS_WAITING_MAX;
 pub use super::parking::Parking;
 use super::report::{Report, Wanted};
 use crate::limits::{MAIL_BYTES_MAX, MAIL_IN_FLIGHT_MAX};
@@ -25,14 +28,32 @@ pub enum Message {
     Requests(Box<Mail>),
     /// Replies to operations this worker sent.
     Replies(Box<Mail>),
+    /// What the keeper wants.
+    Order(Order),
+    /// A password was checked.
+    Login {
+        /// The connection's place and serial number.
+        connection: (usize, u64),
+        /// It was right.
+        accepted: bool,
+    },
 }
+
+/// Orders that may wait in an inbox.
+const ORDERS_MAX: usize = 64;
+
+/// Verdicts about logins that may: of those that wait, and the one that is being checked. Those of
+/// connections that are gone count too.
+const LOGINS_MAX: usize = ATTEMPTS_WAITING_MAX + 1;
 
 /// Which connection a reply belongs to. The serial tells a connection from a later one that got
 /// the same place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReplyTo {
     /// The connection's place in its worker.
     pub token: usize,
+    /// The connection's descriptor, for those who watch.
+    pub descriptor: i32,
     /// The connection's serial number.
     pub serial: u64,
     /// The hole in its output.
@@ -52,6 +73,8 @@ pub enum Errand {
     Detail(bool),
     /// Set the shard's memory limit in bytes.
     MemoryLimit(u64),
+    /// List items.
+    Dump(Slice),
 }
 
 /// A verb without borrowed parts. Meta arguments lie in the mail, under their number.
@@ -90,6 +113,10 @@ struct Entry {
     noreply: bool,
     reply_to: ReplyTo,
     reply_end: Mark,
+    /// The record that has to be safe before the reply leaves. Of a dump, the part to go on with.
+    record: u64,
+    /// An errand was not done.
+    refused: bool,
 }
 
 /// A batch; see the module's text.
@@ -156,6 +183,8 @@ impl Mail {
             noreply,
             reply_to,
             reply_end: self.replies.mark(),
+            record: 0,
+            refused: false,
         });
     }
 
@@ -169,6 +198,8 @@ impl Mail {
             noreply: false,
             reply_to,
             reply_end: self.replies.mark(),
+            record: 0,
+            refused: false,
         });
     }
 
@@ -192,7 +223,7 @@ impl Mail {
         &mut self,
         shard: &mut Shard,
         now: Ticks,
-        mut run_errand: impl FnMut(&mut Shard, Errand) -> Option<Box<Report>>,
+        mut run_errand: impl FnMut(&mut Shard, Errand) -> ErrandDone,
     ) {
         let mut at = 0;
         let mut owned = self.owned.drain(..);
@@ -226,14 +257,24 @@ impl Mail {
                 PackedVerb::MetaDelete(at) => Verb::MetaDelete(meta(at)),
                 PackedVerb::MetaArithmetic(at) => Verb::MetaArithmetic(meta(at)),
                 PackedVerb::MetaDebug(at) => Verb::MetaDebug(meta(at)),
+                PackedVerb::Errand(Errand::Dump(slice)) => {
+                    let next_part = slice.write(shard, now, &mut self.replies);
+                    // The first part never is one to go on with.
+                    entry.record = next_part.unwrap_or(0) as u64;
+                    entry.reply_end = self.replies.mark();
+                    continue;
+                }
                 PackedVerb::Errand(errand) => {
-                    self.reports.extend(run_errand(shard, errand));
+                    let done = run_errand(shard, errand);
+                    self.reports.extend(done.report);
+                    (entry.record, entry.refused) = (done.record, done.refused);
                     entry.reply_end = self.replies.mark();
                     continue;
                 }
             };
             let operation = Operation { key, hash: entry.hash, noreply: entry.noreply, verb };
-            shard.execute(operation, now, &mut self.replies);
+            shard.set_asker(entry.reply_to.descriptor);
+            entry.record = shard.execute(operation, now, &mut self.replies);
             entry.reply_end = self.replies.mark();
         }
     }
@@ -244,10 +285,18 @@ impl Mail {
         let mut from = Mark::default();
         let mut reports = self.reports.drain(..);
         for entry in &self.entries {
+            let errand = |report| {
+                let (record, refused) = (entry.record, entry.refused);
+                Delivery::Errand(ErrandDone { report, record, refused })
+            };
             let delivery = match entry.verb {
-                PackedVerb::Errand(Errand::Report(_)) => Delivery::Errand(reports.next()),
-                PackedVerb::Errand(_) => Delivery::Errand(None),
-                _ => Delivery::Reply(&self.replies, from, entry.reply_end),
+                PackedVerb::Errand(Errand::Dump(_)) => {
+                    let next_part = usize::try_from(entry.record).ok().filter(|part| *part > 0);
+                    Delivery::Slice(&self.replies, from, entry.reply_end, next_part)
+                }
+                PackedVerb::Errand(Errand::Report(_)) => errand(reports.next()),
+                PackedVerb::Errand(_) => errand(None),
+                _ => Delivery::Reply(&self.replies, from, entry.reply_end, entry.record),
             };
             to(entry.reply_to, delivery);
             from = entry.reply_end;
@@ -273,10 +322,23 @@ impl Mail {
 
 /// One reply that came by mail.
 pub enum Delivery<'a> {
-    /// A part of the replies.
-    Reply(&'a Replies, Mark, Mark),
+    /// A part of the replies, and the record that has to be safe before it leaves.
+    Reply(&'a Replies, Mark, Mark, u64),
+    /// A part of the replies, items of a dump, and the part of the index to go on with.
+    Slice(&'a Replies, Mark, Mark, Option<usize>),
     /// An errand is done.
-    Errand(Option<Box<Report>>),
+    Errand(ErrandDone),
+}
+
+/// What became of an errand at one worker.
+#[derive(Default)]
+pub struct ErrandDone {
+    /// What was asked for.
+    pub report: Option<Box<Report>>,
+    /// The record that has to be safe before the client is told.
+    pub record: u64,
+    /// It was not done, for the log has failed.
+    pub refused: bool,
 }
 
 /// How to reach a worker.
@@ -357,6 +419,11 @@ impl Peer {
         self.address.bell.ring();
     }
 
+    /// Wakes the worker, for something that is not mail.
+    pub fn ring(&self) {
+        self.address.bell.ring();
+    }
+
     /// A mail came back with its replies and was read.
     pub fn take_back(&mut self, mut mail: Box<Mail>) {
         mail.recycle();
@@ -373,5 +440,5 @@ impl Peer {
 /// Messages an inbox must hold so that no sender ever finds it full.
 pub fn inbox_capacity(worker_count: usize) -> usize {
     // From every other worker its mails as requests, and ours back as replies.
-    worker_count * (MAIL_IN_FLIGHT_MAX + 1) * 2
+    worker_count * (MAIL_IN_FLIGHT_MAX + 1) * 2 + ORDERS_MAX + LOGINS_MAX
 }

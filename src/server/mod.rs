@@ -3,43 +3,58 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `config`, `options` | the settings, and the command line that fills them |
-//! | `daemon`, `os` | the process: privileges, signals, pid file |
+//! | `daemon`, `os`, `service` | the process: privileges, signals, pid file, service manager |
 //! | `listener` | accepting connections and handing them out |
 //! | `worker` | the turn: poll, receive, execute, post, reply |
 //! | `core` | what a session reaches: shard, other workers, commands without a key |
 //! | `connection`, `session`, `output` | a socket, the conversation on it, its replies in order |
 //! | `mail` | operations and replies between workers |
+//! | `admin`, `dump`, `watch` | commands of operators: settings, all items, what happens |
+//! | `login` | who may come in |
 //! | `parking` | whether a worker sleeps |
 //! | `stats`, `report` | what `stats` says, and what workers tell for it |
 //! | `shared` | what all threads see |
+//! | `kept`, `keep`, `keeper` | data on disk: opening it, a worker's part, the snapshots |
 //! | `clock` | the one place that reads time |
 
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod core;
 pub mod daemon;
+pub mod dump;
+pub mod keep;
+pub mod keeper;
+pub mod kept;
 pub mod listener;
+pub mod login;
 pub mod mail;
 pub mod options;
 pub mod os;
 pub mod output;
 pub mod parking;
 pub mod report;
+pub mod service;
 pub mod session;
 pub mod shared;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 pub mod worker;
 
+use crate::durable;
 use crate::shard::{Rules, Shard};
 use crate::store::Settings;
 use crate::store::hash::KeyHasher;
+use clock::Clock;
 use config::{Config, ConfigError, Listener};
 use connection::Arrival;
 use crossbeam::channel::{Receiver, Sender, bounded};
+use keep::Keep;
 use listener::{Acceptor, Bound, Desk, Limits};
+use login::{Checker, Door};
 use mail::{Address, Bell, Message, Peer};
 use mio::{Poll, Waker};
 use parking::Parking;
@@ -47,6 +62,7 @@ use shared::Shared;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::{Arc, atomic};
 use std::thread::JoinHandle;
 use worker::{Parts, Worker};
@@ -78,6 +94,7 @@ pub struct Server {
     acceptor_waker: Waker,
     bells: Vec<Arc<Bell>>,
     threads: Vec<JoinHandle<()>>,
+    keeping: Option<kept::Keeping>,
 }
 
 /// Why a server did not start.
@@ -87,6 +104,10 @@ pub enum StartError {
     Config(ConfigError),
     /// An address could not be resolved or bound, or the system refused a resource.
     Io(io::Error),
+    /// The data directory cannot be used; the text names the file.
+    Data(durable::Error),
+    /// A file that a flag names cannot be used: the flag, the file, and why.
+    File(&'static str, PathBuf, io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -94,6 +115,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(out),
             Self::Io(error) => error.fmt(out),
+            Self::Data(error) => error.fmt(out),
+            Self::File(flag, path, why) => write!(out, "{flag} {}: {why}", path.display()),
         }
     }
 }
@@ -106,6 +129,12 @@ impl From<ConfigError> for StartError {
     }
 }
 
+impl From<durable::Error> for StartError {
+    fn from(error: durable::Error) -> Self {
+        Self::Data(error)
+    }
+}
+
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -114,6 +143,18 @@ impl From<io::Error> for StartError {
 
 /// What `shutdown` does; the argument says whether gracefully.
 pub type StopHook = Box<dyn Fn(bool) + Send + Sync>;
+
+/// What happens when changes cannot be made safe and must not be served either.
+pub type FatalHook = Box<dyn Fn() + Send + Sync>;
+
+/// What the process around a server does for it.
+#[derive(Default)]
+pub struct Hooks {
+    /// Without one, `shutdown` stops the server.
+    pub stop: Option<StopHook>,
+    /// Without one, the server stops.
+    pub fatal: Option<FatalHook>,
+}
 
 impl Server {
     /// Starts a server with default settings at an address such as `"localhost:2050"`; port 0 takes
@@ -128,7 +169,7 @@ impl Server {
             let listeners = vec![Listener::Tcp(address)];
             let config = Config { listeners, ..Config::default() };
             match listener::bind(&config) {
-                Ok(bound) => return Self::start_bound(config, bound, None),
+                Ok(bound) => return Self::start_bound(config, bound, Hooks::default()),
                 Err(error) => last_error = error,
             }
         }
@@ -142,32 +183,49 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let bound = listener::bind(&config)?;
-        Self::start_bound(config, bound, None)
+        Self::start_bound(config, bound, Hooks::default())
     }
 
-    /// Starts a server on sockets that are bound already. `stop_hook` is what the `shutdown`
-    /// command does where it is allowed; without one it stops this server.
+    /// Starts a server on sockets that are bound already. If data is kept, it is recovered first:
+    /// clients that connect meanwhile wait.
     ///
     /// # Errors
-    /// The settings contradict each other, or the system refuses polls or threads.
+    /// The settings contradict each other, the data directory cannot be used, or the system refuses
+    /// polls or threads.
     pub fn start_bound(
         mut config: Config,
         bound: Vec<Bound>,
-        stop_hook: Option<StopHook>,
+        hooks: Hooks,
     ) -> Result<Self, StartError> {
         config.check()?;
         config.workers = workers_for(&config);
         let addresses = bound.iter().filter_map(Bound::tcp_address).collect();
         let listeners = bound.iter().map(Bound::describe).collect();
-        let shared = Arc::new(Shared::new(config, listeners, stop_hook));
-        let (desks, parts) = make_workers(&shared)?;
+        let clock = Clock::start();
+        let (door, checker) = open_door(&config)?;
+        let kept = config.durability.as_ref().map(|settings| kept::open(settings, &config, clock));
+        let mut kept = kept.transpose()?;
+        let durability = kept.as_ref().map(|kept| Arc::clone(&kept.durability));
+        let shared = Arc::new(Shared::new(config, clock, listeners, durability, door, hooks));
+        load_cluster(&shared)?;
+        let (desks, parts, addresses_of_workers) = make_workers(&shared, kept.as_mut())?;
         let limits = Limits {
             connections_max: shared.config.connections_max,
             refuse_fast: shared.config.connections_refuse_fast,
         };
         let bells = desks.iter().map(|desk| Arc::clone(&desk.bell)).collect();
         let (acceptor, acceptor_waker) = Acceptor::new(bound, desks, Arc::clone(&shared), limits)?;
-        let mut server = Self { addresses, shared, acceptor_waker, bells, threads: Vec::new() };
+        let threads = Vec::new();
+        let mut server = Self { addresses, shared, acceptor_waker, bells, threads, keeping: None };
+        if let Some(checker) = checker {
+            let workers = addresses_of_workers.clone();
+            // Not waited for: it ends when the last worker has let go of the door.
+            std::thread::Builder::new()
+                .name("login".to_owned())
+                .spawn(move || checker.run(&workers))?;
+        }
+        server.keeping =
+            kept.map(|kept| kept.start(&server.shared, addresses_of_workers)).transpose()?;
         for (id, parts) in parts.into_iter().enumerate() {
             let worker = Worker::new(parts);
             server.spawn(format!("worker-{id}"), move || worker.run())?;
@@ -198,6 +256,43 @@ impl Server {
         self.end(true);
     }
 
+    /// For others to see whether the workers are alive.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.shared))
+    }
+
+    /// Reads the files of users and of the cluster again. What cannot be read stays as it was, and
+    /// the log says why. Answers whether there was anything to read.
+    pub fn reload(&self) -> bool {
+        let shared = &self.shared;
+        if let Some(door) = &shared.door {
+            match door.reload() {
+                Ok(()) => log::info!("read {} again", door.path().display()),
+                Err(why) => log::warn!("-Y {}: {why}; users stay", door.path().display()),
+            }
+        }
+        if let Err(why) = load_cluster(shared) {
+            log::warn!("{why}; the cluster stays as it was");
+        }
+        shared.door.is_some() || shared.config.cluster_file.is_some()
+    }
+
+    /// Whether there is a data directory.
+    pub fn keeps_data(&self) -> bool {
+        self.keeping.is_some()
+    }
+
+    /// Writes a snapshot and waits until it is safe.
+    ///
+    /// # Errors
+    /// Why there is none: the server keeps no data, or the disk refused.
+    pub fn snapshot(&self) -> Result<(), String> {
+        match &self.keeping {
+            Some(keeping) => keeping.snapshot(),
+            None => Err("the server keeps no data".to_owned()),
+        }
+    }
+
     fn end(&mut self, gracefully: bool) {
         self.shared.stop(gracefully);
         // A thread that is not woken notices at its next tick.
@@ -210,6 +305,9 @@ impl Server {
                 log::error!("a thread of the server ended in a panic");
             }
         }
+        if let Some(keeping) = self.keeping.take() {
+            keeping.end();
+        }
     }
 }
 
@@ -217,6 +315,35 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end(false);
     }
+}
+
+/// Whether a server's workers are alive.
+pub struct Pulse(Arc<Shared>);
+
+impl Pulse {
+    /// Every worker has taken a turn since the last call, which they do several times a second.
+    pub fn beats(&self) -> bool {
+        self.0.all_alive()
+    }
+
+    /// The server has been told to end.
+    pub fn is_over(&self) -> bool {
+        self.0.stopping()
+    }
+}
+
+fn open_door(config: &Config) -> Result<(Option<Door>, Option<Checker>), StartError> {
+    let Some(path) = &config.auth_file else { return Ok((None, None)) };
+    match Door::open(path) {
+        Ok((door, checker)) => Ok((Some(door), Some(checker))),
+        Err(why) => Err(StartError::File("-Y", path.clone(), why)),
+    }
+}
+
+fn load_cluster(shared: &Shared) -> Result<(), StartError> {
+    let Some(path) = &shared.config.cluster_file else { return Ok(()) };
+    let loaded = shared.knobs.load_cluster(path);
+    loaded.map_err(|why| StartError::File("--cluster-file", path.clone(), why))
 }
 
 /// Every shard has to hold a few of the largest items, or large values would be refused that fit
@@ -252,10 +379,16 @@ fn wire(worker_count: usize) -> io::Result<Wiring> {
     })
 }
 
-fn make_workers(shared: &Arc<Shared>) -> io::Result<(Vec<Desk>, Vec<Parts>)> {
+/// Where connections go, what the workers are made of, and how to reach them.
+type Workers = (Vec<Desk>, Vec<Parts>, Vec<Address>);
+
+fn make_workers(shared: &Arc<Shared>, mut kept: Option<&mut kept::Kept>) -> io::Result<Workers> {
     let config = &shared.config;
     let secrets = random_words()?;
-    let hasher = KeyHasher::new([secrets[0], secrets[1]]);
+    let hasher = match &kept {
+        Some(kept) => kept.hasher.clone(),
+        None => KeyHasher::new([secrets[0], secrets[1]]),
+    };
     let rules = Rules {
         item_bytes_max: config.item_bytes_max,
         cas: config.cas,
@@ -282,8 +415,19 @@ fn make_workers(shared: &Arc<Shared>) -> io::Result<(Vec<Desk>, Vec<Parts>)> {
             .iter()
             .enumerate()
             .map(|(to, address)| (to != id).then(|| Peer::new(address.clone(), id, to)));
-        let mut shard = Shard::new(settings.clone(), rules);
+        let recovered = kept.as_deref_mut().and_then(kept::Kept::next_shard);
+        let (mut shard, log) = match recovered {
+            Some(kept::KeptShard { store, flush_at, log, journal }) => {
+                let mut shard = Shard::with_store(store, rules);
+                shard.record_in(journal, flush_at);
+                (shard, Some(log))
+            }
+            None => (Shard::new(settings.clone(), rules), None),
+        };
         shard.set_detail(config.detail);
+        let keep = log.zip(shared.durability.as_ref()).map(|(log, durability)| {
+            Keep::new(id, log, Arc::clone(durability), Arc::clone(shared))
+        });
         Parts {
             poll: wiring.poll,
             bell: wiring.bell,
@@ -297,10 +441,12 @@ fn make_workers(shared: &Arc<Shared>) -> io::Result<(Vec<Desk>, Vec<Parts>)> {
                 rules,
                 Arc::clone(shared),
             ),
+            keep,
             shared: Arc::clone(shared),
         }
     });
-    Ok((desks, parts.collect()))
+    let parts = parts.collect();
+    Ok((desks, parts, addresses))
 }
 
 fn random_words() -> io::Result<[u64; 3]> {

@@ -12,7 +12,9 @@
 //!   checks it, shown by `stats settings`, named in one warning, not listed by `-h`;
 //! - refused: ignoring it would be dangerous. `NOT_OFFERED` has them all.
 
+mod durability;
 mod extended;
+mod file;
 mod listen;
 #[cfg(test)]
 mod tests;
@@ -28,10 +30,11 @@ use super::config::{
     AcceptedOnly, COMPAT_VERSION, Config, ConfigError, Listener, PORT_DEFAULT, WORKERS_LIMIT,
 };
 pub use super::os::Exit;
+use durability::DurabilityDraft;
 use values::{
-    backlog, chunk_size, connections, growth_factor, item_bytes, listen_on, memory, napi_ids,
-    pid_file, prefix_delimiter, protocol, requests_per_turn, tcp_port, udp_port, unix_mode,
-    unix_socket, user, workers,
+    auth_file, backlog, chunk_size, cluster_file, connections, growth_factor, item_bytes,
+    listen_on, memory, napi_ids, pid_file, prefix_delimiter, protocol, requests_per_turn, tcp_port,
+    udp_port, unix_mode, unix_socket, user, workers,
 };
 
 /// What the flags ask for.
@@ -100,9 +103,8 @@ impl Surroundings<'_> {
 /// cache that was meant to be closed, lose data that was meant to be kept, or answer in the wrong
 /// protocol. By the flag as it is written; a final `*` stands for any ending. A feature that
 /// arrives deletes its rows and gives its flags an effect in the tables.
-const NOT_OFFERED: [(&str, &str); 13] = [
+const NOT_OFFERED: [(&str, &str); 12] = [
     ("-S", "SASL works with the binary protocol only, and this server speaks the text protocol"),
-    ("-Y", "clients would get in without a password; restrict access with -l or -s instead"),
     ("-e", "items would not survive the restart"),
     ("-Z", "clients would connect unencrypted; put a TLS proxy in front of the server"),
     ("-B binary", "this server speaks the text protocol; use -B ascii or -B auto"),
@@ -171,7 +173,7 @@ const fn refused(short: char, long: &'static str) -> Opt {
 
 /// Every option, in the order of the help text. Skipped by rustfmt so that a row stays a row.
 #[rustfmt::skip]
-static OPTIONS: [Opt; 37] = [
+static OPTIONS: [Opt; 44] = [
     opt('p', "port", "<num>", Value(tcp_port), "TCP port (default: 11211; 0: none; -1: any free)"),
     opt('U', "udp-port", "<num>", Value(udp_port), ""),
     opt('s', "unix-socket", "<file>", Value(unix_socket), "Unix socket to listen on, not TCP"),
@@ -221,12 +223,42 @@ static OPTIONS: [Opt; 37] = [
         "disable stats cachedump and lru_crawler metadump"),
     opt('W', "disable-watch", "", Flag(|draft| draft.config().watch = false),
         "disable watch commands"),
-    refused('Y', "auth-file"),
+    opt('Y', "auth-file", "<file>", Value(auth_file),
+        "clients have to log in; <file> has lines of\n\
+         user:password, the password plain or as made by\n\
+         \"openssl passwd -6\", and is read again on SIGHUP"),
     refused('e', "memory-file"),
     refused('Z', "enable-ssl"),
     opt('o', "extended", "<list>", Value(extended::apply), "comma separated list of"),
     opt('N', "napi-ids", "<num>", Value(napi_ids), ""),
+    opt(LONG_ONLY, "config", "<file>", Value(values::nested_config),
+        "flags from a file, one a line, as in Debian's\n\
+         memcached.conf; -d in it is skipped"),
+    opt(LONG_ONLY, "cluster-file", "<file>", Value(cluster_file),
+        "what \"config get cluster\" answers: a line with a\n\
+         version number, then nodes as host|address|port;\n\
+         read again on SIGHUP"),
+    opt(LONG_ONLY, "data-dir", "<dir>", Value(durability::data_dir),
+        "keep the data in <dir>: come back with it after a\n\
+         stop or a crash (default: nothing is kept)"),
+    opt(LONG_ONLY, "fsync", "<mode>", Value(durability::fsync),
+        "always: each change is on the device before its\n\
+         reply; everysec: at most two seconds are at stake\n\
+         when power fails (default); no: up to the kernel"),
+    opt(LONG_ONLY, "snapshot-interval", "<sec>", Value(durability::snapshot_interval),
+        "seconds between snapshots, taken when something\n\
+         has changed (default: 60; 0: only when asked)"),
+    opt(LONG_ONLY, "recover", "<mode>", Value(durability::recover),
+        "damaged files: refuse to start (strict, default),\n\
+         take what is intact (salvage), or start empty\n\
+         (discard)"),
+    opt(LONG_ONLY, "on-log-error", "<mode>", Value(durability::on_log_error),
+        "a log that cannot be written: refuse changes\n\
+         (default), serve without it, or exit"),
 ];
+
+/// In place of the letter of an option that has none.
+const LONG_ONLY: char = '\0';
 
 /// What has been read so far.
 struct Draft {
@@ -243,6 +275,8 @@ struct Draft {
     slab_sizes: Option<String>,
     /// Flags that were accepted for memcached's sake, as they are written.
     unused: Vec<String>,
+    /// `--data-dir` and what goes with it.
+    durability: DurabilityDraft,
 }
 
 impl Draft {
@@ -263,6 +297,7 @@ impl Draft {
             napi_ids: 0,
             slab_sizes: None,
             unused: Vec::new(),
+            durability: DurabilityDraft::default(),
         }
     }
 
@@ -295,6 +330,7 @@ impl Draft {
 /// # Errors
 /// Flags that cannot be followed, with memcached's exit code and a message that says what to do.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Exit> {
+    let args = file::expand(args, |path| std::fs::read_to_string(path))?;
     parse_in(args, &Surroundings::of_this_process())
 }
 
@@ -426,6 +462,10 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
     extended::check(&draft)?;
 
     draft.config().listeners = listeners(&mut draft, around)?;
+    match std::mem::take(&mut draft.durability).finish() {
+        Ok(settings) => draft.config().durability = settings,
+        Err(option) => draft.warn(format!("{option} has no effect without --data-dir")),
+    }
     if draft.workers_given.is_some_and(|workers| 64 < workers) {
         draft.warn("more than 64 threads (-t) are not recommended: use the number of cores");
     }
@@ -487,6 +527,7 @@ fn help_text() -> String {
     let mut text = version_text();
     for option in OPTIONS.iter().filter(|option| !option.help.is_empty()) {
         let name = match option {
+            Opt { short: LONG_ONLY, long, value, .. } => format!("--{long}={value}"),
             Opt { short, long: "", value, .. } => format!("-{short} {value}"),
             Opt { short, long, value: "", .. } => format!("-{short}, --{long}"),
             Opt { short, long, value, .. } => format!("-{short}, --{long}={value}"),
@@ -497,6 +538,7 @@ fn help_text() -> String {
         }
     }
     text.push_str("Other options of memcached are accepted where ignoring them does no harm.\n");
+    text.push_str("Tools for data directories: distcached check, dump, repair, load (-h: how).\n");
     text
 }
 

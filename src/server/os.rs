@@ -25,6 +25,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub const EXIT_FAILURE: u8 = 1;
 /// Exit code for flags that cannot be followed (`EX_USAGE` of sysexits.h).
 pub const EX_USAGE: u8 = 64;
+/// Exit code for data files that are damaged (`EX_DATAERR`).
+pub const EX_DATAERR: u8 = 65;
+/// Exit code for a disk that fails (`EX_IOERR`).
+pub const EX_IOERR: u8 = 74;
+/// Exit code for a data directory that another process uses (`EX_TEMPFAIL`).
+pub const EX_TEMPFAIL: u8 = 75;
+/// Exit code for data files of a newer version (`EX_CONFIG`).
+pub const EX_CONFIG: u8 = 78;
 /// Exit code for a user that does not exist (`EX_NOUSER`).
 pub const EX_NOUSER: u8 = 67;
 /// Exit code for what the operating system refused, a port in use for one (`EX_OSERR`).

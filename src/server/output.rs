@@ -38,6 +38,15 @@ struct Hole {
     late: Option<(Mark, Mark)>,
 }
 
+/// A record of a shard's log that has to be safe before a reply may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gate {
+    /// The shard.
+    pub shard: usize,
+    /// The record.
+    pub sequence: u64,
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -53,6 +62,8 @@ pub struct Output {
     filled: usize,
     /// Mean size of the replies that came by mail lately: what open holes are charged.
     late_bytes_mean: usize,
+    /// What has to be safe before anything leaves: the last record of each shard concerned.
+    gates: Vec<Gate>,
     /// The turn in which ready replies began to wait.
     held_since: Option<u64>,
 }
@@ -106,6 +117,29 @@ impl Output {
             self.drop_first_hole();
         }
         self.forget_taken();
+    }
+
+    /// Nothing leaves before this record is safe. 0 is no record.
+    #[inline]
+    pub fn wait_for(&mut self, gate: Gate) {
+        if gate.sequence == 0 {
+            return;
+        }
+        match self.gates.iter_mut().find(|other| other.shard == gate.shard) {
+            Some(other) => other.sequence = other.sequence.max(gate.sequence),
+            None => self.gates.push(gate),
+        }
+    }
+
+    /// What has to be safe before anything leaves.
+    #[inline]
+    pub fn gates(&self) -> &[Gate] {
+        &self.gates
+    }
+
+    /// All of it is safe.
+    pub fn open_gates(&mut self) {
+        self.gates.clear();
     }
 
     /// Fills a hole with a text.
@@ -211,7 +245,9 @@ impl Output {
     pub fn take_buffer(&mut self) -> Vec<u8> {
         debug_assert!(self.is_empty());
         let first_hole = self.first_hole;
-        std::mem::replace(self, Self { first_hole, ..Self::default() }).ready.bytes
+        // An idle connection keeps no memory, but for its few gates.
+        let gates = std::mem::take(&mut self.gates);
+        std::mem::replace(self, Self { first_hole, gates, ..Self::default() }).ready.bytes
     }
 
     /// Gives an output memory to write to.

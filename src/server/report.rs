@@ -4,6 +4,7 @@ use crate::shard::Shard;
 use crate::shard::counters::Counters;
 use crate::shard::prefix::PrefixCounts;
 use crate::store;
+use std::collections::BTreeMap;
 
 /// Which parts of a report are asked for beyond the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,7 +15,15 @@ pub struct Wanted {
     pub prefixes: bool,
     /// So many items, for `stats cachedump`.
     pub dump_items_max: u32,
+    /// How many items there are of each size.
+    pub sizes: bool,
 }
+
+/// Sizes of items are counted in steps of this many bytes.
+pub const SIZE_STEP_BYTES: u64 = 32;
+
+/// About as many items are looked at for their sizes; more would hold up the worker's clients.
+const SIZE_SAMPLE_ITEMS: usize = 4_000;
 
 /// Counters of a worker that are not its shard's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +38,10 @@ pub struct Traffic {
     pub flush_commands: u64,
     /// Connections closed for being idle.
     pub idle_kicks: u64,
+    /// Attempts to log in.
+    pub logins: u64,
+    /// Those that failed.
+    pub logins_failed: u64,
 }
 
 impl Traffic {
@@ -39,6 +52,8 @@ impl Traffic {
         self.connection_yields += other.connection_yields;
         self.flush_commands += other.flush_commands;
         self.idle_kicks += other.idle_kicks;
+        self.logins += other.logins;
+        self.logins_failed += other.logins_failed;
     }
 }
 
@@ -97,6 +112,8 @@ pub struct Report {
     pub prefixes: Vec<(Vec<u8>, PrefixCounts)>,
     /// See [`Wanted::dump_items_max`].
     pub dumped: Vec<ItemReport>,
+    /// See [`Wanted::sizes`]: the upper end of each step, and the items up to it.
+    pub sizes: BTreeMap<u64, u64>,
 }
 
 impl Report {
@@ -118,6 +135,7 @@ impl Report {
             memory_bytes_max: store.memory_bytes_max(),
             prefixes,
             dumped: dump_items(store, wanted.dump_items_max as usize, now),
+            sizes: if wanted.sizes { sample_sizes(store, now) } else { BTreeMap::new() },
             ..Self::default()
         }
     }
@@ -140,4 +158,26 @@ fn dump_items(store: &store::Store, items_max: usize, now: store::Ticks) -> Vec<
         part += 1;
     }
     dumped
+}
+
+/// How many items of each size there are, counted in some evenly spaced parts of the index, and
+/// scaled up. Exact for few items. Keys lie in parts by their hash, so that sizes do not matter.
+fn sample_sizes(store: &store::Store, now: store::Ticks) -> BTreeMap<u64, u64> {
+    let parts = store.part_count();
+    let step = (store.items() / SIZE_SAMPLE_ITEMS).clamp(1, parts);
+    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+    for part in (0..parts).step_by(step) {
+        store.visit_part(part, now, |item| {
+            let bytes = (item.key.len() + item.value.len()) as u64;
+            *seen.entry(bytes.max(1).next_multiple_of(SIZE_STEP_BYTES)).or_default() += 1;
+        });
+    }
+    let visited: u64 = seen.values().sum();
+    if step > 1 && visited > 0 {
+        let items = store.items() as u128;
+        for count in seen.values_mut() {
+            *count = ((u128::from(*count) * items / u128::from(visited)) as u64).max(1);
+        }
+    }
+    seen
 }

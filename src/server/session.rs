@@ -14,16 +14,24 @@
 //!    |  refused, length known
 //!    +---------------------> Swallow (so many bytes are dropped)
 //!    |  get without an end in sight
-//!    `---------------------> Keys (answered as they arrive)
+//!    +---------------------> Keys (answered as they arrive)
+//!    |  metadump, mgdump
+//!    +---------------------> Dump (a slice at a time, back to Command)
+//!    |  watch (with -Y, Login comes before Command)
+//!    `---------------------> Watch (what is received is dropped)
 //! ```
 
+use super::dump::Dump;
+use super::login::Verdict;
 use super::output::Output;
 use crate::limits::{
-    KEY_BYTES_MAX, LINE_BYTES_MAX, OUTPUT_BYTES_MAX, READ_BYTES, VALUE_BYTES_BY_REFERENCE_MIN,
+    KEY_BYTES_MAX, LINE_BYTES_MAX, LOGIN_BYTES_MAX, LOOKUPS_ANNOUNCED_MAX, OUTPUT_BYTES_MAX,
+    READ_BYTES, VALUE_BYTES_BY_REFERENCE_MIN,
 };
-use crate::protocol::parse::Line;
+use crate::protocol::parse::{Line, words};
 use crate::protocol::{
-    Exptime, MetaArgs, MetaVerb, Rejection, Request, StoreArgs, StoreMode, parse_line, reply,
+    AdminVerb, Exptime, MetaArgs, MetaVerb, Rejection, Request, StoreArgs, StoreMode, number,
+    parse_line, reply,
 };
 use crate::shard::operation::{Data, Operation, Verb};
 use bytes::Bytes;
@@ -31,8 +39,8 @@ use bytes::Bytes;
 /// Line end of a data block.
 const DATA_END: &[u8] = b"\r\n";
 
-/// Lookups announced at a time: about as many reads as a processor has under way.
-const WARM_MAX: usize = 16;
+/// A shorter line, its end included, closes a connection that has to log in.
+const LOGIN_LINE_BYTES_MIN: usize = 6;
 
 /// Memory a value's buffer may claim before its bytes have arrived.
 const VALUE_BYTES_UNSEEN_MAX: usize = 1 << 20;
@@ -43,16 +51,44 @@ pub trait Router {
     fn hash(&self, key: &[u8]) -> u64;
     /// Executes an operation, here or elsewhere; its reply goes to `output`, in order.
     fn execute(&mut self, operation: Operation<'_>, output: &mut Output);
-    /// Lookups of these hashes are coming. May change the list.
-    fn warm(&mut self, _hashes: &mut Vec<u64>) {}
+    /// Lookups of these hashes are coming, at most `LOOKUPS_ANNOUNCED_MAX`.
+    fn warm(&self, _hashes: &[u64]) {}
     /// Executes a command that is not about a key. Answers false to close the connection.
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool;
+    /// Executes a command of operators, and says what the connection does then.
+    fn admin(
+        &mut self,
+        _verb: AdminVerb,
+        _arguments: &[u8],
+        _noreply: bool,
+        output: &mut Output,
+    ) -> Next {
+        output.here().push(reply::ERROR);
+        Next::Command
+    }
+    /// Appends the next slice of a dump, now or by mail.
+    fn dump(&mut self, _dump: &mut Dump, _output: &mut Output) {}
+    /// Whether this user has this password; the verdict may come later.
+    fn login(&mut self, _user: &[u8], _password: &[u8]) -> Verdict {
+        Verdict::Refused
+    }
     /// Whether an item of this size is within the limits.
     fn item_fits(&mut self, key: &[u8], flags: u32, value_bytes: usize) -> bool;
     /// Whether a data block of this size may be kept until it is complete.
     fn may_hold(&mut self, block_bytes: usize) -> bool;
     /// Whether more operations can be taken now.
     fn has_room(&self) -> bool;
+}
+
+/// What a connection does after a command of operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It says the next command.
+    Command,
+    /// It is sent all items first.
+    Dump(Dump),
+    /// It is told what happens, for the rest of its days.
+    Watch,
 }
 
 /// See the module's text.
@@ -84,6 +120,16 @@ enum State {
     },
     /// A key in a long list of keys was too long: the rest of the line is dropped.
     SkipLine,
+    /// All items are being sent.
+    Dump(Dump),
+    /// The connection is told what happens.
+    Watch,
+    /// Nothing is done before the login.
+    Login,
+    /// A password is being checked; the answer has its place in the output.
+    LoggingIn {
+        hole: u32,
+    },
 }
 
 /// A storage command whose data block has not fully arrived.
@@ -150,6 +196,8 @@ enum Step {
     Consumed(usize),
     /// The rest of the input is not enough.
     Incomplete,
+    /// What was answered has to leave first.
+    Wait,
     Close,
 }
 
@@ -189,7 +237,78 @@ impl Session {
     /// Whether the input that waits may hold a whole command: it does unless the last call of
     /// [`Session::advance`] asked for more.
     pub fn can_go_on(&self) -> bool {
-        self.has_input() && !self.incomplete
+        let state_goes_on = matches!(self.state, State::Dump(_) | State::LoggingIn { .. });
+        (self.has_input() && !self.incomplete) || state_goes_on
+    }
+
+    /// Whether it is told what happens.
+    pub fn is_watching(&self) -> bool {
+        matches!(self.state, State::Watch)
+    }
+
+    /// Has the client log in before anything else.
+    pub fn require_login(&mut self) {
+        self.state = State::Login;
+    }
+
+    /// A password was checked. Answers whether the connection was still waiting for that.
+    pub fn login_done(&mut self, accepted: bool) -> bool {
+        let State::LoggingIn { hole } = self.state else { return false };
+        let line = if accepted { reply::STORED } else { reply::LOGIN_FAILED };
+        self.state = if accepted { State::Command } else { State::Login };
+        self.output.fill_hole_with(hole, line);
+        true
+    }
+
+    /// `set <anything> <anything> <anything> <length>`, then `user password`.
+    fn step_login<R: Router>(&mut self, input: &[u8], budget: &mut usize, router: &mut R) -> Step {
+        let Some(newline) = memchr::memchr(b'\n', input) else {
+            return if input.len() > LINE_BYTES_MAX { Step::Close } else { Step::Incomplete };
+        };
+        let (line, rest) = input.split_at(newline + 1);
+        if line.len() < LOGIN_LINE_BYTES_MIN || line == b"quit\r\n" {
+            return Step::Close;
+        }
+        let length = line.strip_suffix(DATA_END).filter(|line| line.starts_with(b"set "));
+        let length = length.and_then(|line| words(line).nth(4)).and_then(number::strict_u32);
+        let mut answer = |session: &mut Self, line: &[u8], consumed| {
+            *budget -= 1;
+            session.output.here().push(line);
+            Step::Consumed(consumed)
+        };
+        let Some(length) = length.map(|length| length as usize) else {
+            return answer(self, reply::UNAUTHENTICATED, line.len());
+        };
+        if length > LOGIN_BYTES_MAX {
+            return answer(self, reply::LOGIN_TOO_LONG, line.len());
+        }
+        let Some(block) = rest.get(..length + DATA_END.len()) else { return Step::Incomplete };
+        let consumed = line.len() + block.len();
+        let Some(token) = block.strip_suffix(DATA_END) else {
+            return answer(self, reply::LOGIN_END, consumed);
+        };
+        let Some(space) = memchr::memchr(b' ', token) else {
+            return answer(self, reply::LOGIN_FORMAT, consumed);
+        };
+        match router.login(&token[..space], &token[space + 1..]) {
+            Verdict::Accepted => {
+                self.state = State::Command;
+                answer(self, reply::STORED, consumed)
+            }
+            Verdict::Refused => answer(self, reply::LOGIN_FAILED, consumed),
+            Verdict::Busy => answer(self, reply::LOGIN_BUSY, consumed),
+            Verdict::Pending => {
+                self.state = State::LoggingIn { hole: self.output.open_hole() };
+                Step::Consumed(consumed)
+            }
+        }
+    }
+
+    /// A slice of its dump has come by mail and is in the output.
+    pub fn dump_went_on(&mut self, next_part: Option<usize>) {
+        if let State::Dump(dump) = &mut self.state {
+            dump.went_on(next_part, self.output.here());
+        }
     }
 
     /// The conversation is over.
@@ -209,7 +328,8 @@ impl Session {
 
     /// Nothing is under way: the next byte would begin a command.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Command) && self.input.is_empty() && self.output.is_empty()
+        let waits = matches!(self.state, State::Command | State::Login);
+        waits && self.input.is_empty() && self.output.is_empty()
     }
 
     /// memcached's name for what the connection does, for `stats conns`.
@@ -221,6 +341,9 @@ impl Session {
             State::Value(_) => "conn_nread",
             State::Swallow { .. } => "conn_swallow",
             State::Keys { .. } | State::SkipLine => "conn_parse_cmd",
+            State::Dump(_) => "conn_mwrite",
+            State::Watch => "conn_watch",
+            State::Login | State::LoggingIn { .. } => "conn_read",
         }
     }
 
@@ -251,8 +374,11 @@ impl Session {
             if self.closing {
                 return (input.len(), Progress::Closing);
             }
-            let can_finish =
-                matches!(&self.state, State::Value(p) if p.block.len() == p.block_bytes);
+            let can_finish = match &self.state {
+                State::Value(pending) => pending.block.len() == pending.block_bytes,
+                State::Dump(_) | State::LoggingIn { .. } => true,
+                _ => false,
+            };
             if used == input.len() && !can_finish {
                 return (used, Progress::NeedsInput);
             }
@@ -265,6 +391,7 @@ impl Session {
             match self.step(&input[used..], budget, router) {
                 Step::Consumed(bytes) => used += bytes,
                 Step::Incomplete => return (used, Progress::NeedsInput),
+                Step::Wait => return (used, Progress::OutputFull),
                 Step::Close => self.closing = true,
             }
         }
@@ -283,6 +410,19 @@ impl Session {
                 }
                 Step::Consumed(dropped)
             }
+            State::Dump(dump) if dump.is_over() => {
+                self.state = State::Command;
+                Step::Consumed(0)
+            }
+            State::Dump(dump) => {
+                if self.output.is_empty() {
+                    router.dump(dump, &mut self.output);
+                }
+                Step::Wait
+            }
+            State::Watch => Step::Consumed(input.len()),
+            State::Login => self.step_login(input, budget, router),
+            State::LoggingIn { .. } => Step::Wait,
             State::Keys { touch, with_cas } => {
                 let (touch, with_cas) = (*touch, *with_cas);
                 self.step_keys(input, touch, with_cas, budget, router)
@@ -478,6 +618,14 @@ impl Session {
                 let used = self.store(key, &args, noreply, *value_bytes, behind, router);
                 return Step::Consumed(line_bytes + used);
             }
+            Request::Admin { verb, arguments } => {
+                match router.admin(*verb, arguments, noreply, &mut self.output) {
+                    Next::Command => {}
+                    Next::Dump(dump) => self.state = State::Dump(dump),
+                    Next::Watch => self.state = State::Watch,
+                }
+                return Step::Consumed(line_bytes);
+            }
             other => {
                 let goes_on = router.command(other, noreply, &mut self.output);
                 return if goes_on { Step::Consumed(line_bytes) } else { Step::Close };
@@ -598,40 +746,69 @@ impl Session {
     }
 }
 
-/// Announces the lookups of the gets that a pipeline begins with. Returns after how many commands
-/// to look again.
-fn warm_commands<R: Router>(input: &[u8], router: &mut R) -> usize {
-    let mut hashes = Vec::new();
+/// Announces the lookups of the commands that a pipeline begins with. Returns after how many
+/// commands to look again.
+fn warm_commands<R: Router>(input: &[u8], router: &R) -> usize {
+    let mut hashes = [0; LOOKUPS_ANNOUNCED_MAX];
+    let mut count = 0;
     let mut rest = input;
-    while hashes.len() < WARM_MAX
-        && let Some(end) = memchr::memchr(b'\n', rest)
-        && let Some(key) = rest[..end].strip_prefix(b"get ")
+    while count < LOOKUPS_ANNOUNCED_MAX
+        && let Some((key, command_bytes)) = peek_command(rest)
     {
-        if end + 1 == rest.len() && hashes.is_empty() {
+        if command_bytes >= rest.len() && count == 0 {
             // A single command has nothing to overlap with.
-            return WARM_MAX;
+            return LOOKUPS_ANNOUNCED_MAX;
         }
-        hashes.push(router.hash(key.strip_suffix(b"\r").unwrap_or(key)));
-        rest = &rest[end + 1..];
+        hashes[count] = router.hash(key);
+        count += 1;
+        rest = rest.get(command_bytes..).unwrap_or(&[]);
     }
-    if 1 < hashes.len() {
-        let count = hashes.len();
-        router.warm(&mut hashes);
+    if 1 < count {
+        router.warm(&hashes[..count]);
         return count;
     }
-    WARM_MAX
+    LOOKUPS_ANNOUNCED_MAX
+}
+
+/// The key of the command that the input begins with, and the bytes to the next one, for the verbs
+/// that make up long pipelines. Only a guess for [`warm_commands`]: says `None` where a command is
+/// not plain.
+fn peek_command(input: &[u8]) -> Option<(&[u8], usize)> {
+    let end = memchr::memchr(b'\n', input)?;
+    let line = input[..end].strip_suffix(b"\r")?;
+    let (arguments, length_at) = match line {
+        [b'g', b'e', b't', b' ', arguments @ ..] => (arguments, None),
+        [b'm', b'g', b' ', arguments @ ..] => (arguments, None),
+        [b's', b'e', b't', b' ', arguments @ ..] => (arguments, Some(2)),
+        [b'm', b's', b' ', arguments @ ..] => (arguments, Some(0)),
+        _ => return None,
+    };
+    let key_end = arguments.iter().position(|byte| *byte == b' ').unwrap_or(arguments.len());
+    let (key, behind) = arguments.split_at(key_end);
+    let block_bytes = match length_at {
+        None => 0,
+        Some(at) => {
+            let length = behind.get(1..)?.split(|byte| *byte == b' ').nth(at)?;
+            number::strict_u32(length)? as usize + DATA_END.len()
+        }
+    };
+    Some((key, end + 1 + block_bytes))
 }
 
 /// Announces the lookups of the next keys of a list. Returns after how many keys to look again.
-fn warm_keys<R: Router>(input: &[u8], router: &mut R) -> usize {
+fn warm_keys<R: Router>(input: &[u8], router: &R) -> usize {
     let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
     let keys = line.split(|byte| *byte == b' ').filter(|key| !key.is_empty());
-    let mut hashes = Vec::with_capacity(WARM_MAX);
-    hashes.extend(keys.take(WARM_MAX).map(|key| router.hash(key)));
-    if 1 < hashes.len() {
-        router.warm(&mut hashes);
+    let mut hashes = [0; LOOKUPS_ANNOUNCED_MAX];
+    let mut count = 0;
+    for (place, key) in hashes.iter_mut().zip(keys) {
+        *place = router.hash(key);
+        count += 1;
     }
-    WARM_MAX
+    if 1 < count {
+        router.warm(&hashes[..count]);
+    }
+    LOOKUPS_ANNOUNCED_MAX
 }
 
 impl PendingStore {

@@ -1,10 +1,14 @@
 //! What all threads of a server see: a few atomics, and what was fixed at the start.
 
-use super::StopHook;
+use super::admin::Knobs;
 use super::clock::{Clock, Stopwatch};
 use super::config::Config;
-use std::sync::Mutex;
+use super::keeper::Durability;
+use super::login::Door;
+use super::watch::Watchers;
+use super::{FatalHook, Hooks, StopHook};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How the server is asked to end.
@@ -36,7 +40,18 @@ pub struct Shared {
     pub memory_bytes_max: AtomicU64,
     /// Counts by prefix are being made.
     pub detail: AtomicBool,
+    /// The state of the data directory, if there is one.
+    pub durability: Option<Arc<Durability>>,
+    /// What commands of operators have set.
+    pub knobs: Knobs,
+    /// Who may log in, if anybody has to.
+    pub door: Option<Door>,
+    /// Connections that are told what happens.
+    pub watchers: Watchers,
+    /// Workers that have taken a turn since somebody looked.
+    alive: Vec<AtomicBool>,
     stop_hook: Option<StopHook>,
+    fatal_hook: Option<FatalHook>,
     stage: AtomicUsize,
     idle_workers: AtomicUsize,
     accept_pauses: AtomicU64,
@@ -51,9 +66,18 @@ struct Accepting {
 
 impl Shared {
     /// The state of a server that starts now.
-    pub fn new(config: Config, listeners: Vec<(i32, String)>, stop_hook: Option<StopHook>) -> Self {
+    pub fn new(
+        config: Config,
+        clock: Clock,
+        listeners: Vec<(i32, String)>,
+        durability: Option<Arc<Durability>>,
+        door: Option<Door>,
+        hooks: Hooks,
+    ) -> Self {
+        let Hooks { stop: stop_hook, fatal: fatal_hook } = hooks;
         Self {
-            clock: Clock::start(),
+            clock,
+            durability,
             connections: AtomicUsize::new(0),
             total_connections: AtomicU64::new(0),
             rejected_connections: AtomicU64::new(0),
@@ -61,7 +85,12 @@ impl Shared {
             verbosity: AtomicUsize::new(usize::from(config.verbosity)),
             memory_bytes_max: AtomicU64::new(config.memory_bytes_max),
             detail: AtomicBool::new(config.detail),
+            knobs: Knobs::new(&config.accepted_only),
+            door,
+            alive: (0..config.workers).map(|_| AtomicBool::new(true)).collect(),
+            watchers: Watchers::default(),
             stop_hook,
+            fatal_hook,
             stage: AtomicUsize::new(Stage::Running as usize),
             idle_workers: AtomicUsize::new(0),
             accept_pauses: AtomicU64::new(0),
@@ -70,10 +99,30 @@ impl Shared {
         }
     }
 
+    /// A worker takes turns.
+    pub fn note_alive(&self, worker: usize) {
+        self.alive[worker].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether every worker has taken a turn since the last call.
+    pub fn all_alive(&self) -> bool {
+        // All of them are looked at, so that all start anew.
+        let silent = |worker: &&AtomicBool| !worker.swap(false, Ordering::Relaxed);
+        self.alive.iter().filter(silent).count() == 0
+    }
+
     /// Asks all threads to end.
     pub fn stop(&self, gracefully: bool) {
         let stage = if gracefully { Stage::StoppingGracefully } else { Stage::Stopping };
         self.stage.store(stage as usize, Ordering::SeqCst);
+    }
+
+    /// Ends the process if there is one to end, else the server: its data cannot be kept safe.
+    pub fn end_at_once(&self) {
+        match &self.fatal_hook {
+            Some(hook) => hook(),
+            None => self.stop(false),
+        }
     }
 
     /// Does what the `shutdown` command asks.
@@ -99,6 +148,7 @@ impl Shared {
         self.total_connections.store(0, Ordering::Relaxed);
         self.rejected_connections.store(0, Ordering::Relaxed);
         self.accept_pauses.store(0, Ordering::Relaxed);
+        self.watchers.reset_counters();
     }
 
     /// Threads shall end.

@@ -4,14 +4,16 @@
 //! one class stands for the whole store, and what nothing counts is 0. Owns the texts; the numbers
 //! come in [`Report`]s.
 
+use super::admin::{CLASS, CLASS_LIMIT};
 use super::config::COMPAT_VERSION;
 use super::report::{Report, Traffic, Wanted};
 use super::shared::Shared;
+use crate::durable::Fsync;
 use crate::protocol::parse::words;
 use crate::protocol::{number, reply};
 use crate::shard::counters::Counters;
 use crate::shard::prefix::PrefixCounts;
-use crate::store;
+use crate::store::{self, Ticks};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -21,14 +23,12 @@ use std::sync::atomic::Ordering;
 pub const VERSION_LINE: &str = concat!("VERSION ", "1.6.45", "\r\n");
 const _: () = assert!(VERSION_LINE.len() == "VERSION \r\n".len() + COMPAT_VERSION.len());
 
-/// memcached's classes have numbers below this.
-const CLASS_LIMIT: u32 = 64;
-/// The class that stands for the store.
-const CLASS: u32 = 1;
 /// A page, as the slab statistics count memory.
 const PAGE_BYTES: u64 = 1 << 20;
 /// Size of an item for the slab statistics while there is none.
 const CHUNK_BYTES_DEFAULT: u64 = 96;
+/// The answer to `stats sizes` without `-o track_sizes`.
+const SIZES_DISABLED: &[u8] = b"STAT sizes_status disabled\r\nEND\r\n";
 /// Most items that `stats cachedump` lists.
 const DUMP_ITEMS_MAX: u32 = 20_000;
 
@@ -43,6 +43,8 @@ pub enum Topic {
     Slabs,
     /// `stats conns`
     Connections,
+    /// `stats sizes`
+    Sizes,
     /// `stats detail dump`
     Prefixes,
     /// `stats cachedump`, with the most items to list.
@@ -75,7 +77,9 @@ pub fn understand(arguments: &[u8], shared: &Shared) -> Question {
         Some(b"settings") => Question::Text(settings(shared)),
         Some(b"items") => Question::Ask(Topic::Items, plain),
         Some(b"slabs") => Question::Ask(Topic::Slabs, plain),
-        Some(b"sizes") => Question::Text(b"STAT sizes_status disabled\r\nEND\r\n".to_vec()),
+        Some(b"persistence") => Question::Text(persistence(shared)),
+        Some(b"sizes") if !tracks_sizes(shared) => Question::Answer(SIZES_DISABLED),
+        Some(b"sizes") => Question::Ask(Topic::Sizes, Wanted { sizes: true, ..plain }),
         Some(b"conns") => Question::Ask(Topic::Connections, Wanted { connections: true, ..plain }),
         Some(b"detail") if !shared.config.dump => Question::Answer(reply::DETAIL_NOT_ALLOWED),
         Some(b"detail") => detail(arguments.next()),
@@ -83,6 +87,61 @@ pub fn understand(arguments: &[u8], shared: &Shared) -> Question {
         Some(b"cachedump") => cachedump(arguments.next(), arguments.next()),
         Some(_) => Question::Answer(reply::ERROR),
     }
+}
+
+/// `stats persistence`: how the data directory is doing.
+fn persistence(shared: &Shared) -> Vec<u8> {
+    let mut lines = Lines::default();
+    let Some(durability) = &shared.durability else {
+        lines.put("persistence_enabled", "no");
+        return lines.end();
+    };
+    let status = durability.status();
+    let fsync = match durability.fsync {
+        Fsync::Always => "always",
+        Fsync::EverySecond => "everysec",
+        Fsync::No => "no",
+    };
+    let outcome = match (&status.last_error, status.last_at) {
+        (Some(_), _) => "failed",
+        (None, Some(_)) => "ok",
+        (None, None) => "none",
+    };
+    let logs = &durability.progress;
+    let now = shared.clock.now();
+    let oldest = logs.iter().filter_map(|log| log.unsynced_since()).min();
+    let age = oldest.map_or(0, |since| now.0.saturating_sub(since.0));
+    lines.put("persistence_enabled", "yes");
+    lines.put("fsync", fsync);
+    lines.put("snapshots_taken", status.snapshots);
+    lines.put("snapshot_failures", status.snapshot_failures);
+    lines.put("snapshot_running", u8::from(status.running));
+    lines.put("last_snapshot_status", outcome);
+    lines.put("last_snapshot_time", status.last_at.map_or(0, Ticks::seconds));
+    lines.put("last_snapshot_duration_ms", status.last_duration.milliseconds());
+    lines.put("last_snapshot_bytes", status.last_bytes);
+    lines.put("last_snapshot_items", status.last_items);
+    lines.put("last_snapshot_error", status.last_error.as_deref().unwrap_or("-"));
+    lines.put("log_status", if durability.has_failed_log() { "failed" } else { "ok" });
+    lines.put("log_bytes", logs.iter().map(|log| log.file_bytes()).sum::<u64>());
+    lines.put("log_unsynced_bytes", logs.iter().map(|log| log.unsynced_bytes()).sum::<u64>());
+    lines.put("log_unsynced_age_ms", Ticks(age).milliseconds());
+    lines.put("log_failures", status.log_failures);
+    lines.put("last_log_error", status.last_log_error.as_deref().unwrap_or("-"));
+    let recovery = &durability.recovery;
+    lines.put("recovery_snapshot_items", recovery.snapshot_items);
+    lines.put("recovery_log_changes", recovery.log_changes);
+    lines.put("recovery_dropped_items", recovery.dropped_items);
+    lines.put("recovery_cut_bytes", recovery.cut_bytes);
+    lines.put("recovery_damages", recovery.damages.len());
+    lines.put("recovery_duration_ms", durability.recovery_took.milliseconds());
+    lines.end()
+}
+
+/// Sizes are sampled when asked for, so that nothing is tracked; but memcached tells them only
+/// with `-o track_sizes`.
+fn tracks_sizes(shared: &Shared) -> bool {
+    shared.config.accepted_only.unused("track_sizes") == Some("yes")
 }
 
 fn detail(word: Option<&[u8]>) -> Question {
@@ -121,6 +180,7 @@ pub fn compose(topic: Topic, reports: &[Box<Report>], shared: &Shared) -> Vec<u8
         Topic::Items => items(&total),
         Topic::Slabs => slabs(&total),
         Topic::Connections => connections(reports, shared),
+        Topic::Sizes => sizes(reports),
         Topic::Prefixes => prefixes(reports),
         Topic::Dump(limit) => dump(reports, limit),
     }
@@ -183,7 +243,7 @@ fn general(total: &Totals, shared: &Shared) -> Vec<u8> {
     process(&mut lines, shared);
     commands(&mut lines, total);
     capacity(&mut lines, total, shared);
-    memory(&mut lines, total);
+    memory(&mut lines, total, shared);
     lines.end()
 }
 
@@ -258,8 +318,8 @@ fn commands(lines: &mut Lines, total: &Totals) {
         ("touch_misses", touch_misses),
         ("store_too_large", store_too_large),
         ("store_no_memory", store_no_memory),
-        ("auth_cmds", 0),
-        ("auth_errors", 0),
+        ("auth_cmds", total.traffic.logins),
+        ("auth_errors", total.traffic.logins_failed),
     ] {
         lines.put(name, value);
     }
@@ -284,7 +344,7 @@ fn capacity(lines: &mut Lines, total: &Totals, shared: &Shared) {
     lines.put("hash_is_expanding", 0);
 }
 
-fn memory(lines: &mut Lines, total: &Totals) {
+fn memory(lines: &mut Lines, total: &Totals, shared: &Shared) {
     lines.zeros(&[
         "slab_reassign_rescues",
         "slab_reassign_chunk_rescues",
@@ -296,9 +356,13 @@ fn memory(lines: &mut Lines, total: &Totals) {
     lines.put("slab_reassign_last_busy_status", "none");
     lines.zeros(&["slab_reassign_running", "slabs_moved", "lru_crawler_running"]);
     lines.zeros(&["lru_crawler_starts", "lru_maintainer_juggles", "malloc_fails"]);
-    lines.zeros(&["log_worker_dropped", "log_worker_written", "log_watcher_skipped"]);
-    lines.zeros(&["log_watcher_sent", "log_watchers", "unexpected_napi_ids"]);
-    lines.put("round_robin_fallback", 0);
+    let watched = shared.watchers.numbers();
+    lines.put("log_worker_dropped", watched.dropped);
+    lines.put("log_worker_written", watched.written);
+    lines.put("log_watcher_skipped", watched.skipped);
+    lines.put("log_watcher_sent", watched.sent);
+    lines.put("log_watchers", watched.watchers);
+    lines.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
     lines.put("bytes", total.live_bytes);
     lines.put("curr_items", total.items);
     lines.put("total_items", total.store.stored);
@@ -387,6 +451,19 @@ fn slabs(total: &Totals) -> Vec<u8> {
     lines.end()
 }
 
+/// Bytes of key and value, rounded up, and how many items have them.
+fn sizes(reports: &[Box<Report>]) -> Vec<u8> {
+    let mut total: BTreeMap<u64, u64> = BTreeMap::new();
+    for (bytes, count) in reports.iter().flat_map(|report| &report.sizes) {
+        *total.entry(*bytes).or_default() += count;
+    }
+    let mut lines = Lines::default();
+    for (bytes, count) in total {
+        lines.put(bytes, count);
+    }
+    lines.end()
+}
+
 fn connections(reports: &[Box<Report>], shared: &Shared) -> Vec<u8> {
     let mut lines = Lines::default();
     for (descriptor, address) in &shared.listeners {
@@ -464,15 +541,17 @@ fn settings(shared: &Shared) -> Vec<u8> {
     lines.put("reqs_per_event", config.requests_per_turn_max);
     lines.put("cas_enabled", yes_no(config.cas));
     lines.put("tcp_backlog", config.backlog);
-    lines.put("binding_protocol", accepted.binding_protocol);
+    let auth_file = config.auth_file.as_ref().map(|path| path.display().to_string());
+    let protocol = if auth_file.is_some() { "ascii" } else { accepted.binding_protocol };
+    lines.put("binding_protocol", protocol);
     lines.put("auth_enabled_sasl", "no");
-    lines.put("auth_enabled_ascii", "no");
+    lines.put("auth_enabled_ascii", auth_file.as_deref().unwrap_or("no"));
     lines.put("item_size_max", config.item_bytes_max);
     lines.put("maxconns_fast", yes_no(config.connections_refuse_fast));
     lines.put("flush_enabled", yes_no(config.flush));
     lines.put("dump_enabled", yes_no(config.dump));
     lines.put("hash_algorithm", &accepted.hash_algorithm);
-    for (name, value) in &accepted.unused {
+    for (name, value) in shared.knobs.settings() {
         lines.put(name, value);
     }
     lines.put("idle_timeout", config.idle_timeout_seconds);

@@ -5,6 +5,7 @@
 //! ```text
 //! poll -> receive  bytes to operations; ours to the shard, others to the outbox of their worker
 //!      -> execute  mail of other workers, in order of arrival
+//!      -> commit   the turn's changes to the log, if there is one
 //!      -> post     one mail to each other worker with the turn's operations, and replies back
 //!      -> reply    one write for each connection whose replies are complete
 //! ```
@@ -13,12 +14,15 @@
 //! commands a turn, mails are few, outputs have a limit.
 
 use super::connection::{Arrival, Connection};
-use super::core::Core;
-use super::mail::{Bell, Delivery, Mail, Message};
-use super::output::Flushed;
+use super::core::{Answer, Core};
+use super::keep::Keep;
+use super::keeper::Order;
+use super::mail::{Bell, Delivery, ErrandDone, Mail, Message};
+use super::output::{Flushed, Gate};
 use super::report::{Report, Wanted};
 use super::session::{Progress, Router};
 use super::shared::Shared;
+use crate::durable::log::Safety;
 use crate::limits::READ_BYTES;
 use crate::store::Ticks;
 use crossbeam::channel::Receiver;
@@ -62,6 +66,12 @@ pub struct Worker {
     ready: Vec<usize>,
     /// Connections with replies to send.
     dirty: Vec<usize>,
+    /// Connections whose replies wait for a log.
+    gated: Vec<usize>,
+    /// How far logs were synced when those connections were looked at.
+    sync_mark: u64,
+    /// The log of the shard, if data is kept.
+    keep: Option<Keep>,
     core: Core,
     shared: Arc<Shared>,
     scratch: Box<[u8]>,
@@ -84,6 +94,8 @@ pub struct Parts {
     pub arrivals: Receiver<Arrival>,
     /// Shard, peers and counters.
     pub core: Core,
+    /// The log of the shard, if data is kept.
+    pub keep: Option<Keep>,
     /// What all threads see.
     pub shared: Arc<Shared>,
 }
@@ -91,7 +103,7 @@ pub struct Parts {
 impl Worker {
     /// A worker about to run.
     pub fn new(parts: Parts) -> Self {
-        let Parts { poll, bell, inbox, arrivals, core, shared } = parts;
+        let Parts { poll, bell, inbox, arrivals, core, keep, shared } = parts;
         Self {
             poll,
             bell,
@@ -101,6 +113,9 @@ impl Worker {
             next_serial: 0,
             ready: Vec::new(),
             dirty: Vec::new(),
+            gated: Vec::new(),
+            sync_mark: 0,
+            keep,
             core,
             shared,
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -155,7 +170,8 @@ impl Worker {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let busy = !self.ready.is_empty() && self.core.has_room();
+        let keeps_on = self.keep.as_ref().is_some_and(|keep| keep.has_more(&mut self.core.shard));
+        let busy = keeps_on || (!self.ready.is_empty() && self.core.has_room());
         let overdue = self.next_tick <= self.core.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -166,15 +182,24 @@ impl Worker {
         }
     }
 
-    /// Parks, unless a message has arrived meanwhile: see [`super::mail::Parking`].
-    fn may_park(&self) -> bool {
+    /// Parks, unless a message has arrived or a log was synced meanwhile: see
+    /// [`super::mail::Parking`].
+    fn may_park(&mut self) -> bool {
         self.bell.parking.park();
-        self.inbox.is_empty() && self.arrivals.is_empty()
+        let nothing_came = self.inbox.is_empty() && self.arrivals.is_empty();
+        let Some(keep) = &self.keep else { return nothing_came };
+        let synced = !self.gated.is_empty() && keep.sync_mark() != self.sync_mark;
+        nothing_came && !synced && !keep.has_more(&mut self.core.shard)
     }
 
     fn turn(&mut self, events: &Events) {
         self.turn_number += 1;
         self.core.now = self.shared.clock.now();
+        if let Some(keep) = &mut self.keep {
+            // What waited for a sync to end goes first, so that the device need not wait for us.
+            keep.commit(&mut self.core.shard, self.core.now);
+        }
+        self.core.shard.watch(self.shared.watchers.wanted());
         for event in events {
             self.note_event(event);
         }
@@ -184,8 +209,17 @@ impl Worker {
         let mail = self.read_mail();
         self.serve_ready();
         self.report_late();
+        if let Some(keep) = &mut self.keep {
+            keep.commit(&mut self.core.shard, self.core.now);
+        }
         self.core.post(mail);
+        self.look_at_gates();
+        self.core.tell_watchers();
+        self.serve_watchers();
         self.send_replies();
+        if let Some(keep) = &mut self.keep {
+            keep.walk(self.core.shard.store());
+        }
         if self.core.now >= self.next_tick {
             self.tick();
         }
@@ -227,7 +261,12 @@ impl Worker {
             return;
         }
         self.next_serial += 1;
-        entry.insert(Connection::new(arrival, self.next_serial, self.core.now.seconds()));
+        self.core.note_connection(&arrival.stream, "");
+        let now_seconds = self.core.now.seconds();
+        let connection = entry.insert(Connection::new(arrival, self.next_serial, now_seconds));
+        if self.shared.door.is_some() {
+            connection.session.require_login();
+        }
     }
 
     /// Executes the mail of other workers and hands out the replies to ours. Returns the executed
@@ -245,10 +284,24 @@ impl Worker {
                     self.deliver(&mut mail);
                     self.core.take_back(mail);
                 }
+                Ok(Message::Order(order)) => self.obey(order),
+                Ok(Message::Login { connection, accepted }) => {
+                    self.login_done(connection, accepted);
+                }
                 Err(_) => break,
             }
         }
         executed
+    }
+
+    fn login_done(&mut self, (token, serial): (usize, u64), accepted: bool) {
+        let connection = self.connections.get_mut(token).filter(|c| c.serial == serial);
+        if let Some(connection) = connection
+            && connection.session.login_done(accepted)
+        {
+            self.core.count_login(accepted);
+            Self::mark_dirty(&mut self.dirty, connection, token);
+        }
     }
 
     fn execute_mail(&mut self, mail: &mut Mail) {
@@ -264,28 +317,52 @@ impl Worker {
 
     fn deliver(&mut self, mail: &mut Mail) {
         let Self { connections, core, dirty, .. } = self;
-        mail.deliver(|reply_to, delivery| {
-            let (reply_to, text) = match delivery {
-                Delivery::Reply(replies, from, to) => {
-                    let connection = connections.get_mut(reply_to.token);
-                    let Some(connection) = connection.filter(|c| c.serial == reply_to.serial)
-                    else {
-                        return;
-                    };
-                    connection.session.output.fill_hole(reply_to.hole, replies, from, to);
-                    return Self::mark_dirty(dirty, connection, reply_to.token);
+        let worker = mail.to;
+        mail.deliver(|reply_to, delivery| match delivery {
+            Delivery::Reply(replies, from, to, sequence) => {
+                let connection = connections.get_mut(reply_to.token);
+                if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
+                    let output = &mut connection.session.output;
+                    output.wait_for(Gate { shard: worker, sequence });
+                    output.fill_hole(reply_to.hole, replies, from, to);
+                    Self::mark_dirty(dirty, connection, reply_to.token);
                 }
-                Delivery::Errand(report) => match core.errand_done(reply_to.serial, report) {
-                    Some(done) => done,
-                    None => return,
-                },
-            };
-            let connection = connections.get_mut(reply_to.token);
-            if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
-                connection.session.output.fill_hole_with(reply_to.hole, &text);
-                Self::mark_dirty(dirty, connection, reply_to.token);
+            }
+            Delivery::Slice(replies, from, to, next_part) => {
+                let connection = connections.get_mut(reply_to.token);
+                if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
+                    let session = &mut connection.session;
+                    session.output.fill_hole(reply_to.hole, replies, from, to);
+                    session.dump_went_on(next_part);
+                    Self::mark_dirty(dirty, connection, reply_to.token);
+                }
+            }
+            Delivery::Errand(done) => {
+                if let Some(answer) = core.errand_done(reply_to.serial, worker, done) {
+                    Self::answer(connections, dirty, answer);
+                }
             }
         });
+    }
+
+    /// Puts the answer to an errand into its connection's output, if that is still there.
+    fn answer(connections: &mut Slab<Connection>, dirty: &mut Vec<usize>, answer: Answer) {
+        let reply_to = answer.reply_to;
+        let connection = connections.get_mut(reply_to.token);
+        if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
+            answer.fill(&mut connection.session.output);
+            Self::mark_dirty(dirty, connection, reply_to.token);
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        if let Order::Done { errand_id, error } = order {
+            if let Some(answer) = self.core.snapshot_done(errand_id, error) {
+                Self::answer(&mut self.connections, &mut self.dirty, answer);
+            }
+        } else if let Some(keep) = &mut self.keep {
+            keep.obey(order, &mut self.core.shard, self.core.now);
+        }
     }
 
     fn serve_ready(&mut self) {
@@ -298,9 +375,13 @@ impl Worker {
             }
             let Some(connection) = self.connections.get_mut(token) else { continue };
             connection.queued = false;
+            if connection.gated {
+                // It goes on when its replies have left.
+                continue;
+            }
             if let Err(error) = self.serve(token) {
                 log::debug!("a connection failed: {error}");
-                self.close(token);
+                self.close(token, "error");
             }
         }
         if self.ready.is_empty() {
@@ -317,7 +398,7 @@ impl Worker {
             let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES_NEW));
             connection.session.output.give_buffer(buffer);
         }
-        self.core.current = (token, connection.serial);
+        self.core.set_current(token, connection);
         let mut budget = self.shared.config.requests_per_turn_max;
         let mut received: &[u8] = &[];
         let wants_bytes = !connection.session.can_go_on() && connection.readable;
@@ -355,13 +436,23 @@ impl Worker {
             let mut report = Box::new(Report::of_shard(&core.shard, wanted, core.now));
             report.traffic = core.traffic;
             report.connections = report_connections(connections, wanted, core.now);
-            let Some((reply_to, text)) = core.errand_done(errand_id, Some(report)) else {
-                continue;
-            };
-            let connection = connections.get_mut(reply_to.token);
-            if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
-                connection.session.output.fill_hole_with(reply_to.hole, &text);
-                Self::mark_dirty(dirty, connection, reply_to.token);
+            let done = ErrandDone { report: Some(report), ..ErrandDone::default() };
+            if let Some(answer) = core.errand_done(errand_id, core.id, done) {
+                Self::answer(connections, dirty, answer);
+            }
+        }
+    }
+
+    /// Connections that wait for a log are looked at again.
+    fn look_at_gates(&mut self) {
+        if let Some(keep) = &self.keep {
+            self.sync_mark = keep.sync_mark();
+        }
+        for token in std::mem::take(&mut self.gated) {
+            let connection = self.connections.get_mut(token);
+            if let Some(connection) = connection.filter(|connection| connection.gated) {
+                connection.gated = false;
+                Self::mark_dirty(&mut self.dirty, connection, token);
             }
         }
     }
@@ -372,6 +463,21 @@ impl Worker {
             let Some(connection) = self.connections.get_mut(token) else { continue };
             connection.dirty = false;
             let output = &mut connection.session.output;
+            if !output.gates().is_empty() {
+                match self.core.safety(output.gates()) {
+                    Safety::Safe => output.open_gates(),
+                    Safety::Pending => {
+                        connection.gated = true;
+                        self.gated.push(token);
+                        continue;
+                    }
+                    Safety::Lost => {
+                        log::debug!("a connection is closed: its changes did not reach the log");
+                        self.close(token, "error");
+                        continue;
+                    }
+                }
+            }
             match output.flush(self.turn_number, &mut connection.stream) {
                 Ok((bytes, flushed)) => {
                     self.core.count_held(connection);
@@ -382,7 +488,7 @@ impl Worker {
                 }
                 Err(error) => {
                     log::debug!("a client did not take its replies: {error}");
-                    self.close(token);
+                    self.close(token, "error");
                 }
             }
         }
@@ -396,19 +502,39 @@ impl Worker {
             self.buffers.push(buffer);
         }
         // It may have stopped because its output was full.
-        let more = connection.session.can_go_on() || (connection.readable && !self.finishing);
+        let more = connection.session.can_go_on()
+            || (connection.session.is_watching() && self.core.has_events_for(token))
+            || (connection.readable && !self.finishing);
         if more && !connection.session.is_closing() {
             Self::enqueue(&mut self.ready, connection, token);
         }
         if connection.is_done() {
-            self.close(token);
+            self.close(token, "normal");
         }
     }
 
-    fn close(&mut self, token: usize) {
+    /// Hands those who watch what there is to tell, if they have taken what came before.
+    fn serve_watchers(&mut self) {
+        for (token, serial, watcher) in &self.core.watching {
+            let connection = self.connections.get_mut(*token).filter(|c| c.serial == *serial);
+            if let Some(connection) = connection
+                && connection.session.output.is_empty()
+                && watcher.has_lines()
+            {
+                self.shared.watchers.take(watcher, &mut connection.session.output.here().bytes);
+                Self::mark_dirty(&mut self.dirty, connection, *token);
+            }
+        }
+    }
+
+    fn close(&mut self, token: usize, reason: &str) {
         if self.connections.contains(token) {
             // Closing the descriptor takes it off the poll.
             let connection = self.connections.remove(token);
+            self.core.note_connection(&connection.stream, reason);
+            if connection.session.is_watching() {
+                self.core.forget_watcher(token);
+            }
             self.core.forget_held(&connection);
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         }
@@ -417,8 +543,12 @@ impl Worker {
     /// What has to happen now and then, whatever clients do.
     fn tick(&mut self) {
         let now = self.core.now;
+        self.shared.note_alive(self.core.id);
         self.next_tick = Ticks(now.0 + TICK.as_millis() as u64 * Ticks::PER_SECOND / 1000);
         let segments = self.core.shard.store().segment_count_max();
+        if let Some(keep) = &mut self.keep {
+            keep.tick(self.core.shard.store());
+        }
         if self.core.shard.maintain(now, segments.div_ceil(SWEEP_ROUND_TICKS)) {
             // There is more to do: a little in each turn.
             self.next_tick = now;
@@ -442,7 +572,7 @@ impl Worker {
             .collect();
         for token in idle {
             self.core.traffic.idle_kicks += 1;
-            self.close(token);
+            self.close(token, "idle_timeout");
         }
     }
 }

@@ -258,7 +258,7 @@ impl Shard {
         match self.find(hash, key, now) {
             Some(handle) => {
                 self.counters.delete_hits += 1;
-                self.store.remove(handle);
+                self.remove(hash, key, handle);
                 reply::DELETED
             }
             None => {
@@ -293,7 +293,7 @@ impl Shard {
     fn set_deadline(&mut self, hash: u64, handle: Handle, exptime: Exptime, now: Ticks) -> bool {
         let attributes = self.store.item(handle).attributes;
         let attributes = Attributes { deadline: deadline(exptime, now), ..attributes };
-        self.store.rewrite(hash, handle, attributes, TokenRule::Keep, now).is_ok()
+        self.rewrite(hash, handle, attributes, TokenRule::Keep, now).is_ok()
     }
 
     pub(super) fn arithmetic(
@@ -353,7 +353,7 @@ impl Shard {
         let old_bytes = value.len();
         let padding = vec![b' '; old_bytes.saturating_sub(digits.len().min(NUMBER_BYTES_MAX))];
         let parts = Value::Parts([digits, &padding]);
-        let stored = self.store.update(hash, handle, attributes, parts, TokenRule::Fresh, now);
+        let stored = self.update(hash, handle, attributes, parts, TokenRule::Fresh, now);
         stored.map(|handle| (handle, number)).map_err(|_| reply::OUT_OF_MEMORY)
     }
 }

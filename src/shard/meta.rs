@@ -60,7 +60,7 @@ impl Shard {
         }
         if after != before {
             // Without memory for a new version the old one stays; the reply is right either way.
-            let _ = self.store.rewrite(hash, handle, after, TokenRule::Keep, now);
+            let _ = self.rewrite(hash, handle, after, TokenRule::Keep, now);
         }
     }
 
@@ -224,7 +224,7 @@ impl Shard {
             return Stored::Yes(handle);
         };
         let attributes = Attributes { cas: Some(token), ..self.store.item(handle).attributes };
-        let given = self.store.rewrite(hash, handle, attributes, TokenRule::Keep, now);
+        let given = self.rewrite(hash, handle, attributes, TokenRule::Keep, now);
         given.map_or(Stored::Full, Stored::Yes)
     }
 
@@ -313,9 +313,9 @@ impl Shard {
             let empty = Value::Parts([&[], &[]]);
             self.put(hash, Some(handle), key, attributes, empty, now).is_ok()
         } else if args.invalidate {
-            self.store.rewrite(hash, handle, attributes, TokenRule::Fresh, now).is_ok()
+            self.rewrite(hash, handle, attributes, TokenRule::Fresh, now).is_ok()
         } else {
-            self.store.remove(handle);
+            self.remove(hash, key, handle);
             true
         }
     }
@@ -436,7 +436,7 @@ impl Shard {
         if attributes.deadline != expires {
             let attributes = Attributes { deadline: expires, ..attributes };
             // Without memory for a new version the old expiry stays.
-            let _ = self.store.rewrite(hash, handle, attributes, TokenRule::Keep, now);
+            let _ = self.rewrite(hash, handle, attributes, TokenRule::Keep, now);
         }
     }
 

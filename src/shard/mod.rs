@@ -12,19 +12,23 @@
 //! | `meta` | mg, ms, md, ma, me |
 //! | `counters` | what `stats` reports of commands |
 //! | `prefix` | `stats detail` |
+//! | `events` | what watchers are told |
 
 mod classic;
 pub mod counters;
+pub mod events;
 mod meta;
 pub mod operation;
 pub mod prefix;
 pub mod replies;
 
+use crate::durable::journal::Journal;
 use crate::limits::{ITEM_BYTES_COMPAT_FLAGS, ITEM_BYTES_COMPAT_OVERHEAD};
-use crate::protocol::Exptime;
+use crate::protocol::{Exptime, reply};
 use crate::store::index::Handle;
-use crate::store::{Absent, Attributes, Full, Settings, Store, Ticks, Value};
+use crate::store::{Absent, Attributes, Full, Settings, Store, Ticks, TokenRule, Value};
 use counters::Counters;
+use events::Events;
 use operation::{Data, Operation, Verb};
 use prefix::PrefixStats;
 use replies::Replies;
@@ -48,18 +52,82 @@ pub struct Shard {
     prefixes: Option<PrefixStats>,
     /// When everything stored until then is to go (a delayed `flush_all`).
     flush_at: Option<Ticks>,
+    /// Where changes are recorded, if they are to survive.
+    journal: Option<Box<Journal>>,
+    /// Changes are refused: the log has failed.
+    refusing: bool,
+    /// What watchers are to be told, if there are any.
+    events: Option<Box<Events>>,
 }
 
 impl Shard {
     /// An empty shard.
     pub fn new(settings: Settings, rules: Rules) -> Self {
-        let counters = Counters::default();
-        Self { store: Store::new(settings), rules, counters, prefixes: None, flush_at: None }
+        Self::with_store(Store::new(settings), rules)
     }
 
-    /// Executes one operation and appends its reply.
+    /// A shard of items that were recovered.
+    pub fn with_store(store: Store, rules: Rules) -> Self {
+        Self {
+            store,
+            rules,
+            counters: Counters::default(),
+            prefixes: None,
+            flush_at: None,
+            journal: None,
+            refusing: false,
+            events: None,
+        }
+    }
+
+    /// Records changes from here on. `flush_at` is a flush that an earlier run has yet to do.
+    pub fn record_in(&mut self, journal: Journal, flush_at: Option<Ticks>) {
+        self.journal = Some(Box::new(journal));
+        self.flush_at = flush_at;
+    }
+
+    /// Where changes are recorded.
+    pub fn journal(&mut self) -> Option<&mut Journal> {
+        self.journal.as_deref_mut()
+    }
+
+    /// Refuses changes, or takes them again.
+    pub fn set_refusing(&mut self, refusing: bool) {
+        self.refusing = refusing;
+    }
+
+    /// Whether changes are refused.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing
+    }
+
+    /// When everything stored until then is to go.
+    pub fn flush_at(&self) -> Option<Ticks> {
+        self.flush_at
+    }
+
+    /// Executes one operation and appends its reply. Answers the record of the log that has to be
+    /// safe before the reply leaves; 0: none.
     #[inline]
-    pub fn execute(&mut self, operation: Operation<'_>, now: Ticks, out: &mut Replies) {
+    pub fn execute(&mut self, operation: Operation<'_>, now: Ticks, out: &mut Replies) -> u64 {
+        let Some(journal) = &self.journal else {
+            self.execute_unrecorded(operation, now, out);
+            return 0;
+        };
+        let (before, hash) = (journal.sequence(), operation.hash);
+        if self.refusing && operation.verb.changes_items() {
+            refuse(&operation, out);
+            return 0;
+        }
+        self.execute_unrecorded(operation, now, out);
+        let Some(journal) = &self.journal else { return 0 };
+        let after = journal.sequence();
+        // What is read must not be lost either, if others were not told of it yet.
+        if after == before { journal.unsafe_sequence(hash) } else { after }
+    }
+
+    #[inline]
+    fn execute_unrecorded(&mut self, operation: Operation<'_>, now: Ticks, out: &mut Replies) {
         if self.flush_at.is_some() {
             self.flush_if_due(now);
         }
@@ -68,6 +136,25 @@ impl Shard {
         }
         let Operation { key, hash, noreply, verb } = operation;
         let mark = out.mark();
+        if self.events.is_some() {
+            self.execute_watched(hash, key, verb, now, out);
+        } else {
+            self.execute_verb(hash, key, verb, now, out);
+        }
+        if noreply {
+            out.truncate(mark);
+        }
+    }
+
+    #[inline]
+    fn execute_verb(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        verb: Verb<'_>,
+        now: Ticks,
+        out: &mut Replies,
+    ) {
         match verb {
             Verb::Get { with_cas } => self.get(hash, key, with_cas, now, out),
             Verb::GetAndTouch { with_cas, exptime } => {
@@ -88,20 +175,23 @@ impl Shard {
             Verb::MetaArithmetic(args) => self.meta_arithmetic(hash, key, args, now, out),
             Verb::MetaDebug(args) => self.meta_debug(hash, key, args, now, out),
         }
-        if noreply {
-            out.truncate(mark);
-        }
     }
 
     /// Removes everything now.
     pub fn flush(&mut self) {
         self.flush_at = None;
         self.store.flush();
+        if let Some(journal) = &mut self.journal {
+            journal.flush();
+        }
     }
 
     /// Removes at `at` everything stored until then. A later call replaces an earlier one.
     pub fn flush_later(&mut self, at: Ticks) {
         self.flush_at = Some(at);
+        if let Some(journal) = &mut self.journal {
+            journal.flush_at(at);
+        }
     }
 
     fn flush_if_due(&mut self, now: Ticks) {
@@ -190,7 +280,7 @@ impl Shard {
     }
 
     /// A client's token, 0 and never matching where CAS is off.
-    fn token(&self, token: u64) -> u64 {
+    pub fn token(&self, token: u64) -> u64 {
         if self.rules.cas { token } else { 0 }
     }
 
@@ -204,10 +294,56 @@ impl Shard {
         now: Ticks,
     ) -> Result<Handle, Full> {
         let stored = self.store.put(hash, old, key, attributes, value, now);
-        if stored.is_err() {
-            self.counters.store_no_memory += 1;
+        match stored {
+            Ok(handle) => self.record_put(hash, handle),
+            Err(Full) => self.counters.store_no_memory += 1,
         }
         stored
+    }
+
+    fn update(
+        &mut self,
+        hash: u64,
+        handle: Handle,
+        attributes: Attributes,
+        value: Value<'_>,
+        token: TokenRule,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
+        let updated = self.store.update(hash, handle, attributes, value, token, now)?;
+        self.record_put(hash, updated);
+        Ok(updated)
+    }
+
+    fn rewrite(
+        &mut self,
+        hash: u64,
+        handle: Handle,
+        attributes: Attributes,
+        token: TokenRule,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
+        let rewritten = self.store.rewrite(hash, handle, attributes, token, now)?;
+        if let Some(journal) = &mut self.journal {
+            let item = self.store.item(rewritten);
+            journal.attributes(hash, item.key, &item.attributes);
+        }
+        Ok(rewritten)
+    }
+
+    fn remove(&mut self, hash: u64, key: &[u8], handle: Handle) {
+        self.store.remove(handle);
+        if let Some(journal) = &mut self.journal {
+            journal.delete(hash, key);
+        }
+    }
+
+    #[inline]
+    fn record_put(&mut self, hash: u64, handle: Handle) {
+        if let Some(journal) = &mut self.journal {
+            let (head, value) = self.store.raw(handle);
+            journal.put(hash, head, value);
+        }
     }
 
     /// The value of the item, with `data` behind or before it, replaces it.
@@ -237,8 +373,16 @@ impl Shard {
     /// A value too large for a `set` must not leave the old one behind as if it were current.
     fn drop_stale(&mut self, hash: u64, key: &[u8], now: Ticks) {
         if let Ok(handle) = self.store.find(hash, key, now) {
-            self.store.remove(handle);
+            self.remove(hash, key, handle);
         }
+    }
+}
+
+/// Answers that a change cannot be made. A `gat` answers nothing for its key, as for a miss: an
+/// error line in the middle of its list would be taken for its end.
+fn refuse(operation: &Operation<'_>, out: &mut Replies) {
+    if !operation.noreply && !matches!(operation.verb, Verb::GetAndTouch { .. }) {
+        out.push(reply::LOG_UNAVAILABLE);
     }
 }
 

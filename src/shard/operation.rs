@@ -87,6 +87,17 @@ pub enum Verb<'a> {
     MetaDebug(&'a MetaArgs),
 }
 
+impl Verb<'_> {
+    /// Whether it may change what is stored.
+    pub fn changes_items(&self) -> bool {
+        match self {
+            Self::Get { .. } | Self::MetaDebug(_) => false,
+            Self::MetaGet(args) => args.vivify.is_some() || args.exptime.is_some(),
+            _ => true,
+        }
+    }
+}
+
 /// A command on one key.
 #[derive(Debug, Clone)]
 pub struct Operation<'a> {

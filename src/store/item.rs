@@ -186,6 +186,21 @@ pub fn unpack_header(item: &[u8]) -> Header {
     Header { attributes, header_bytes, key_bytes, value_bytes }
 }
 
+/// As [`unpack_header`], for bytes from outside: `None` if they are too few for the header and the
+/// key, or say that there is no key. The value may lie elsewhere; its length is not checked.
+pub fn unpack_checked(item: &[u8]) -> Option<Header> {
+    let shape = *item.get(1)?;
+    let optional = usize::from(shape & SHAPE_FLAGS != 0) * FLAGS_BYTES
+        + usize::from(shape & SHAPE_DEADLINE != 0) * DEADLINE_BYTES
+        + usize::from(shape & SHAPE_CAS != 0) * CAS_BYTES;
+    let header_bytes = FIXED_BYTES + usize::from(shape & SHAPE_WIDTH) + 1 + optional;
+    let key_bytes = usize::from(item[0]);
+    if key_bytes == 0 || item.len() < header_bytes + key_bytes {
+        return None;
+    }
+    Some(unpack_header(item))
+}
+
 /// The value length of an item whose length field has `width` bytes.
 #[inline]
 fn value_length(item: &[u8], width: usize) -> usize {

@@ -20,6 +20,7 @@
 //! stores its token only then. Sequences grow and never repeat, so tokens of one key grow with
 //! every change, and never repeat.
 
+pub mod evicted;
 pub mod ghosts;
 pub mod hash;
 pub mod index;
@@ -38,6 +39,7 @@ pub use item::Attributes;
 use item::ITEM_ALIGN_BYTES;
 use reclaim::Reclaim;
 use segment::{Queue, Segment, usable_bytes};
+pub use segment::{SharedItem, Stored};
 
 /// A point in time: hundredths of a second since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -57,6 +59,11 @@ impl Ticks {
     /// Whole seconds since 1970.
     pub const fn seconds(self) -> u64 {
         self.0 / Self::PER_SECOND
+    }
+
+    /// Milliseconds, of a span of time.
+    pub const fn milliseconds(self) -> u64 {
+        self.0.saturating_mul(1000 / Self::PER_SECOND)
     }
 
     /// This time and so many seconds.
@@ -211,6 +218,8 @@ pub struct Store {
     reclaim: Reclaim,
     counters: Counters,
     scratch: Vec<u8>,
+    /// Evicted items, if somebody wants to know of them.
+    evicted: Option<Box<evicted::Evictions>>,
 }
 
 /// Hands out segment sequences so that the head's is above all of the main queue's opened while it
@@ -222,10 +231,12 @@ struct Sequences {
 }
 
 impl Sequences {
-    const MAIN_PER_HEAD: u64 = 255;
+    const HEAD_SHIFT: u32 = 8;
+    const MAIN_PER_HEAD: u64 = (1 << Self::HEAD_SHIFT) - 1;
 
     fn new(start: u64) -> Self {
-        Self { head: start << 8 | Self::MAIN_PER_HEAD, main: start << 8 }
+        let main = start << Self::HEAD_SHIFT;
+        Self { head: main | Self::MAIN_PER_HEAD, main }
     }
 
     fn next_head(&mut self) -> u64 {
@@ -266,6 +277,7 @@ impl Store {
             reclaim: Reclaim::default(),
             counters: Counters::default(),
             scratch: Vec::new(),
+            evicted: None,
         }
     }
 
@@ -411,6 +423,81 @@ impl Store {
             None => 0,
         };
         Ok(self.point_to(hash, old, Slot::new(hash, location, frequency)))
+    }
+
+    /// Stores an item that an earlier run wrote down, with a new token. The popularity is what it
+    /// was then; `None`: as for any item stored now.
+    ///
+    /// # Errors
+    /// [`Full`] as [`Store::put`]; an item of the key that was there is gone then.
+    pub fn restore(
+        &mut self,
+        hash: u64,
+        stored: Stored<'_>,
+        popularity: Option<u8>,
+        now: Ticks,
+    ) -> Result<(), Full> {
+        let old = self.find(hash, stored.key, now).ok();
+        let attributes = Attributes { cas: None, ..stored.header.attributes };
+        let value = Value::Parts([stored.value, &[]]);
+        let Ok(handle) = self.put(hash, old, stored.key, attributes, value, now) else {
+            if let Ok(old) = self.find(hash, stored.key, now) {
+                self.remove(old);
+            }
+            return Err(Full);
+        };
+        if let Some(popularity) = popularity {
+            let slot = self.index.slot(handle);
+            self.index.replace(handle, slot.with_frequency(popularity));
+        }
+        Ok(())
+    }
+
+    /// Takes the store apart: hands out its live items, those longest in memory first, with their
+    /// popularity. Memory is freed on the way.
+    pub fn into_items(mut self, now: Ticks, mut visit: impl FnMut(Stored<'_>, u8)) {
+        let mut segments: Vec<(u64, u32)> = Vec::new();
+        for (id, segment) in self.segments.iter().enumerate() {
+            segments.extend(segment.as_ref().map(|segment| (segment.sequence, id as u32)));
+        }
+        segments.sort_unstable();
+        for (_, id) in segments {
+            let Some(segment) = self.segments[id as usize].take() else { continue };
+            let mut offset = 0;
+            while offset < segment.used_bytes {
+                let stored = segment.stored(offset);
+                let location = self.location(id, offset);
+                let hash = self.hasher.hash(stored.key);
+                let live = stored.header.attributes.deadline.is_none_or(|deadline| deadline > now);
+                if live && let Some(handle) = self.index.find(hash, |at| at == location) {
+                    visit(stored, self.index.slot(handle).frequency());
+                }
+                offset += segment.stride(offset);
+            }
+        }
+    }
+
+    /// Hands out the items of one part of the index, expired ones included, for another thread to
+    /// read, with their popularity. Part numbers start at 0; answers false past the last part.
+    pub fn share_part(&self, part: usize, mut visit: impl FnMut(SharedItem, u8)) -> bool {
+        let Some(slots) = self.index.partition_slots(part) else { return false };
+        for slot in slots {
+            let (id, offset) = self.place(slot.location());
+            visit(self.segment(id).share_item(offset), slot.frequency());
+        }
+        true
+    }
+
+    /// The bytes of the item at a handle as they lie in the store: see [`Segment::raw`].
+    pub fn raw(&self, handle: Handle) -> (&[u8], Option<&Bytes>) {
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        self.segment(id).raw(offset)
+    }
+
+    /// Where the sequence of segments stands: a later store of the same keys that starts above
+    /// (see [`Settings::sequence_start`]) repeats no token.
+    pub fn sequence_now(&self) -> u64 {
+        self.sequences.head >> Sequences::HEAD_SHIFT
     }
 
     /// Gives the item at a handle other attributes. Its value, frequency and age stay.
@@ -577,6 +664,11 @@ impl Store {
         true
     }
 
+    /// Parts that [`Store::visit_part`] can visit.
+    pub fn part_count(&self) -> usize {
+        self.index.partition_count()
+    }
+
     fn remove_expired(&mut self, handle: Handle) {
         self.counters.reclaimed += 1;
         if !self.index.slot(handle).fetched() {
@@ -614,6 +706,7 @@ impl Store {
         value: Value<'_>,
         now: Ticks,
     ) -> Result<u64, Full> {
+        self.pay_back(now);
         let stride = item::stride(&attributes, key.len(), value.len());
         if self.is_large(stride) {
             return self.write_large(key, attributes, value, now);

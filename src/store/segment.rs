@@ -61,6 +61,33 @@ pub struct Stored<'a> {
     pub value: &'a [u8],
 }
 
+/// An item that another thread can read while the store goes on. Keeps a whole segment alive: not
+/// to be held for long.
+#[derive(Debug, Clone)]
+pub struct SharedItem {
+    bytes: Bytes,
+    offset: u32,
+    value: Option<Bytes>,
+}
+
+impl SharedItem {
+    /// Header, key and, unless it lies apart, the value; then the value that lies apart.
+    pub fn raw(&self) -> (&[u8], Option<&Bytes>) {
+        let bytes = &self.bytes[self.offset as usize..];
+        match &self.value {
+            Some(value) => (bytes, Some(value)),
+            None => (&bytes[..item_bytes(bytes)], None),
+        }
+    }
+}
+
+/// Bytes of the item at the front, padding left out.
+#[inline]
+fn item_bytes(bytes: &[u8]) -> usize {
+    let (start, key_bytes, value_bytes) = item::key_and_value_span(bytes);
+    start + key_bytes + value_bytes
+}
+
 /// Bytes of a segment that items can use.
 pub fn usable_bytes(segment_bytes: usize) -> usize {
     segment_bytes - ALLOCATION_SLACK_BYTES
@@ -184,6 +211,35 @@ impl Segment {
         Stored { header, key, value }
     }
 
+    /// The bytes of the item at an offset, as they lie here: header, key and, unless it lies
+    /// elsewhere, the value.
+    pub fn raw(&self, offset: usize) -> (&[u8], Option<&Bytes>) {
+        let bytes: &[u8] = match &self.data {
+            Data::Open(bytes) => bytes,
+            Data::Sealed(bytes) => bytes,
+            Data::Large { head, value } => return (head, Some(value)),
+        };
+        (&bytes[offset..offset + item_bytes(&bytes[offset..])], None)
+    }
+
+    /// The item at an offset, readable without the store: by reference where it can be.
+    pub fn share_item(&self, offset: usize) -> SharedItem {
+        match &self.data {
+            Data::Open(bytes) => {
+                let item = &bytes[offset..offset + item_bytes(&bytes[offset..])];
+                SharedItem { bytes: Bytes::copy_from_slice(item), offset: 0, value: None }
+            }
+            Data::Sealed(bytes) => {
+                SharedItem { bytes: bytes.clone(), offset: offset as u32, value: None }
+            }
+            Data::Large { head, value } => SharedItem {
+                bytes: Bytes::copy_from_slice(head),
+                offset: 0,
+                value: Some(value.clone()),
+            },
+        }
+    }
+
     /// Whether the item at an offset has expired.
     pub fn is_expired(&self, offset: usize, now: Ticks) -> bool {
         let deadline = self.stored(offset).header.attributes.deadline;
@@ -244,10 +300,7 @@ impl Segment {
     pub fn stride(&self, offset: usize) -> usize {
         match self.head_and_value(offset) {
             (_, Some(_)) => self.used_bytes,
-            (head, None) => {
-                let (start, key_bytes, value_bytes) = item::key_and_value_span(head);
-                item::aligned(start + key_bytes + value_bytes)
-            }
+            (head, None) => item::aligned(item_bytes(head)),
         }
     }
 

@@ -2,16 +2,16 @@
 //! non-blocking socket and its buffers; decides nothing about when to send.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 
+use super::Plan;
 use super::requests::{Answer, Expected, Pending, Requests};
 use super::tally::Outcome;
-use crate::Result;
 use crate::client::Client;
 use crate::population::Population;
-use crate::wire::{self, Reply};
+use crate::wire::{self, Protocol, Reply};
+use crate::{Result, resp};
 
 const INPUT_BYTES_FIRST: usize = 16 << 10;
 
@@ -26,6 +26,7 @@ pub(super) struct Connection {
     /// Ids of keys that were missing, to be stored ahead of the next batch.
     fills: Vec<u64>,
     look_aside: bool,
+    protocol: Protocol,
 }
 
 /// Bytes received: `bytes[start..end]` are not parsed yet, `bytes[end..]` is room for more.
@@ -38,9 +39,9 @@ struct Input {
 
 impl Connection {
     /// Connects, and waits for one reply so that the server has accepted.
-    pub(super) fn open(address: SocketAddr, look_aside: bool) -> Result<Self> {
-        let mut client = Client::connect(address)?;
-        client.version()?;
+    pub(super) fn open(plan: &Plan) -> Result<Self> {
+        let mut client = Client::connect(plan.address)?;
+        client.greet(plan.protocol)?;
         let stream = client.into_stream();
         stream.set_nonblocking(true)?;
         Ok(Self {
@@ -50,7 +51,8 @@ impl Connection {
             input: Input { bytes: vec![0; INPUT_BYTES_FIRST], start: 0, end: 0 },
             pending: Pending::default(),
             fills: Vec::new(),
-            look_aside,
+            look_aside: plan.look_aside,
+            protocol: plan.protocol,
         })
     }
 
@@ -123,7 +125,11 @@ impl Connection {
         now_ns: u64,
         tally: &mut Outcome,
     ) -> Result<()> {
-        while let Some((reply, length)) = wire::parse(self.input.unparsed()) {
+        let parse = match self.protocol {
+            Protocol::Text => wire::parse,
+            Protocol::Resp => resp::parse,
+        };
+        while let Some((reply, length)) = parse(self.input.unparsed()) {
             let Some(expected) = self.pending.replies.front_mut() else {
                 return Err(format!("a reply nobody asked for: {reply:?}").into());
             };

@@ -15,6 +15,9 @@ use crate::Result;
 
 /// A server that answers nothing for this long is taken for dead.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// A loop that has not come round for this long was stopped itself; that is not the server's
+/// silence.
+const LOOK_GAP_MAX: Duration = Duration::from_secs(2);
 /// How often a loop without events looks at the clock.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// epoll's timeout is in milliseconds and rounded up: an open loop whose next command is nearer
@@ -37,6 +40,7 @@ pub(super) struct Engine {
     rate: Option<f64>,
     epoch: Instant,
     last_reply_ns: u64,
+    last_look_ns: u64,
     tally: Outcome,
 }
 
@@ -47,7 +51,7 @@ impl Engine {
             plan.connections / plan.threads + usize::from(part < plan.connections % plan.threads);
         let mut connections = Vec::with_capacity(count);
         for index in 0..count {
-            let mut connection = Connection::open(plan.address, plan.look_aside)?;
+            let mut connection = Connection::open(plan)?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut connection.stream, Token(index), interest)?;
             connections.push(connection);
@@ -61,6 +65,7 @@ impl Engine {
             rate: plan.rate.map(|rate| rate / plan.threads as f64),
             epoch: Instant::now(),
             last_reply_ns: 0,
+            last_look_ns: 0,
             tally: Outcome::default(),
         })
     }
@@ -68,6 +73,7 @@ impl Engine {
     pub(super) fn run(&mut self, until: Until) -> Result<Outcome> {
         self.epoch = Instant::now();
         self.last_reply_ns = 0;
+        self.last_look_ns = 0;
         match self.rate {
             None => self.run_closed(until)?,
             Some(rate) => self.run_open(until, rate)?,
@@ -173,7 +179,9 @@ impl Engine {
     /// Fails if commands are out and nothing has come back for long.
     fn check_silence(&mut self, events: &Events) -> Result<()> {
         let now_ns = self.now_ns();
-        if !events.is_empty() {
+        let was_stopped = now_ns.saturating_sub(self.last_look_ns) > nanoseconds(LOOK_GAP_MAX);
+        self.last_look_ns = now_ns;
+        if was_stopped || !events.is_empty() {
             self.last_reply_ns = now_ns;
             return Ok(());
         }

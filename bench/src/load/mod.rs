@@ -22,6 +22,7 @@ pub use tally::Outcome;
 use crate::Result;
 use crate::population::Population;
 use crate::stream::StreamSpec;
+use crate::wire::Protocol;
 use engine::Engine;
 
 /// Kinds of command.
@@ -115,6 +116,8 @@ pub struct Plan {
     /// Store each key that a get did not find, with `set noreply` ahead of the connection's next
     /// batch, as an application with a look-aside cache does.
     pub look_aside: bool,
+    /// What the server speaks.
+    pub protocol: Protocol,
     /// Processor cores for the load threads, used in turn. Pinned threads poll without sleeping;
     /// if empty, threads are neither pinned nor sleepless.
     pub cores: Vec<usize>,
@@ -134,14 +137,21 @@ impl Plan {
             stream,
             rate: None,
             look_aside: false,
+            protocol: Protocol::Text,
             cores: Vec::new(),
         }
     }
 
     fn check(&self) -> Result<()> {
+        let Mix(mix) = &self.mix;
+        let text_only = |verb| matches!(verb, Verb::MultiGet | Verb::MetaGet);
+        let needs_text = self.look_aside || mix.iter().any(|&(verb, _)| text_only(verb));
         let threads_fit = (1..=self.connections).contains(&self.threads);
         match () {
             () if !threads_fit => Err("need at least one connection per thread".into()),
+            () if needs_text && self.protocol == Protocol::Resp => {
+                Err("over resp there are get, miss and set only".into())
+            }
             () if self.pipeline == 0 => Err("pipeline must be at least 1".into()),
             () if self.keys_per_get == 0 => Err("a multi-get needs at least one key".into()),
             () if self.rate.is_some_and(|rate| rate.is_nan() || rate <= 0.0) => {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::{Mix, Plan, Verb};
 use crate::population::Population;
+use crate::resp;
 use crate::stream::Stream;
-use crate::wire;
+use crate::wire::{self, Protocol};
 
 /// The kind of reply a command must get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub(super) struct Requests {
     mix: Vec<(Verb, u32)>,
     weight_sum: u64,
     keys_per_get: usize,
+    protocol: Protocol,
 }
 
 impl Requests {
@@ -63,6 +65,7 @@ impl Requests {
             weight_sum: mix.iter().map(|&(_, weight)| u64::from(weight)).sum(),
             mix,
             keys_per_get: plan.keys_per_get,
+            protocol: plan.protocol,
         }
     }
 
@@ -82,7 +85,11 @@ impl Requests {
                 Verb::SetNoreply if index + 1 == count => Verb::Set,
                 verb => verb,
             };
-            if let Some((answer, keys_left)) = self.push_command(verb, out, &mut pending.keys) {
+            let expected = match self.protocol {
+                Protocol::Text => self.push_command(verb, out, &mut pending.keys),
+                Protocol::Resp => Some(self.push_resp(verb, out, &mut pending.keys)),
+            };
+            if let Some((answer, keys_left)) = expected {
                 pending.replies.push_back(Expected { answer, keys_left, commands, sent_ns });
                 commands = 0;
             }
@@ -146,5 +153,24 @@ impl Requests {
                 None
             }
         }
+    }
+
+    /// `Plan::check` lets no other verbs through. Redis answers every set.
+    #[inline]
+    fn push_resp(
+        &mut self,
+        verb: Verb,
+        out: &mut Vec<u8>,
+        keys: &mut VecDeque<u64>,
+    ) -> (Answer, u32) {
+        let absent = verb == Verb::Miss;
+        let id = if absent { self.stream.absent_id() } else { self.stream.next_id() };
+        if matches!(verb, Verb::Set | Verb::SetNoreply) {
+            resp::push_set(out, &self.population, id);
+            return (Answer::Stored, 0);
+        }
+        resp::push_get(out, &self.population, id);
+        keys.push_back(id);
+        (Answer::Meta, 1)
     }
 }

@@ -81,7 +81,10 @@ impl State {
             if reader.read_line(&mut line).ok()? == 0 {
                 return None;
             }
-            self.answer(line.trim_end(), &mut reader, &mut replies)?;
+            match line.strip_prefix('*') {
+                Some(count) => self.answer_resp(count, &mut reader, &mut replies)?,
+                None => self.answer(line.trim_end(), &mut reader, &mut replies)?,
+            }
             if reader.buffer().is_empty() {
                 reader.get_mut().write_all(&replies).ok()?;
                 replies.clear();
@@ -93,6 +96,10 @@ impl State {
         let words: Vec<&str> = line.split(' ').collect();
         if words[0] == "version" {
             out.extend_from_slice(b"VERSION fake\r\n");
+            return Some(());
+        }
+        if words[0] == "PING" {
+            out.extend_from_slice(b"+PONG\r\n");
             return Some(());
         }
         let command = self.commands.fetch_add(1, Ordering::SeqCst);
@@ -127,6 +134,41 @@ impl State {
             },
             "set" => self.set(&words, reader, out)?,
             _ => out.extend_from_slice(b"ERROR\r\n"),
+        }
+        Some(())
+    }
+
+    /// Redis's protocol: `count` words, each after its length.
+    fn answer_resp(&self, count: &str, reader: &mut impl BufRead, out: &mut Vec<u8>) -> Option<()> {
+        let mut words = Vec::new();
+        for _ in 0..count.trim_end().parse::<usize>().ok()? {
+            let mut header = String::new();
+            reader.read_line(&mut header).ok()?;
+            let length: usize = header.strip_prefix('$')?.trim_end().parse().ok()?;
+            let mut word = vec![0; length + 2];
+            reader.read_exact(&mut word).ok()?;
+            assert!(word.ends_with(b"\r\n"), "a word ends with a line end");
+            word.truncate(length);
+            words.push(word);
+        }
+        let key = String::from_utf8(words[1].clone()).ok()?;
+        match (words[0].as_slice(), self.fault) {
+            (_, Fault::Errors) => out.extend_from_slice(b"-ERR out of order\r\n"),
+            (b"SET", _) => {
+                self.last.lock().unwrap().clone_from(&words[2]);
+                self.items.lock().unwrap().insert(key, words[2].clone());
+                self.sets.fetch_add(1, Ordering::SeqCst);
+                out.extend_from_slice(b"+OK\r\n");
+            }
+            (b"GET", _) => match self.value(&key) {
+                Some(value) => {
+                    write!(out, "${}\r\n", value.len()).ok()?;
+                    out.extend_from_slice(&value);
+                    out.extend_from_slice(b"\r\n");
+                }
+                None => out.extend_from_slice(b"$-1\r\n"),
+            },
+            (verb, _) => panic!("{} is not spoken", String::from_utf8_lossy(verb)),
         }
         Some(())
     }

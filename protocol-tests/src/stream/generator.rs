@@ -20,6 +20,10 @@ const VALUE_BYTES_SAFE_MAX: usize = 1_000_000;
 /// Values of this size fit no item.
 const VALUE_BYTES_TOO_LARGE: usize = 1_100_000;
 
+/// Whether servers take a longer line, other than get and gets, depends on how much of it has
+/// arrived when they look.
+const LINE_BYTES_SAFE: usize = 2000;
+
 /// A source of random commands.
 #[derive(Debug)]
 pub struct Generator {
@@ -216,10 +220,15 @@ impl Generator {
 
     fn with_keys(&mut self, start: &str) -> Command {
         let mut command = Command::new(start);
+        let mut line_bytes = start.len();
         let count =
             if self.one_in(50) { self.random.usize(5..60) } else { self.random.usize(1..4) };
         for _ in 0..count {
             let key = self.key();
+            line_bytes += key.len() + 2;
+            if start.starts_with("gat") && LINE_BYTES_SAFE < line_bytes {
+                break;
+            }
             command.push(if self.one_in(30) { "  " } else { " " });
             command.push(&key);
             command.keys.push(key);

@@ -104,6 +104,16 @@ fn reproduce(
     history: Vec<Slot>,
     difference: Difference,
 ) -> Reproduction {
+    // Looking for a short history may take minutes; who watches sees this much at once.
+    if let Some(slot) = history.last() {
+        let found = Reproduction { slots: vec![slot.clone()], difference, repeatable: true };
+        eprintln!("looking for a short history of {found}");
+        return shorten(session, history, found.difference);
+    }
+    Reproduction { slots: Vec::new(), difference, repeatable: false }
+}
+
+fn shorten(session: &mut Session<'_>, history: Vec<Slot>, difference: Difference) -> Reproduction {
     let mut fails = |slots: &[Slot]| matches!(replay(session, slots), Ok(Some(_)));
     let same_keys = sharing_keys(&history);
     let recent = history[history.len().saturating_sub(2000)..].to_vec();

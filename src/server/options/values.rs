@@ -123,6 +123,21 @@ pub(super) fn pid_file(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
     Ok(())
 }
 
+pub(super) fn auth_file(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    draft.config().auth_file = Some(path("-Y", value)?);
+    Ok(())
+}
+
+/// Files are read before flags are; one that names another comes here.
+pub(super) fn nested_config(_: &mut Draft, _: &OsStr) -> Result<(), Exit> {
+    Err(Exit::usage("--config: only with a file, and only on the command line"))
+}
+
+pub(super) fn cluster_file(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    draft.config().cluster_file = Some(path("--cluster-file", value)?);
+    Ok(())
+}
+
 pub(super) fn growth_factor(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
     draft.unused("-f");
     draft.accepted().growth_factor = fraction("-f", value, 1.0, f64::MAX).map_err(Exit::failure)?;

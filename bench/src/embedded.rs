@@ -1,0 +1,174 @@
+//! distcached's shard in this process, driven with the keys and values of a population. Owns the
+//! calls and the virtual clock; no sockets and no protocol, so that a measurement sees the store
+//! alone, and the same calls give the same store.
+
+use std::sync::Arc;
+
+use distcache::protocol::{Exptime, StoreArgs, StoreMode};
+use distcache::shard::operation::{Data, Operation, Verb};
+use distcache::shard::replies::Replies;
+use distcache::shard::{Rules, Shard};
+use distcache::store::hash::KeyHasher;
+use distcache::store::{Settings, Ticks};
+
+use crate::population::Population;
+
+/// When the virtual clock starts: any time that is not a relative expiry.
+const START: Ticks = Ticks::from_seconds(1_700_000_000);
+/// A worker calls `maintain` this often, in hundredths of a second.
+const MAINTAIN_TICKS: u64 = 10;
+/// A worker's sweep goes through all segments in so many calls.
+const SWEEP_ROUND_CALLS: usize = 40;
+
+/// A shard and what is needed to talk to it.
+pub struct Embedded {
+    /// The shard.
+    pub shard: Shard,
+    /// The virtual time.
+    pub now: Ticks,
+    hasher: KeyHasher,
+    population: Arc<Population>,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    replies: Replies,
+    next_maintain: Ticks,
+}
+
+/// A key made and hashed, so that neither is part of a measured call.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared {
+    id: u64,
+    hash: u64,
+}
+
+impl Embedded {
+    /// An empty shard with so much memory.
+    pub fn new(memory_bytes_max: u64, evict: bool, population: Arc<Population>) -> Self {
+        let hasher = KeyHasher::new([1, 2]);
+        let settings =
+            Settings { memory_bytes_max, evict, hasher: hasher.clone(), sequence_start: 1 };
+        let rules = Rules { item_bytes_max: 1 << 30, cas: true, prefix_delimiter: b':' };
+        Self {
+            shard: Shard::new(settings, rules),
+            now: START,
+            hasher,
+            population,
+            key: Vec::new(),
+            value: Vec::new(),
+            replies: Replies::default(),
+            next_maintain: START,
+        }
+    }
+
+    /// Makes the key and value of an id; the calls below then are about it.
+    pub fn prepare(&mut self, id: u64) -> Prepared {
+        self.key.clear();
+        self.population.push_key(id, &mut self.key);
+        Prepared { id, hash: self.hasher.hash(&self.key) }
+    }
+
+    /// As [`Embedded::prepare`], with the value that [`Embedded::set`] stores.
+    pub fn prepare_value(&mut self, id: u64) -> Prepared {
+        self.value.clear();
+        self.population.push_value(id, &mut self.value);
+        self.prepare(id)
+    }
+
+    /// As [`Embedded::prepare`], with a value of so many bytes.
+    pub fn prepare_large(&mut self, id: u64, value_bytes: usize) -> Prepared {
+        self.value.clear();
+        self.value.resize(value_bytes, b'l');
+        self.prepare(id)
+    }
+
+    fn execute(&mut self, prepared: Prepared, verb: Verb<'_>) -> &[u8] {
+        self.replies.bytes.clear();
+        self.replies.values.clear();
+        let operation = Operation { key: &self.key, hash: prepared.hash, noreply: false, verb };
+        self.shard.execute(operation, self.now, &mut self.replies);
+        &self.replies.bytes
+    }
+
+    /// Asks for the key prepared last; true if it was there.
+    pub fn get(&mut self, prepared: Prepared) -> bool {
+        !self.execute(prepared, Verb::Get { with_cas: false }).is_empty()
+    }
+
+    /// Stores the value prepared last for so many seconds, 0 for ever; false if it was refused.
+    pub fn set(&mut self, prepared: Prepared, lifetime_seconds: u32) -> bool {
+        let args = StoreArgs {
+            mode: StoreMode::Set,
+            flags: 0,
+            exptime: exptime(lifetime_seconds),
+            compare: 0,
+        };
+        let value = std::mem::take(&mut self.value);
+        let stored = self.execute(prepared, Verb::Store(args, Data::Slice(&value)));
+        let stored = stored == b"STORED\r\n";
+        self.value = value;
+        stored
+    }
+
+    /// Deletes the key prepared last.
+    pub fn delete(&mut self, prepared: Prepared) {
+        self.execute(prepared, Verb::Delete);
+    }
+
+    /// Gives the key prepared last another lifetime.
+    pub fn touch(&mut self, prepared: Prepared, lifetime_seconds: u32) {
+        self.execute(prepared, Verb::Touch { exptime: exptime(lifetime_seconds) });
+    }
+
+    /// Bytes of the key and the value prepared last.
+    pub fn content_bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
+    /// The lifetime of a key's value.
+    pub fn lifetime_seconds(&self, prepared: Prepared) -> u32 {
+        self.population.lifetime_seconds(prepared.id)
+    }
+
+    /// Whether a worker would call `maintain` now.
+    pub fn is_maintenance_due(&self) -> bool {
+        self.now >= self.next_maintain
+    }
+
+    /// Calls it as a worker does: again in the next turn if there is more to do.
+    pub fn maintain(&mut self) {
+        let segments = self.shard.store().segment_count_max();
+        let more = self.shard.maintain(self.now, segments.div_ceil(SWEEP_ROUND_CALLS));
+        self.next_maintain = if more { self.now } else { Ticks(self.now.0 + MAINTAIN_TICKS) };
+    }
+}
+
+fn exptime(lifetime_seconds: u32) -> Exptime {
+    match lifetime_seconds {
+        0 => Exptime::Never,
+        seconds => Exptime::Relative(seconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_finds_expires_and_deletes() {
+        let sizes = ("16".parse().unwrap(), "32".parse().unwrap());
+        let population = Arc::new(Population::new(1000, sizes.0, sizes.1).unwrap());
+        let mut embedded = Embedded::new(4 << 20, true, population);
+        let key = embedded.prepare_value(7);
+        assert!(!embedded.get(key));
+        assert!(embedded.set(key, 5));
+        assert!(embedded.get(key));
+        embedded.now = embedded.now.plus_seconds(10);
+        while embedded.is_maintenance_due() {
+            embedded.maintain();
+        }
+        assert_eq!(embedded.shard.store().items(), 0, "swept");
+        assert!(embedded.set(key, 0));
+        embedded.delete(key);
+        assert!(!embedded.get(key));
+    }
+}

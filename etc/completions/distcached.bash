@@ -1,0 +1,39 @@
+# Completion of distcached for bash: copy to /usr/share/bash-completion/completions/distcached.
+_distcached() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
+    # --option=value arrives as three words.
+    if [[ $word == = ]]; then
+        word=
+    elif [[ $before == = ]]; then
+        before=${COMP_WORDS[COMP_CWORD-2]}
+    fi
+    case $before in
+    -s | --unix-socket | -P | --pidfile | -Y | --auth-file | --config | --cluster-file)
+        mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+    --data-dir)
+        mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
+    -u | --user)
+        mapfile -t COMPREPLY < <(compgen -u -- "$word"); return ;;
+    --fsync)
+        mapfile -t COMPREPLY < <(compgen -W "always everysec no" -- "$word"); return ;;
+    --recover)
+        mapfile -t COMPREPLY < <(compgen -W "strict salvage discard" -- "$word"); return ;;
+    --on-log-error)
+        mapfile -t COMPREPLY < <(compgen -W "refuse serve exit" -- "$word"); return ;;
+    -B | --protocol)
+        mapfile -t COMPREPLY < <(compgen -W "ascii auto" -- "$word"); return ;;
+    -o | --extended)
+        mapfile -t COMPREPLY < <(compgen -W "maxconns_fast no_maxconns_fast idle_timeout= no_modern" -- "$word"); return ;;
+    esac
+    local options="
+        -p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -D -t -R -C -b -B -I -F -X -W -Y -o
+        --port --unix-socket --unix-mask --enable-shutdown --listen --daemon --enable-coredumps
+        --user --memory-limit --disable-evictions --conn-limit --lock-memory --verbose --help
+        --license --version --pidfile --threads --max-reqs-per-event --disable-cas
+        --listen-backlog --protocol --max-item-size --disable-flush-all --disable-dumping
+        --disable-watch --auth-file --extended --config --cluster-file --data-dir --fsync
+        --snapshot-interval --recover --on-log-error
+    "
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+}
+complete -F _distcached distcached

@@ -1,0 +1,288 @@
+//! The few things the durability layer asks of a file system, as traits, so that tests can put a
+//! disk underneath that fails, fills up or loses power at any call.
+//!
+//! Owns the one implementation that touches real files. Knows nothing of formats.
+
+use nix::sys::uio::pwritev;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Only the daemon's user may read the data.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// How a file grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// With what is written.
+    AsWritten,
+    /// Ahead of it, by zeros: then a sync has no new size to record, and takes half the time. The
+    /// file may end in zeros.
+    Ahead,
+}
+
+/// Zeros written ahead at a time.
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// One directory of files, all of it ours.
+pub trait Disk: Send + Sync {
+    /// Creates an empty file; one of that name is emptied.
+    ///
+    /// # Errors
+    /// Those of the system: no space, no permission.
+    fn create(&self, name: &str, growth: Growth) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// Those of the system: not there, no permission.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Gives a file another name; a file of that name is replaced in one step.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes created, renamed and removed names durable.
+    ///
+    /// # Errors
+    /// Those of the system; what was not durable before may be lost then.
+    fn sync_directory(&self) -> io::Result<()>;
+}
+
+/// One open file. Written only at its end.
+pub trait DiskFile: Send + Sync {
+    /// Writes at the end. May write less than given, as `writev` does.
+    ///
+    /// # Errors
+    /// Those of the system: no space, a failing device.
+    fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// The device failed. What was written since the last success may be gone, and a second call
+    /// would not tell: the file must not be used further.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Reads from an offset; less than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Bytes in the file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn len(&self) -> io::Result<u64>;
+
+    /// No bytes in the file.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// Writes all of `bytes` at the end of a file.
+///
+/// # Errors
+/// Those of [`DiskFile::append`]; a part may have been written then.
+pub fn append_all(file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.append(&[IoSlice::new(bytes)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or(&[]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A directory of the file system.
+pub struct RealDisk {
+    path: PathBuf,
+    directory: File,
+    /// Held for as long as the disk is in use.
+    _lock: Option<File>,
+}
+
+/// Whether a directory is taken for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// By this process alone; the directory is made if it is not there.
+    Exclusive,
+    /// For reading, beside others that read. Nothing is made, so a copy on a read-only medium does.
+    Shared,
+}
+
+/// The file whose lock says that a directory is in use.
+pub const LOCK_NAME: &str = "LOCK";
+
+impl RealDisk {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// It cannot be made or read; `WouldBlock`: another process has it.
+    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
+        if access == Access::Exclusive {
+            make_directory(path)?;
+        }
+        let directory = File::open(path)?;
+        let lock = match access {
+            Access::Shared => match File::open(path.join(LOCK_NAME)) {
+                Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+                lock => {
+                    let lock = lock?;
+                    lock.try_lock_shared()?;
+                    Some(lock)
+                }
+            },
+            Access::Exclusive => {
+                let mut options = OpenOptions::new();
+                options.create(true).truncate(false).write(true).mode(FILE_MODE);
+                let lock = options.open(path.join(LOCK_NAME))?;
+                lock.try_lock()?;
+                Some(lock)
+            }
+        };
+        Ok(Self { path: path.to_owned(), directory, _lock: lock })
+    }
+}
+
+/// Makes a directory that survives a crash: its parent is synced.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().mode(DIRECTORY_MODE).recursive(true).create(path)?;
+    match path.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, name: &str, growth: Growth) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).read(true).write(true).mode(FILE_MODE);
+        let file = options.open(self.path.join(name))?;
+        Ok(Arc::new(RealFile { file, growth, ends: Mutex::new(Ends::default()) }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = File::open(self.path.join(name))?;
+        let (growth, ends) = (Growth::AsWritten, Mutex::new(Ends::default()));
+        Ok(Arc::new(RealFile { file, growth, ends }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is not text is none of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+}
+
+struct RealFile {
+    file: File,
+    growth: Growth,
+    ends: Mutex<Ends>,
+}
+
+/// Where a file that is being written ends.
+#[derive(Default)]
+struct Ends {
+    /// Behind the last byte that was appended.
+    written: u64,
+    /// Behind the zeros.
+    ahead: u64,
+}
+
+impl RealFile {
+    /// Held while writing, so that zeros never land on records.
+    fn lock(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grow_ahead(&self) -> io::Result<()> {
+        let mut ends = self.lock();
+        if ends.ahead >= ends.written + AHEAD_BYTES as u64 / 2 {
+            return Ok(());
+        }
+        let from = ends.ahead.max(ends.written);
+        self.file.write_all_at(&vec![0; AHEAD_BYTES], from)?;
+        ends.ahead = from + AHEAD_BYTES as u64;
+        Ok(())
+    }
+}
+
+impl DiskFile for RealFile {
+    fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut ends = self.lock();
+        let offset = i64::try_from(ends.written).map_err(io::Error::other)?;
+        let count = pwritev(&self.file, slices, offset)?;
+        ends.written += count as u64;
+        Ok(count)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // Without space for zeros there may still be some for records.
+        if self.growth == Growth::Ahead
+            && let Err(why) = self.grow_ahead()
+        {
+            log::debug!("no zeros written ahead: {why}");
+        }
+        self.file.sync_data()
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            match self.file.read_at(&mut into[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}

@@ -1,0 +1,180 @@
+//! A worker's part in keeping data: writes its shard's log each turn, and hands the keeper its
+//! items while a snapshot is taken.
+//!
+//! Owns the log of the shard. Touches no connection.
+
+use super::keeper::{Durability, Note, Order};
+use super::shared::Shared;
+use crate::durable::directory::TOKENS_GRANTED;
+use crate::durable::log::{Log, LogFile};
+use crate::durable::{Fsync, OnLogError};
+use crate::shard::Shard;
+use crate::store::{Store, Ticks};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Items handed out in one turn, about; and parts of the index looked at for them.
+const ITEMS_PER_BATCH: usize = 256;
+const PARTS_PER_BATCH: usize = 64;
+
+/// Batches on their way to the keeper. Each keeps up to [`ITEMS_PER_BATCH`] segments alive.
+const BATCHES_IN_FLIGHT_MAX: usize = 2;
+
+/// See the module's text.
+pub struct Keep {
+    shard_number: usize,
+    log: Log,
+    durability: Arc<Durability>,
+    shared: Arc<Shared>,
+    /// The part of the index to hand out next, while a snapshot is taken.
+    next_part: Option<usize>,
+    /// A log to change to once large values have been written.
+    next_file: Option<LogFile>,
+    failed: bool,
+    tokens_noted: u64,
+}
+
+impl Keep {
+    /// Keeps the data of one shard in a log.
+    pub fn new(
+        shard_number: usize,
+        log: Log,
+        durability: Arc<Durability>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            shard_number,
+            log,
+            durability,
+            shared,
+            next_part: None,
+            next_file: None,
+            failed: false,
+            tokens_noted: 0,
+        }
+    }
+
+    /// Whether there is more to write or to hand out right now.
+    pub fn has_more(&self, shard: &mut Shard) -> bool {
+        let unwritten = shard.journal().is_some_and(|journal| self.log.is_ready(journal));
+        unwritten || (self.next_part.is_some() && self.may_hand_out())
+    }
+
+    /// Changes whenever a log has been synced: replies may wait for that.
+    pub fn sync_mark(&self) -> u64 {
+        let progress = self.durability.progress.iter();
+        progress.fold(0, |sum, progress| sum.wrapping_add(progress.synced()))
+    }
+
+    fn may_hand_out(&self) -> bool {
+        let in_flight = &self.durability.in_flight[self.shard_number];
+        in_flight.load(Ordering::Acquire) < BATCHES_IN_FLIGHT_MAX
+    }
+
+    /// Writes the turn's changes.
+    pub fn commit(&mut self, shard: &mut Shard, now: Ticks) {
+        let Some(journal) = shard.journal() else { return };
+        if let Err(why) = self.log.commit(journal, now) {
+            return self.log_failed(shard, &why.to_string());
+        }
+        if journal.is_empty() && self.next_file.is_some() {
+            self.switch(shard, now);
+        }
+    }
+
+    /// Does what the keeper wants.
+    pub fn obey(&mut self, order: Order, shard: &mut Shard, now: Ticks) {
+        match order {
+            Order::Switch(file) => {
+                self.next_file = Some(file);
+                let idle = shard.journal().is_some_and(|journal| journal.is_empty());
+                if idle {
+                    self.switch(shard, now);
+                }
+            }
+            Order::Abandon => (self.next_part, self.next_file) = (None, None),
+            Order::Resume => self.resume(shard),
+            Order::LogFailed(why) if !self.failed => self.log_failed(shard, &why),
+            Order::LogFailed(_) | Order::Done { .. } => {}
+        }
+    }
+
+    fn switch(&mut self, shard: &mut Shard, now: Ticks) {
+        let (Some(next), Some(journal)) = (self.next_file.take(), shard.journal()) else { return };
+        let switched = if self.failed {
+            self.log.replace(journal, next, now)
+        } else {
+            self.log.switch(journal, next, now)
+        };
+        match switched {
+            Ok(first_sequence) => {
+                self.next_part = Some(0);
+                let (shard_number, flush_at) = (self.shard_number, shard.flush_at());
+                let note = Note::Switched { shard: shard_number, first_sequence, flush_at };
+                self.durability.tell(note);
+            }
+            Err(why) => self.log_failed(shard, &why.to_string()),
+        }
+    }
+
+    fn log_failed(&mut self, shard: &mut Shard, why: &str) {
+        let Some(journal) = shard.journal() else { return };
+        self.log.fail(journal);
+        (self.failed, self.next_part, self.next_file) = (true, None, None);
+        let policy = match self.durability.fsync {
+            Fsync::Always => OnLogError::Exit,
+            _ => self.durability.on_log_error,
+        };
+        let name = self.log.name();
+        match policy {
+            OnLogError::Exit => {
+                log::error!("{name}: {why}; the server ends, so that nothing unlogged is served");
+                self.shared.end_at_once();
+            }
+            OnLogError::Refuse => shard.set_refusing(true),
+            OnLogError::Serve => {
+                log::error!("{name}: {why}; changes are not kept until a snapshot succeeds");
+            }
+        }
+        let note = Note::LogFailed { shard: self.shard_number, why: format!("{name}: {why}") };
+        self.durability.tell(note);
+    }
+
+    fn resume(&mut self, shard: &mut Shard) {
+        self.next_part = None;
+        if std::mem::take(&mut self.failed) {
+            shard.set_refusing(false);
+        }
+    }
+
+    /// Hands out some more items, if a snapshot is being taken and the keeper is ready for them.
+    pub fn walk(&mut self, store: &Store) {
+        let Some(first) = self.next_part.filter(|_| self.may_hand_out()) else { return };
+        let mut items = Vec::new();
+        let mut part = first;
+        let mut more = true;
+        while more && items.len() < ITEMS_PER_BATCH && part - first < PARTS_PER_BATCH {
+            more = store.share_part(part, |item, popularity| items.push((item, popularity)));
+            part += 1;
+        }
+        let shard = self.shard_number;
+        if !items.is_empty() {
+            self.durability.in_flight[shard].fetch_add(1, Ordering::AcqRel);
+            self.durability.tell(Note::Items { shard, items });
+        }
+        self.next_part = more.then_some(part);
+        if !more {
+            let last_sequence = self.log.progress().written();
+            self.durability.tell(Note::Walked { shard, last_sequence });
+        }
+    }
+
+    /// Sees to it that there are tokens for the future.
+    pub fn tick(&mut self, store: &Store) {
+        let sequence_now = store.sequence_now();
+        if sequence_now > self.tokens_noted + TOKENS_GRANTED / 4 {
+            self.tokens_noted = sequence_now;
+            self.durability.tell(Note::Tokens { sequence_now });
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The options that memcached does not have: where data is kept, and how safely.
+//!
+//! Owns their values; what they mean is in `crate::durable`.
+
+use super::{Draft, Exit};
+use crate::durable::{Fsync, OnLogError, Recover};
+use crate::server::config::DurabilityConfig;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+/// What has been read of these options so far.
+#[derive(Default)]
+pub(super) struct DurabilityDraft {
+    settings: DurabilityConfig,
+    directory: Option<PathBuf>,
+    /// One of those that need `--data-dir`.
+    given: Option<&'static str>,
+}
+
+impl DurabilityDraft {
+    /// The settings, if a directory was named; else the option that has no effect without one.
+    pub(super) fn finish(self) -> Result<Option<DurabilityConfig>, &'static str> {
+        match (self.directory, self.given) {
+            (Some(directory), _) => Ok(Some(DurabilityConfig { directory, ..self.settings })),
+            (None, Some(option)) => Err(option),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// `--data-dir`
+pub(super) fn data_dir(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    if value.is_empty() {
+        return Err(Exit::usage("--data-dir: name a directory"));
+    }
+    draft.durability.directory = Some(PathBuf::from(value));
+    Ok(())
+}
+
+/// `--fsync`
+pub(super) fn fsync(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    let modes = [("always", Fsync::Always), ("everysec", Fsync::EverySecond), ("no", Fsync::No)];
+    draft.durability.settings.fsync = choose("--fsync", &modes, value)?;
+    draft.durability.given = Some("--fsync");
+    Ok(())
+}
+
+/// `--snapshot-interval`
+pub(super) fn snapshot_interval(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    let seconds = value.to_str().and_then(|text| text.parse::<u32>().ok());
+    let Some(seconds) = seconds else {
+        let value = value.display();
+        return Err(Exit::usage(format!(
+            "--snapshot-interval: {value:?} is not a number of seconds; 0 takes snapshots only \
+             when asked"
+        )));
+    };
+    draft.durability.settings.snapshot_interval_seconds = seconds;
+    draft.durability.given = Some("--snapshot-interval");
+    Ok(())
+}
+
+/// `--recover`
+pub(super) fn recover(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    let modes =
+        [("strict", Recover::Strict), ("salvage", Recover::Salvage), ("discard", Recover::Discard)];
+    draft.durability.settings.recover = choose("--recover", &modes, value)?;
+    draft.durability.given = Some("--recover");
+    Ok(())
+}
+
+/// `--on-log-error`
+pub(super) fn on_log_error(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    let modes =
+        [("exit", OnLogError::Exit), ("refuse", OnLogError::Refuse), ("serve", OnLogError::Serve)];
+    draft.durability.settings.on_log_error = choose("--on-log-error", &modes, value)?;
+    draft.durability.given = Some("--on-log-error");
+    Ok(())
+}
+
+fn choose<T: Copy>(option: &str, modes: &[(&str, T)], value: &OsStr) -> Result<T, Exit> {
+    let found = modes.iter().find(|(name, _)| value == *name);
+    found.map(|(_, mode)| *mode).ok_or_else(|| {
+        let names: Vec<&str> = modes.iter().map(|(name, _)| *name).collect();
+        Exit::usage(format!("{option}: {:?} is none of {}", value.display(), names.join(", ")))
+    })
+}

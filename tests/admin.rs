@@ -1,0 +1,303 @@
+//! What operators ask of a running server: dumps of all items and watching what happens. Goal: a
+//! dump lists everything once, whatever goes on meanwhile, and whoever does not read costs little
+//! memory and holds up nobody. Method: an embedded server, plain sockets, every wait with
+//! a limit.
+
+#![cfg(feature = "server")]
+
+use distcache::server::Server;
+use distcache::server::config::Config;
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// Far more than anything here takes, so that a loaded machine does not fail a test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn server(workers: usize, change: impl FnOnce(&mut Config)) -> Server {
+    let mut config = Config { workers, memory_bytes_max: 256 << 20, ..Config::default() };
+    change(&mut config);
+    Server::start(config).unwrap()
+}
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn of(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.addresses()[0]).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn send(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Sends and checks the one line of the answer.
+    fn check(&mut self, said: &str, answer: &str) {
+        self.send(said);
+        assert_eq!(self.line(), answer, "to {said:?}");
+    }
+
+    /// The lines up to one that reads `last`, that one left out.
+    fn lines_to(&mut self, last: &str) -> Vec<String> {
+        let lines = std::iter::from_fn(|| Some(self.line()).filter(|line| line != last));
+        lines.inspect(|line| assert!(!line.is_empty(), "closed before {last:?}")).collect()
+    }
+
+    /// One of the lines of `stats`.
+    fn stat(&mut self, name: &str) -> u64 {
+        self.send("stats\r\n");
+        let start = format!("STAT {name} ");
+        let lines = self.lines_to("END\r\n");
+        let value = lines.iter().find_map(|line| line.strip_prefix(&start)).expect(name);
+        value.trim().parse().unwrap()
+    }
+}
+
+/// Stores `count` keys named `<name>-<number>`.
+fn fill(client: &mut Client, name: &str, count: usize) {
+    let commands: Vec<String> =
+        (0..count).map(|at| format!("set {name}-{at} {at} 0 3 noreply\r\nabc\r\n")).collect();
+    for some in commands.chunks(1000) {
+        client.send(&some.concat());
+        client.check("mn\r\n", "MN\r\n");
+    }
+}
+
+/// The key of a line of either dump.
+fn key_of(line: &str) -> &str {
+    let rest = line.strip_prefix("key=").or(line.strip_prefix("mg ")).expect(line);
+    rest.split([' ', '\r']).next().unwrap()
+}
+
+#[test]
+fn a_dump_lists_what_is_there_all_along_exactly_once() {
+    const KEYS: usize = 20_000;
+    for workers in [1, 2, 4] {
+        let server = server(workers, |_| ());
+        let (mut dumper, mut other) = (Client::of(&server), Client::of(&server));
+        fill(&mut other, "stays", KEYS);
+        for (command, last) in [("metadump", "END\r\n"), ("mgdump", "EN\r\n")] {
+            dumper.check(&format!("lru_crawler {command} all\r\n"), "OK\r\n");
+            // Meanwhile others come, replace and go.
+            fill(&mut other, "comes", KEYS);
+            fill(&mut other, "stays", KEYS / 2);
+            let lines = dumper.lines_to(last);
+            let mut seen: HashMap<&str, usize> = HashMap::new();
+            for line in &lines {
+                *seen.entry(key_of(line)).or_default() += 1;
+            }
+            assert!(seen.values().all(|count| *count == 1), "{command}: twice in one dump");
+            let stayed = seen.keys().filter(|key| key.starts_with("stays-")).count();
+            assert_eq!(stayed, KEYS, "{command} with {workers} workers");
+            if command == "metadump" {
+                let line = lines.iter().find(|line| key_of(line) == "stays-7").unwrap();
+                assert!(line.starts_with("key=stays-7 exp=-1 la="), "{line:?}");
+                assert!(line.ends_with(" flags=7 \n"), "{line:?}");
+            }
+        }
+        dumper.check("version\r\n", &format!("VERSION {}\r\n", "1.6.45"));
+    }
+}
+
+#[test]
+fn commands_behind_a_dump_are_answered_behind_it() {
+    let server = server(2, |_| ());
+    let mut client = Client::of(&server);
+    client.check("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    client.send("lru_crawler metadump all\r\nget none\r\nmn\r\n");
+    assert_eq!(client.line(), "OK\r\n");
+    assert_eq!(client.lines_to("END\r\n").len(), 1);
+    assert_eq!([client.line(), client.line()], ["END\r\n", "MN\r\n"]);
+}
+
+/// Memory of this process in bytes.
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn a_dump_that_nobody_reads_waits_and_holds_little() {
+    const KEYS: usize = 200_000;
+    let server = server(2, |_| ());
+    let mut client = Client::of(&server);
+    // Long keys, so that a dump is 50 MB.
+    fill(&mut client, &"k".repeat(240), KEYS);
+    let before = resident_bytes();
+    let mut dumpers: Vec<Client> = (0..8).map(|_| Client::of(&server)).collect();
+    for dumper in &mut dumpers {
+        dumper.check("lru_crawler metadump all\r\n", "OK\r\n");
+    }
+    for _ in 0..1000 {
+        client.check("get none\r\n", "END\r\n");
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 100 << 20, "{grown} bytes more for {} dumps", dumpers.len());
+    // One of them goes on, the others go away.
+    let mut last = dumpers.pop().unwrap();
+    drop(dumpers);
+    assert_eq!(last.lines_to("END\r\n").len(), KEYS);
+}
+
+#[test]
+fn dumps_are_refused_where_they_are_forbidden() {
+    let server = server(1, |config| config.dump = false);
+    let mut client = Client::of(&server);
+    client.check("lru_crawler metadump all\r\n", "ERROR metadump not allowed\r\n");
+    client.check("lru_crawler mgdump all\r\n", "ERROR key dump not allowed\r\n");
+}
+
+/// The event without what differs from run to run.
+fn event(line: &str) -> String {
+    let differs = ["ts=", "gid=", "cfd=", "rport="];
+    let words = line.trim_end().split(' ');
+    let kept: Vec<&str> =
+        words.filter(|word| !differs.iter().any(|d| word.starts_with(d))).collect();
+    kept.join(" ")
+}
+
+#[test]
+fn a_watcher_is_told_in_the_order_of_one_connection() {
+    for workers in [1, 3] {
+        let server = server(workers, |_| ());
+        let mut watcher = Client::of(&server);
+        watcher.check("watch mutations deletions\r\n", "OK\r\n");
+        let mut client = Client::of(&server);
+        client.check("set k 0 100 3\r\nabc\r\n", "STORED\r\n");
+        client.check("add k 0 0 1\r\na\r\n", "NOT_STORED\r\n");
+        client.check("cas k 0 0 1 1\r\na\r\n", "EXISTS\r\n");
+        client.check("cas none 0 0 1 1\r\na\r\n", "NOT_FOUND\r\n");
+        client.check("append k 0 0 1\r\nd\r\n", "STORED\r\n");
+        client.check("ms k 1 MR q\r\na\r\nmn\r\n", "MN\r\n");
+        client.check("set k 0 0 1000000000\r\n", "SERVER_ERROR object too large for cache\r\n");
+        let mut client = Client::of(&server);
+        client.check("ma n N0 J5\r\n", "HD\r\n");
+        client.check("md n q\r\nmn\r\n", "MN\r\n");
+        let expected = [
+            "type=item_store key=k status=stored cmd=set ttl=100 clsid=1 size=3",
+            "type=item_store key=k status=not_stored cmd=add ttl=0 clsid=1 size=1",
+            "type=item_store key=k status=exists cmd=cas ttl=0 clsid=1 size=1",
+            "type=item_store key=none status=not_found cmd=cas ttl=0 clsid=1 size=1",
+            "type=item_store key=k status=stored cmd=append ttl=0 clsid=1 size=1",
+            "type=item_store key=k status=stored cmd=replace ttl=0 clsid=1 size=1",
+            "type=item_store key=k status=too_large cmd=set ttl=0 clsid=0 size=0",
+            "type=item_store key=n status=stored cmd=add ttl=0 clsid=1 size=1",
+            "type=deleted key=n cmd=md clsid=1 size=1",
+        ];
+        let mut seen: Vec<String> = (0..expected.len()).map(|_| event(&watcher.line())).collect();
+        // Keys of several workers are told by each of them.
+        seen.sort_by_key(|line| expected.iter().position(|other| other == line));
+        assert_eq!(seen, expected, "{workers} workers");
+        assert_eq!(client.stat("log_watcher_sent"), expected.len() as u64);
+    }
+}
+
+#[test]
+fn a_watcher_sees_connections_come_and_go_and_items_evicted() {
+    let server = server(1, |config| {
+        config.memory_bytes_max = 4 << 20;
+        config.item_bytes_max = 1 << 20;
+    });
+    let mut connections = Client::of(&server);
+    connections.check("watch connevents\r\n", "OK\r\n");
+    let mut evictions = Client::of(&server);
+    evictions.check("watch evictions\r\n", "OK\r\n");
+    let mut client = Client::of(&server);
+    let value = "v".repeat(1000);
+    for at in 0..8000 {
+        client.send(&format!("set key-{at} 0 1000 1000 noreply\r\n{value}\r\n"));
+    }
+    client.check("mn\r\n", "MN\r\n");
+    let line = event(&evictions.line());
+    assert!(line.starts_with("type=eviction key=key-"), "{line}");
+    assert!(line.contains(" fetch=no ttl=") && line.ends_with(" clsid=1 size=1000"), "{line}");
+    drop(client);
+    let expected = [
+        "type=conn_new rip=127.0.0.1 transport=tcp",
+        "type=conn_new rip=127.0.0.1 transport=tcp",
+        "type=conn_close rip=127.0.0.1 transport=tcp reason=normal",
+    ];
+    assert_eq!([(); 3].map(|()| event(&connections.line())), expected);
+}
+
+#[test]
+fn a_watcher_that_does_not_read_is_skipped_and_told_so() {
+    const EVENTS: u64 = 300_000;
+    let server = server(2, |_| ());
+    let mut watcher = Client::of(&server);
+    watcher.check("watch fetchers\r\n", "OK\r\n");
+    let mut client = Client::of(&server);
+    let gets = format!("{}mn\r\n", "mg none\r\n".repeat(1000));
+    for _ in 0..EVENTS / 1000 {
+        client.send(&gets);
+        assert_eq!(client.lines_to("MN\r\n").len(), 1000);
+    }
+    let skipped = client.stat("log_watcher_skipped");
+    let written = client.stat("log_worker_written");
+    assert!(skipped > 0, "the queue of a watcher is not bounded");
+    assert_eq!(written + client.stat("log_worker_dropped"), EVENTS);
+    let (mut told, mut seen) = (0, 0);
+    // What was skipped is told before the next line.
+    let deadline = Instant::now() + PATIENCE;
+    while told + seen < written && Instant::now() < deadline {
+        let line = watcher.line();
+        match line.trim().strip_prefix("skipped=") {
+            Some(count) => told += count.parse::<u64>().unwrap(),
+            None => seen += 1,
+        }
+    }
+    assert_eq!((told + seen, told), (written, skipped));
+}
+
+#[test]
+fn there_are_twenty_watchers_and_their_places_become_free() {
+    let server = server(2, |_| ());
+    let mut watchers: Vec<Client> = (0..20).map(|_| Client::of(&server)).collect();
+    for watcher in &mut watchers {
+        watcher.check("watch\r\n", "OK\r\n");
+    }
+    let mut client = Client::of(&server);
+    client.check("watch\r\n", "WATCHER_TOO_MANY log watcher limit reached\r\n");
+    // A watcher is not listened to.
+    watchers[0].send("version\r\nquit\r\n");
+    client.check("get k\r\n", "END\r\n");
+    assert!(watchers[0].line().contains("key=k status=not_found"));
+    drop(watchers);
+    let deadline = Instant::now() + PATIENCE;
+    while client.stat("log_watchers") > 0 {
+        assert!(Instant::now() < deadline, "watchers that are gone keep their places");
+    }
+    client.check("watch\r\n", "OK\r\n");
+}
+
+#[test]
+fn a_cluster_is_described_by_a_file_that_is_read_again() {
+    let path = std::env::temp_dir().join(format!("distcache-cluster-{}", std::process::id()));
+    std::fs::write(&path, "1\na.example|10.0.0.1|11211\n").unwrap();
+    let server = server(2, |config| config.cluster_file = Some(path.clone()));
+    let mut client = Client::of(&server);
+    let mut ask = || {
+        client.send("config get cluster\r\n");
+        client.lines_to("END\r\n").concat()
+    };
+    let first = "CONFIG cluster 0 27\r\n1\na.example|10.0.0.1|11211\n\r\n";
+    assert_eq!(ask(), first);
+    std::fs::write(&path, "broken\n").unwrap();
+    assert!(server.reload());
+    assert_eq!(ask(), first, "a broken file changes nothing");
+    std::fs::write(&path, "2\nb.example||11212\n").unwrap();
+    assert!(server.reload());
+    assert_eq!(ask(), "CONFIG cluster 0 19\r\n2\nb.example||11212\n\r\n");
+    std::fs::remove_file(&path).unwrap();
+}

@@ -1,0 +1,307 @@
+//! Servers that keep their data, over TCP. Goal: whatever was acknowledged is there after the
+//! server is gone and started anew, with the same or another number of workers. Method: embedded
+//! servers on temporary directories; dropping one ends it without a snapshot, so that the next
+//! start has the logs alone.
+
+#![cfg(feature = "server")]
+
+use distcache::durable::{ErrorKind, Fsync, OnLogError, Recover};
+use distcache::server::config::{Config, DurabilityConfig};
+use distcache::server::{Server, StartError};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn config(directory: &Path, workers: usize) -> Config {
+    let durability = DurabilityConfig {
+        directory: directory.to_owned(),
+        snapshot_interval_seconds: 0,
+        ..DurabilityConfig::default()
+    };
+    Config {
+        workers,
+        memory_bytes_max: 256 << 20,
+        item_bytes_max: 32 << 20,
+        durability: Some(durability),
+        ..Config::default()
+    }
+}
+
+fn start(directory: &TempDir, workers: usize, fsync: Fsync) -> Server {
+    let mut config = config(directory.path(), workers);
+    if let Some(durability) = &mut config.durability {
+        durability.fsync = fsync;
+    }
+    Server::start(config).expect("it starts")
+}
+
+/// Sends commands, and answers everything up to the end of their replies.
+fn ask(server: &Server, commands: &str) -> String {
+    let stream = TcpStream::connect(server.addresses()[0]).expect("connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let mut reader = BufReader::new(stream);
+    reader.get_mut().write_all(format!("{commands}mn\r\n").as_bytes()).expect("is taken");
+    let mut text = String::new();
+    while !text.ends_with("MN\r\n") {
+        let before = text.len();
+        reader.read_line(&mut text).expect("an answer in time");
+        assert!(text.len() > before, "closed after {text:?}");
+    }
+    text.truncate(text.len() - "MN\r\n".len());
+    text
+}
+
+#[test]
+fn everything_comes_back() {
+    let changes = "set plain 7 0 5\r\nhello\r\n\
+         set number 0 0 2\r\n41\r\nincr number 1\r\n\
+         set gone 0 0 1\r\nx\r\ndelete gone\r\n\
+         set joined 1 0 1\r\nb\r\nappend joined 0 0 1\r\nc\r\nprepend joined 0 0 1\r\na\r\n\
+         set short 0 1000 1\r\ns\r\ntouch short 2000\r\n\
+         set expired 0 1000 1\r\ne\r\ntouch expired -1\r\n\
+         ms c3BhY2UgYmFy 3 b F9\r\nbin\r\n\
+         set old 0 0 1\r\n1\r\nmd old I T300\r\n\
+         set new 0 0 1\r\n2\r\nms new 1 ME\r\n3\r\n";
+    let questions = "get plain number gone joined expired\r\nmg short t f v\r\n\
+         mg c3BhY2UgYmFy b k v f\r\nmg old v t\r\nmg old v\r\nget new\r\n";
+    let expected = "VALUE plain 7 5\r\nhello\r\nVALUE number 0 2\r\n42\r\n\
+         VALUE joined 1 3\r\nabc\r\nEND\r\n\
+         VA 1 t2000 f0\r\ns\r\nVA 3 kc3BhY2UgYmFy b f9\r\nbin\r\n\
+         VA 1 t300 X W\r\n1\r\nVA 1 Z X\r\n1\r\nVALUE new 0 1\r\n2\r\nEND\r\n";
+    for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::No] {
+        let directory = TempDir::new().expect("a directory");
+        let server = start(&directory, 2, fsync);
+        ask(&server, changes);
+        drop(server);
+        // Logs alone, another number of workers, then a snapshot, then both.
+        for workers in [2, 3, 1, 4] {
+            let server = start(&directory, workers, fsync);
+            let answers = ask(&server, &questions.replace("mg old v t\r\n", ""));
+            let answers = answers.replace("t1999", "t2000");
+            // The first who asks for a stale value wins; that state is kept as well.
+            let first = expected.replace("VA 1 t300 X W\r\n1\r\n", "");
+            let stale = if workers == 2 { "VA 1 X W\r\n1\r\n" } else { "VA 1 X Z\r\n1\r\n" };
+            let wanted = first.replace("VA 1 Z X\r\n1\r\n", stale);
+            let same = |text: &str| text.replace(" X Z", " Z X");
+            assert_eq!(same(&answers), same(&wanted), "{fsync:?}, {workers} workers");
+            if workers == 3 {
+                assert_eq!(ask(&server, "snapshot\r\n"), "OK\r\n");
+            }
+        }
+    }
+}
+
+#[test]
+fn large_values_come_back() {
+    let directory = TempDir::new().expect("a directory");
+    let value: String = (0..3_000_000u32).map(|at| char::from(b'a' + (at % 23) as u8)).collect();
+    let server = start(&directory, 2, Fsync::EverySecond);
+    let set = format!("set large 0 0 {}\r\n{value}\r\n", value.len());
+    assert_eq!(ask(&server, &set), "STORED\r\n");
+    drop(server);
+    // From the log, then from a snapshot.
+    for _ in 0..2 {
+        let server = start(&directory, 2, Fsync::EverySecond);
+        let expected = format!("VALUE large 0 {}\r\n{value}\r\nEND\r\n", value.len());
+        assert!(ask(&server, "get large\r\n") == expected);
+        assert_eq!(ask(&server, "snapshot\r\n"), "OK\r\n");
+    }
+}
+
+#[test]
+fn tokens_from_before_a_restart_never_match() {
+    let directory = TempDir::new().expect("a directory");
+    let mut seen = Vec::new();
+    for round in 0..4 {
+        let server = start(&directory, 1 + round % 2, Fsync::EverySecond);
+        if round == 0 {
+            ask(&server, "set k 0 0 1\r\nx\r\n");
+        }
+        for token in &seen {
+            assert_eq!(ask(&server, &format!("cas k 0 0 1 {token}\r\ny\r\n")), "EXISTS\r\n");
+        }
+        let answer = ask(&server, "gets k\r\n");
+        let token = answer.split_whitespace().nth(4).expect("a token").to_owned();
+        seen.push(token.clone());
+        // The present one does match, once.
+        let cas = format!("cas k 0 0 1 {token}\r\nx\r\n");
+        assert_eq!(ask(&server, &cas), "STORED\r\n");
+        assert_eq!(ask(&server, &cas), "EXISTS\r\n");
+        if round == 1 {
+            assert_eq!(ask(&server, "snapshot\r\n"), "OK\r\n");
+        }
+    }
+}
+
+#[test]
+fn flushes_come_back_delayed_ones_too() {
+    let directory = TempDir::new().expect("a directory");
+    let server = start(&directory, 2, Fsync::EverySecond);
+    ask(&server, "set a 0 0 1\r\nx\r\nset b 0 0 1\r\nx\r\nflush_all\r\nset c 0 0 1\r\nx\r\n");
+    assert_eq!(ask(&server, "flush_all 2\r\n"), "OK\r\n");
+    drop(server);
+    let server = start(&directory, 3, Fsync::EverySecond);
+    assert_eq!(ask(&server, "get a b c\r\n"), "VALUE c 0 1\r\nx\r\nEND\r\n");
+    let begun = Instant::now();
+    while ask(&server, "get c\r\n") != "END\r\n" {
+        assert!(begun.elapsed() < PATIENCE, "the flush never comes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ask(&server, "set d 0 0 1\r\nx\r\n");
+    drop(server);
+    let server = start(&directory, 1, Fsync::EverySecond);
+    assert_eq!(ask(&server, "get a b c d\r\n"), "VALUE d 0 1\r\nx\r\nEND\r\n");
+}
+
+#[test]
+fn snapshots_while_values_change() {
+    let directory = TempDir::new().expect("a directory");
+    let server = start(&directory, 2, Fsync::EverySecond);
+    let mut fill = String::new();
+    for number in 0..20_000 {
+        fill += &format!("set key{number} 0 0 5 noreply\r\n{number:05}\r\n");
+    }
+    ask(&server, &fill);
+    std::thread::scope(|scope| {
+        let snapshots = scope.spawn(|| {
+            for _ in 0..5 {
+                assert_eq!(ask(&server, "snapshot\r\n"), "OK\r\n");
+            }
+        });
+        let mut round = 0;
+        while !snapshots.is_finished() || round == 0 {
+            let changes: String = (0..500)
+                .map(|at| format!("incr key{} 1 noreply\r\n", (at * 37 + round) % 20_000))
+                .collect();
+            ask(&server, &changes);
+            round += 1;
+        }
+    });
+    let all: String = (0..20_000).map(|number| format!("get key{number}\r\n")).collect();
+    let before = ask(&server, &all);
+    assert_eq!(before.matches("VALUE").count(), 20_000);
+    drop(server);
+    let server = start(&directory, 3, Fsync::EverySecond);
+    assert!(ask(&server, &all) == before, "not what it was");
+    let stats = ask(&server, "stats persistence\r\n");
+    assert!(stats.contains("STAT recovery_snapshot_items 20000\r\n"), "{stats}");
+}
+
+#[test]
+fn one_directory_one_server() {
+    let directory = TempDir::new().expect("a directory");
+    let _first = start(&directory, 1, Fsync::EverySecond);
+    match Server::start(config(directory.path(), 1)) {
+        Err(StartError::Data(why)) => assert_eq!(why.kind, ErrorKind::InUse, "{why}"),
+        Err(why) => panic!("{why}"),
+        Ok(_) => panic!("two servers on one directory"),
+    }
+}
+
+/// The first file whose name begins so.
+fn file(directory: &TempDir, start: &str) -> std::path::PathBuf {
+    let entries = fs::read_dir(directory.path()).expect("is read");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    let named = |path: &&std::path::PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(start))
+    };
+    paths.iter().find(named).expect("such a file").clone()
+}
+
+#[test]
+fn damage_is_refused_salvaged_or_discarded() {
+    let damaged = || {
+        let directory = TempDir::new().expect("a directory");
+        let server = start(&directory, 1, Fsync::EverySecond);
+        for number in 0..100 {
+            ask(&server, &format!("set key{number} 0 0 5\r\nvalue\r\n"));
+        }
+        drop(server);
+        let path = file(&directory, "log-");
+        let mut bytes = fs::read(&path).expect("is read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).expect("is written");
+        directory
+    };
+    let start_as = |directory: &TempDir, recover: Recover| {
+        let mut config = config(directory.path(), 1);
+        if let Some(durability) = &mut config.durability {
+            durability.recover = recover;
+        }
+        Server::start(config)
+    };
+    let directory = damaged();
+    match start_as(&directory, Recover::Strict).map(drop) {
+        Err(StartError::Data(why)) => {
+            assert_eq!(why.kind, ErrorKind::Damaged);
+            assert!(why.file.starts_with("log-") && why.offset.is_some(), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let server = start_as(&directory, Recover::Salvage).expect("salvage starts");
+    assert_eq!(ask(&server, "get key0 key99\r\n"), "VALUE key0 0 5\r\nvalue\r\nEND\r\n");
+    drop(server);
+    drop(start_as(&directory, Recover::Strict).expect("whole again"));
+    assert!(file(&directory, "log-00000001-000.damaged").exists());
+
+    let directory = damaged();
+    let server = start_as(&directory, Recover::Discard).expect("discard starts");
+    assert_eq!(ask(&server, "get key0 key99\r\n"), "END\r\n");
+}
+
+#[test]
+fn a_newer_version_is_left_alone() {
+    let directory = TempDir::new().expect("a directory");
+    drop(start(&directory, 1, Fsync::EverySecond));
+    let path = directory.path().join("MANIFEST");
+    let text = fs::read_to_string(&path).expect("is read");
+    fs::write(&path, text.replacen("manifest 1", "manifest 2", 1)).expect("is written");
+    for recover in [Recover::Strict, Recover::Salvage, Recover::Discard] {
+        let mut config = config(directory.path(), 1);
+        if let Some(durability) = &mut config.durability {
+            durability.recover = recover;
+        }
+        match Server::start(config).map(drop) {
+            Err(StartError::Data(why)) => assert_eq!(why.kind, ErrorKind::Newer, "{why}"),
+            other => panic!("{recover:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn less_memory_keeps_what_fits() {
+    let directory = TempDir::new().expect("a directory");
+    let server = start(&directory, 2, Fsync::No);
+    let value = "v".repeat(1000);
+    let fill: String =
+        (0..30_000).map(|n| format!("set key{n} 0 0 1000 noreply\r\n{value}\r\n")).collect();
+    ask(&server, &fill);
+    drop(server);
+    let mut small = config(directory.path(), 1);
+    small.memory_bytes_max = 8 << 20;
+    small.item_bytes_max = 1 << 20;
+    let server = Server::start(small).expect("it starts");
+    let stats = ask(&server, "stats\r\n");
+    let number = |name: &str| -> u64 {
+        let line = stats.lines().find(|line| line.contains(name)).expect("such a line");
+        line.split_whitespace().last().expect("a number").parse().expect("a number")
+    };
+    assert!((2_000..9_000).contains(&number("STAT curr_items")), "{stats}");
+}
+
+#[test]
+fn snapshot_without_a_directory_says_so() {
+    let server = Server::bind("127.0.0.1:0").expect("it starts");
+    let answer = ask(&server, "snapshot\r\n");
+    assert!(answer.starts_with("SERVER_ERROR no data directory"), "{answer}");
+    assert!(ask(&server, "stats persistence\r\n").contains("persistence_enabled no"));
+    let settings = DurabilityConfig::default();
+    assert_eq!((settings.fsync, settings.on_log_error), (Fsync::EverySecond, OnLogError::Refuse));
+}

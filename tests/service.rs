@@ -1,0 +1,233 @@
+//! The built daemon as a service: what it tells a service manager, sockets it is handed, the
+//! configuration file of Debian's memcached, and the files in `etc/` that describe it. Method: this
+//! test plays the service manager; every wait has a limit.
+
+#![cfg(feature = "server")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
+
+/// Far more than a start or a stop takes, so that a loaded machine does not fail a test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory that goes away with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("distcached-service-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that does not outlive its test.
+struct Bounded(Child);
+
+impl Bounded {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The flags that root needs.
+fn as_user() -> &'static [&'static str] {
+    if Uid::effective().is_root() { &["-u", "root"] } else { &[] }
+}
+
+/// A socket that is told how the server is doing.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+    _directory: Directory,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = Directory::new();
+        let path = directory.0.join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, path, _directory: directory }
+    }
+
+    fn told(&self) -> String {
+        let mut bytes = [0; 1024];
+        let count = self.socket.recv(&mut bytes).expect("the server says something");
+        String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned()
+    }
+
+    fn wait_for(&self, what: &str) {
+        while !self.told().lines().any(|line| line == what) {}
+    }
+}
+
+fn command(manager: &Manager, flags: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(as_user()).args(flags).env("NOTIFY_SOCKET", &manager.path);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn ask(mut stream: impl Read + Write, said: &str) -> String {
+    stream.write_all(said.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_service_manager_is_told_ready_alive_and_stopping() {
+    let manager = Manager::new();
+    let port = free_port().to_string();
+    let mut command = command(&manager, &["-l", "127.0.0.1", "-p", &port]);
+    let mut server = Bounded(command.env("WATCHDOG_USEC", "900000").spawn().unwrap());
+    let told = manager.told();
+    assert_eq!(told, format!("READY=1\nMAINPID={}", server.0.id()));
+    // Ready means that clients are answered.
+    let client = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    assert!(ask(client, "version\r\n").starts_with("VERSION 1.6."));
+    manager.wait_for("WATCHDOG=1");
+    manager.wait_for("WATCHDOG=1");
+    server.signal(Signal::SIGTERM);
+    manager.wait_for("STOPPING=1");
+    assert_eq!(server.0.wait().unwrap().code(), Some(0));
+}
+
+/// Starts the server with a listening socket as descriptor 3, as a service manager does.
+fn activated(manager: &Manager, socket: OwnedFd) -> Bounded {
+    let script = "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    // The flags would listen elsewhere, and be refused.
+    command.args(["-c", script, BINARY, "-l", "192.0.2.1", "-p", "1"]).args(as_user());
+    command.env("NOTIFY_SOCKET", &manager.path).stdin(Stdio::from(socket)).stderr(Stdio::null());
+    Bounded(command.spawn().unwrap())
+}
+
+#[test]
+fn sockets_that_are_handed_over_are_served() {
+    let manager = Manager::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Whoever comes before the server is there waits in the queue.
+    let early = TcpStream::connect(address).unwrap();
+    let _server = activated(&manager, listener.into());
+    manager.wait_for("READY=1");
+    assert!(ask(early, "version\r\n").starts_with("VERSION 1.6."));
+
+    let directory = Directory::new();
+    let path = directory.0.join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let early = UnixStream::connect(&path).unwrap();
+    let _server = activated(&manager, listener.into());
+    assert!(ask(early, "version\r\n").starts_with("VERSION 1.6."));
+}
+
+#[test]
+fn debians_configuration_file_is_followed() {
+    let manager = Manager::new();
+    let directory = Directory::new();
+    let (file, port) = (directory.0.join("memcached.conf"), free_port());
+    let text = format!(
+        "# memcached default config file\n\n-d\n\nlogfile /var/log/memcached.log\n\n# -v\n\
+         # -vv\n\n-m 96\n\n-p {port}\n\n-u root\n\n-l 127.0.0.1\n# -c 1024\n-c 77 # few\n\
+         -P {}/memcached.pid\n",
+        directory.0.display()
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new(BINARY);
+    command.arg("--config").arg(&file).env("NOTIFY_SOCKET", &manager.path).stderr(Stdio::null());
+    let server = Bounded(command.spawn().unwrap());
+    manager.wait_for("READY=1");
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    (&client).write_all(b"stats settings\r\nquit\r\n").unwrap();
+    let mut settings = String::new();
+    (&client).read_to_string(&mut settings).unwrap();
+    for line in ["STAT maxbytes 100663296", "STAT maxconns 77", "STAT inter 127.0.0.1"] {
+        assert!(settings.contains(&format!("{line}\r\n")), "{line} in {settings}");
+    }
+    let pid = fs::read_to_string(directory.0.join("memcached.pid")).unwrap();
+    assert_eq!(pid.trim(), server.0.id().to_string(), "-d in the file is skipped");
+}
+
+fn packaged(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("etc").join(name)).expect(name)
+}
+
+#[test]
+fn manual_and_completions_know_every_option() {
+    let help = Command::new(BINARY).arg("-h").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let bash = packaged("completions/distcached.bash");
+    let zsh = packaged("completions/_distcached");
+    let fish = packaged("completions/distcached.fish");
+    let manual = packaged("distcached.1");
+    let mut count = 0;
+    let options = help.lines().filter(|line| line.starts_with('-'));
+    let names = options.flat_map(|line| line.split_whitespace().take_while(|w| w.starts_with('-')));
+    for name in names {
+        let name = name.trim_end_matches(',').split('=').next().unwrap();
+        count += 1;
+        let in_manual = format!("\\fB{}\\fR", name.replace('-', "\\-"));
+        assert!(manual.contains(&in_manual), "{name} in the manual");
+        let is_word = |word: &str| word == name;
+        assert!(bash.split_whitespace().any(is_word), "{name} for bash");
+        let starts = |end: &str| zsh.contains(&format!("'{name}{end}"));
+        assert!(["[", "=[", "+["].iter().any(|end| starts(end)), "{name} for zsh");
+        let in_fish = match name.strip_prefix("--") {
+            Some(long) => format!(" -l {long} "),
+            None => format!(" -s {} ", &name[1..]),
+        };
+        assert!(fish.contains(&in_fish), "{name} for fish");
+    }
+    assert!(count > 50, "only {count} names in {help}");
+}
+
+#[test]
+fn the_packaged_configuration_can_be_followed() {
+    let directory = Directory::new();
+    let file = directory.0.join("distcached.conf");
+    let port = free_port();
+    let text = packaged("distcached.conf").replace("-p 11211", &format!("-p {port}"));
+    fs::write(&file, text).unwrap();
+    let manager = Manager::new();
+    let mut command = command(&manager, &["--config", file.to_str().unwrap()]);
+    let _server = Bounded(command.spawn().unwrap());
+    manager.wait_for("READY=1");
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    assert!(ask(client, "version\r\n").starts_with("VERSION 1.6."));
+    assert!(packaged("distcached.service").contains("--config /etc/distcached.conf\n"));
+}

@@ -1,0 +1,360 @@
+//! The sub-commands of the binary: `check`, `dump`, `repair` and `load`. Goal: an operator finds
+//! damage, gets everything that is intact, and moves it to another server, with values, client
+//! flags, expiries and states as they were. Method: fill a real server with a data directory, end
+//! it, run the tools on what it left, damage that in places that are known, and look at the
+//! answers. Every wait is bounded.
+
+#![cfg(feature = "server")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Far in the future.
+const EXPTIME: u32 = 2_000_000_000;
+
+/// A directory that goes with the test.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("distcached-tools-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn tool(arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs a tool on a path; answers standard output if the exit code is as expected.
+#[track_caller]
+fn check_tool(arguments: &[&str], path: &Path, code: i32) -> String {
+    let output = tool(&[arguments, &[path.to_str().unwrap()]].concat());
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    said
+}
+
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    /// A server on a free port, which has its ports file beside `beside`.
+    fn start(binary: &str, beside: &Path, flags: &[&str]) -> Self {
+        let ports = beside.with_extension("ports");
+        let mut command = Command::new(binary);
+        command.args(["-l", "127.0.0.1", "-p", "-1", "-u", "root"]).args(flags);
+        command.env("MEMCACHED_PORT_FILENAME", &ports).stderr(Stdio::null());
+        let process = command.spawn().unwrap();
+        let mut server = Self { process, port: 0 };
+        let start = Instant::now();
+        while server.port == 0 {
+            assert!(start.elapsed() < PATIENCE, "the server does not start");
+            std::thread::sleep(Duration::from_millis(2));
+            let text = fs::read_to_string(&ports).unwrap_or_default();
+            let port = text.lines().find_map(|line| line.strip_prefix("TCP INET: "));
+            server.port = port.and_then(|port| port.parse().ok()).unwrap_or(0);
+        }
+        fs::remove_file(ports).unwrap();
+        server
+    }
+
+    fn with_data(directory: &Path, flags: &[&str]) -> Self {
+        let data = format!("--data-dir={}", directory.display());
+        Self::start(BINARY, directory, &[&[data.as_str()], flags].concat())
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Sends something, and answers what comes before `MN`.
+    fn ask(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request).unwrap();
+        stream.write_all(b"mn\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut answers = Vec::new();
+        loop {
+            let start = answers.len();
+            assert!(reader.read_until(b'\n', &mut answers).unwrap() > 0, "hung up");
+            if &answers[start..] == b"MN\r\n" {
+                return text(&answers[..start]);
+            }
+        }
+    }
+
+    /// Ends it as a crash would: without a last snapshot.
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Items of every kind.
+fn fill(server: &Server) {
+    let large = "x".repeat(600_000);
+    let mut request = format!(
+        "set plain 5 0 3\r\nabc\r\nset empty 0 {EXPTIME} 0\r\n\r\n\
+         set crlf 4294967295 0 6\r\na\r\n\r\nb\r\n\
+         ms YSAAYg== 2 b F7 T{EXPTIME}\r\n\0\n\r\n\
+         set large 1 0 {}\r\n{large}\r\nset gone 0 0 1\r\nx\r\ndelete gone\r\n\
+         set stale 3 {EXPTIME} 1\r\ns\r\nmd stale I\r\n\
+         set won 3 0 1\r\nw\r\nmd won I\r\nmg won\r\n\
+         set soon 3 {EXPTIME} 1\r\nr\r\nmg soon R2147483647\r\n",
+        large.len()
+    );
+    for number in 0..200 {
+        request.push_str(&format!("set many{number} {number} 0 4\r\n{number:04}\r\n"));
+    }
+    let answers = server.ask(request.as_bytes());
+    assert!(!answers.contains("ERROR"), "{answers}");
+}
+
+/// Whether the items of `fill` are there, as they were.
+#[track_caller]
+fn check_filled(server: &Server) {
+    let get = |request: &str| server.ask(format!("{request}\r\n").as_bytes());
+    assert_eq!(get("mg plain v f t"), "VA 3 f5 t-1\r\nabc\r\n");
+    assert_eq!(get("mg crlf v f"), "VA 6 f4294967295\r\na\r\n\r\nb\r\n");
+    assert_eq!(get("mg YSAAYg== b k v f"), "VA 2 kYSAAYg== b f7\r\n\0\n\r\n");
+    assert_eq!(get("mg gone v"), "EN\r\n");
+    assert_eq!(get("mg large s"), "HD s600000\r\n");
+    assert_eq!(get("mg stale f"), "HD f3 X W\r\n");
+    assert_eq!(get("mg won f"), "HD f3 Z X\r\n");
+    assert_eq!(get("mg soon f"), "HD f3 Z\r\n");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let left = u64::from(EXPTIME) - now.as_secs();
+    let found = get("mg empty s t");
+    let close = (left - 30..=left).any(|left| found == format!("HD s0 t{left}\r\n"));
+    assert!(close, "{found}: not {left}");
+    let many: String = (0..200).map(|number| format!("mg many{number} v f\r\n")).collect();
+    let expected: String =
+        (0..200).map(|number| format!("VA 4 f{number}\r\n{number:04}\r\n")).collect();
+    assert_eq!(server.ask(many.as_bytes()), expected);
+}
+
+/// A directory with a snapshot and logs, as a crash leaves them.
+fn filled_directory(temporary: &Temporary) -> PathBuf {
+    let directory = temporary.join("data");
+    let server = Server::with_data(&directory, &["-t", "2", "--snapshot-interval=0"]);
+    fill(&server);
+    assert_eq!(server.ask(b"snapshot\r\n"), "OK\r\n");
+    let set = server.ask(b"set plain 5 0 3\r\nabc\r\nset after 0 0 1\r\ny\r\n");
+    assert_eq!(set, "STORED\r\nSTORED\r\n");
+    server.kill();
+    directory
+}
+
+/// The names of files that begin with something.
+fn names(directory: &Path, start: &str) -> Vec<String> {
+    let listed = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> =
+        listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name.starts_with(start));
+    names.sort();
+    names
+}
+
+#[test]
+fn a_dump_loads_as_it_was() {
+    let temporary = Temporary::new();
+    let directory = filled_directory(&temporary);
+    let said = check_tool(&["check"], &directory, 0);
+    assert!(said.ends_with("intact\n"), "{said}");
+    let items: u64 = said
+        .lines()
+        .filter_map(|line| line.strip_suffix(" items"))
+        .map(|line| line.split_whitespace().next_back().unwrap().parse::<u64>().unwrap())
+        .sum();
+    assert!(items == 208, "{said}");
+
+    let dump = tool(&["dump", directory.to_str().unwrap()]);
+    assert_eq!(dump.status.code(), Some(0), "{}", text(&dump.stderr));
+    assert!(dump.stdout.ends_with(b"mn\r\n"));
+    let file = temporary.join("dump");
+    fs::write(&file, &dump.stdout).unwrap();
+
+    // By the tool from a file, by the tool from a pipe, and as bytes to a socket.
+    let server = Server::start(BINARY, &temporary.join("a"), &[]);
+    let said = check_tool(&["load", "--to", &server.address()], &file, 0);
+    assert!(said.contains("items stored"), "{said}");
+    check_filled(&server);
+
+    let server = Server::start(BINARY, &temporary.join("b"), &[]);
+    let mut command = Command::new(BINARY);
+    command.args(["load", "--to", &server.address(), "-"]).stdin(Stdio::piped());
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&dump.stdout).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    check_filled(&server);
+
+    let server = Server::start(BINARY, &temporary.join("c"), &[]);
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.write_all(&dump.stdout).unwrap();
+    stream.write_all(b"quit\r\n").unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert!(answers.ends_with("MN\r\n") && !answers.contains("ERROR"), "{answers}");
+    check_filled(&server);
+
+    // The tools changed nothing.
+    let server = Server::with_data(&directory, &["-t", "3"]);
+    check_filled(&server);
+    assert!(check_tool(&["check"], &directory, 75).contains("used by another process"));
+    assert!(check_tool(&["repair"], &directory, 75).contains("used by another process"));
+}
+
+#[test]
+fn a_load_says_what_was_refused_or_is_missing() {
+    let temporary = Temporary::new();
+    let server = Server::start(BINARY, &temporary.join("a"), &["-I", "1k"]);
+    let check = |content: &[u8], code: i32, part: &str| {
+        let file = temporary.join("dump");
+        fs::write(&file, content).unwrap();
+        let said = check_tool(&["load", "--to", &server.address()], &file, code);
+        assert!(said.contains(part), "{said}");
+    };
+    let large = ["set a 0 0 2000 noreply\r\n", &"x".repeat(2000), "\r\nmn\r\n"].concat();
+    check(large.as_bytes(), 1, "1 items refused; the first answer was \"SERVER_ERROR object too");
+    check(b"set a 0 0 1\r\nx\r\n", 65, "lost its end");
+    check(b"flush_all\r\nmn\r\n", 65, "not a command of a dump");
+    check(b"set a 0 0 1\r\nx\r\nmn\r\n", 0, "1 items stored");
+    assert_eq!(server.ask(b"get a\r\n"), "VALUE a 0 1\r\nx\r\nEND\r\n");
+    for arguments in [&["load"][..], &["load", "--to"], &["check"], &["check", "a", "b"]] {
+        assert_eq!(tool(arguments).status.code(), Some(64), "{arguments:?}");
+    }
+    for name in ["check", "dump", "repair", "load"] {
+        let output = tool(&[name, "-h"]);
+        assert!(text(&output.stdout).contains("distcached check DIR"), "{name}");
+        assert_eq!(output.status.code(), Some(0), "{name}");
+    }
+    check_tool(&["check"], &temporary.join("nowhere"), 74);
+}
+
+#[test]
+fn damage_is_found_gone_around_and_repaired() {
+    let temporary = Temporary::new();
+    let directory = filled_directory(&temporary);
+    let snapshot = names(&directory, "snapshot-").remove(0);
+    let path = directory.join(&snapshot);
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    // In the first records: of what is damaged, the rest can be read.
+    bytes[100] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let said = check_tool(&["check"], &directory, 65);
+    assert!(said.contains(&format!("DAMAGE {snapshot} at offset ")), "{said}");
+    assert!(check_tool(&["dump"], &directory, 65).contains(&snapshot));
+    let salvaged = tool(&["dump", "--salvage", directory.to_str().unwrap()]);
+    assert_eq!(salvaged.status.code(), Some(0));
+    assert!(text(&salvaged.stdout).contains("set after 0 0 1 noreply\r\ny\r\n"));
+    assert!(text(&salvaged.stderr).contains("gone around: "));
+
+    let said = check_tool(&["repair"], &directory, 0);
+    assert!(said.contains(&format!("kept as {snapshot}.damaged\n")), "{said}");
+    assert_eq!(fs::read(directory.join(format!("{snapshot}.damaged"))).unwrap(), bytes);
+    assert!(directory.join("MANIFEST.damaged").exists());
+    assert!(check_tool(&["check"], &directory, 0).ends_with("intact\n"));
+    assert_eq!(check_tool(&["repair"], &directory, 0), "nothing to repair\n");
+    let again = tool(&["dump", directory.to_str().unwrap()]);
+    let sorted = |output: &[u8]| {
+        let mut lines: Vec<String> = text(output).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&again.stdout), sorted(&salvaged.stdout));
+    let server = Server::with_data(&directory, &["-t", "2"]);
+    assert_eq!(server.ask(b"mg after v\r\n"), "VA 1\r\ny\r\n");
+}
+
+#[test]
+fn torn_ends_newer_and_lost_manifests_have_their_exit_codes() {
+    let temporary = Temporary::new();
+    let directory = filled_directory(&temporary);
+    let log = names(&directory, "log-").remove(0);
+    let log = directory.join(log);
+    let mut bytes = fs::read(&log).unwrap();
+    bytes.extend_from_slice(&[0xA5; 21]);
+    fs::write(&log, &bytes).unwrap();
+    let said = check_tool(&["check"], &directory, 0);
+    assert!(said.contains("intact, but for 21 bytes to be cut off"), "{said}");
+    assert!(check_tool(&["repair"], &directory, 0).contains("the next start cuts off 21 bytes"));
+
+    let manifest = fs::read(directory.join("MANIFEST")).unwrap();
+    let newer = text(&manifest).replacen("manifest 1 ", "manifest 2 ", 1);
+    fs::write(directory.join("MANIFEST"), newer).unwrap();
+    for name in ["check", "dump", "repair"] {
+        check_tool(&[name], &directory, 78);
+    }
+    fs::remove_file(directory.join("MANIFEST")).unwrap();
+    let said = check_tool(&["check"], &directory, 65);
+    assert!(said.contains("DAMAGE MANIFEST at offset 0: missing, but "), "{said}");
+    check_tool(&["repair"], &directory, 0);
+    assert!(check_tool(&["check"], &directory, 0).ends_with("intact\n"));
+    // Each key has to be found in its shard again.
+    let server = Server::with_data(&directory, &["-t", "2"]);
+    check_filled(&server);
+}
+
+#[test]
+fn a_running_memcached_is_copied() {
+    let memcached = std::env::var("MEMCACHED").unwrap_or_else(|_| "memcached".to_owned());
+    if Command::new(&memcached).arg("-V").output().is_err() {
+        println!("skipped: no {memcached}");
+        return;
+    }
+    let temporary = Temporary::new();
+    let source = Server::start(&memcached, &temporary.join("source"), &[]);
+    fill(&source);
+    let target = Server::start(BINARY, &temporary.join("target"), &[]);
+    let output = tool(&["load", "--to", &target.address(), "--from", &source.address()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let get = |request: &str| target.ask(format!("{request}\r\n").as_bytes());
+    assert_eq!(get("mg crlf v f t"), "VA 6 f4294967295 t-1\r\na\r\n\r\nb\r\n");
+    assert_eq!(get("mg YSAAYg== b k v f"), "VA 2 kYSAAYg== b f7\r\n\0\n\r\n");
+    assert_eq!(get("mg large s"), "HD s600000\r\n");
+    // Reading a stale item makes the reader the one who is to renew it.
+    assert_eq!(get("mg won f"), "HD f3 Z X\r\n");
+    assert_eq!(get("mg many199 v f"), "VA 4 f199\r\n0199\r\n");
+    // A distcached does not list its keys.
+    let output = tool(&["load", "--to", &target.address(), "--from", &target.address()]);
+    assert_eq!(output.status.code(), Some(74));
+    assert!(text(&output.stderr).contains("does not list its keys"));
+}
