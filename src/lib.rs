@@ -1,5 +1,7 @@
-//! DistCache: a cache daemon that speaks memcached's text protocol and keeps its data.
+//! DistCache: a cache daemon that speaks memcached's text protocol and keeps its data; a client.
 
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "server")]
 pub mod durable;
 pub mod limits;

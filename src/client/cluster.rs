@@ -1,0 +1,390 @@
+//! The servers of a client, and which of them a key goes to. Owns the list, the ring, the health of
+//! each server and the memory of what was written elsewhere; both faces share it. No sockets.
+
+use super::clock;
+use super::command::{Command, Effect};
+use super::config::{Config, StaleGuard, WhenDown, capped};
+use super::connection::{Connection, resolve};
+use super::error::Error;
+use super::events::{Event, LiveCounters, ServerStatus, count};
+use super::health::{Health, Rules, State};
+use super::key::{AsKey, KeyRules, WireKey};
+use super::node::Node;
+use super::pool::Pool;
+use super::ring::Ring;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+/// One server, as long as it is on the list.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Never given to another server.
+    pub id: usize,
+    pub node: Node,
+    pub name: String,
+    addresses: RwLock<Vec<SocketAddr>>,
+    /// What `health` says, to be read without its lock.
+    in_use: AtomicBool,
+    /// No failure since the last success: a success need not be noted.
+    untroubled: AtomicBool,
+    health: Mutex<Health>,
+    pub pool: Pool<Connection>,
+    #[cfg(feature = "tokio")]
+    pub async_pool: super::asynchronous::Pool,
+    failures: AtomicU64,
+    /// A probe or a check is under way.
+    pub is_looked_after: AtomicBool,
+    /// When it was last checked.
+    pub heard_at: Mutex<Instant>,
+}
+
+impl Server {
+    fn new(id: usize, node: Node, config: &Config) -> Self {
+        let repairs_max = match config.stale_guard {
+            StaleGuard::Off => 0,
+            StaleGuard::Repair { keys_max } => keys_max,
+        };
+        let rules = Rules {
+            failures_max: config.failures_max,
+            probe_after: config.probe_after,
+            probe_after_max: config.probe_after_max.max(config.probe_after),
+            repairs_max,
+        };
+        Self {
+            id,
+            name: node.name(),
+            // A name that does not resolve yet is tried again by the monitor.
+            addresses: RwLock::new(resolve(&node).unwrap_or_default()),
+            node,
+            in_use: AtomicBool::new(true),
+            untroubled: AtomicBool::new(true),
+            health: Mutex::new(Health::new(rules)),
+            pool: Pool::new(config.connections_max, config.idle_connections_max),
+            #[cfg(feature = "tokio")]
+            async_pool: super::asynchronous::Pool::new(config.connections_max),
+            failures: AtomicU64::new(0),
+            is_looked_after: AtomicBool::new(false),
+            heard_at: Mutex::new(clock::now()),
+        }
+    }
+
+    pub fn is_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Acquire)
+    }
+
+    pub fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks the name up again.
+    pub fn resolve_again(&self) {
+        if let Ok(found) = resolve(&self.node) {
+            *self.addresses.write().unwrap_or_else(PoisonError::into_inner) = found;
+        }
+    }
+
+    pub fn heard_now(&self) {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
+    }
+
+    pub fn close_idle(&self) {
+        self.pool.clear();
+        #[cfg(feature = "tokio")]
+        self.async_pool.clear();
+    }
+
+    /// Back in use after a probe.
+    pub fn readmit(&self, health: &mut Health) {
+        health.readmit();
+        self.untroubled.store(false, Ordering::Release);
+        self.in_use.store(health.state() != State::Ejected, Ordering::Release);
+    }
+
+    fn status(&self) -> ServerStatus {
+        ServerStatus {
+            node: self.node.clone(),
+            state: self.health().state(),
+            connections: self.pool.open(),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The servers and their ring, at one moment.
+#[derive(Debug)]
+pub(super) struct Topology {
+    pub servers: Vec<Arc<Server>>,
+    ring: Ring,
+    pub gutter: Vec<Arc<Server>>,
+    gutter_ring: Ring,
+}
+
+impl Topology {
+    /// All servers, those that stand in included.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.servers.iter().chain(&self.gutter)
+    }
+}
+
+impl Topology {
+    /// Index of the server that owns a key, if it is in use.
+    pub fn owner_in_use(&self, placing: &[u8]) -> Option<usize> {
+        self.ring.owner(placing).filter(|owner| self.servers[*owner].is_in_use())
+    }
+}
+
+/// Where a request goes.
+pub(super) enum Route {
+    /// To the owner of the key.
+    Owner(Arc<Server>),
+    /// To another server; stored items live for at most so many seconds.
+    StandIn(Arc<Server>, u32),
+    /// Nowhere: a miss.
+    Nowhere,
+}
+
+/// What both faces and the monitor share.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub config: Config,
+    pub rules: KeyRules,
+    topology: RwLock<Arc<Topology>>,
+    next_id: AtomicUsize,
+    pub counters: LiveCounters,
+    /// Something for the monitor to look at, or the end.
+    pub bell: Condvar,
+    pub ended: Mutex<bool>,
+}
+
+impl Cluster {
+    pub fn new(nodes: Vec<Node>, config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let cluster = Self {
+            rules: config.key_rules(),
+            topology: RwLock::new(Arc::new(Topology {
+                servers: Vec::new(),
+                ring: Ring::new(config.ring, &[]),
+                gutter: Vec::new(),
+                gutter_ring: Ring::new(config.ring, &[]),
+            })),
+            next_id: AtomicUsize::new(0),
+            counters: LiveCounters::default(),
+            bell: Condvar::new(),
+            ended: Mutex::new(false),
+            config,
+        };
+        cluster.set_servers(nodes)?;
+        Ok(cluster)
+    }
+
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another list of servers in place. Those that stay keep their connections and their
+    /// health.
+    pub fn set_servers(&self, nodes: Vec<Node>) -> Result<(), Error> {
+        for (at, node) in nodes.iter().enumerate() {
+            if nodes[..at].iter().any(|other| other.address() == node.address()) {
+                return Err(Error::Config(format!("{} is named twice", node.address())));
+            }
+        }
+        let gutter_nodes = match &self.config.when_down {
+            WhenDown::Gutter { nodes, .. } => nodes.clone(),
+            _ => Vec::new(),
+        };
+        let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+        let before = Arc::clone(&topology);
+        let make = |list: &[Arc<Server>], node: &Node| {
+            let known = list.iter().find(|server| server.node == *node);
+            known.cloned().unwrap_or_else(|| {
+                let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+                Arc::new(Server::new(id, node.clone(), &self.config))
+            })
+        };
+        let servers: Vec<_> = nodes.iter().map(|node| make(&before.servers, node)).collect();
+        let gutter = gutter_nodes.iter().map(|node| make(&before.gutter, node)).collect();
+        *topology = Arc::new(Topology {
+            ring: Ring::new(self.config.ring, &nodes),
+            gutter_ring: Ring::new(self.config.ring, &gutter_nodes),
+            servers: servers.clone(),
+            gutter,
+        });
+        drop(topology);
+        let gone = |list: &[Arc<Server>], from: &[Arc<Server>]| {
+            let is_gone = |server: &&Arc<Server>| list.iter().all(|other| other.id != server.id);
+            from.iter().filter(is_gone).cloned().collect::<Vec<_>>()
+        };
+        let (removed, added) = (gone(&servers, &before.servers), gone(&before.servers, &servers));
+        removed.iter().for_each(|server| server.close_idle());
+        if !(added.is_empty() && removed.is_empty()) {
+            let names = |list: Vec<Arc<Server>>| list.iter().map(|one| one.name.clone()).collect();
+            self.tell(Event::ServersChanged { added: names(added), removed: names(removed) });
+        }
+        Ok(())
+    }
+
+    pub fn statuses(&self) -> Vec<ServerStatus> {
+        self.topology().servers.iter().map(|server| server.status()).collect()
+    }
+
+    /// The server that owns a key, whether it is there or not.
+    pub fn owner(&self, key: &(impl AsKey + ?Sized)) -> Option<Arc<Server>> {
+        let (bytes, placed_by) = (key.as_key(), key.placed_by());
+        let placing = self.rules.placing(&bytes, placed_by.as_deref());
+        let topology = self.topology();
+        Some(Arc::clone(&topology.servers[topology.ring.owner(&placing)?]))
+    }
+
+    /// Where a request goes. A write that goes elsewhere is remembered.
+    pub fn route(
+        &self,
+        topology: &Topology,
+        placing: &[u8],
+        key: &WireKey<'_>,
+        effect: Effect,
+    ) -> Result<Route, Error> {
+        let Some(owner) = topology.ring.owner(placing) else { return Err(Error::NoServers) };
+        let owner = &topology.servers[owner];
+        if owner.is_in_use() {
+            return Ok(Route::Owner(Arc::clone(owner)));
+        }
+        let down = || Err(Error::Down { server: owner.name.clone() });
+        let (stand_in, seconds_max) = match &self.config.when_down {
+            _ if effect == Effect::Exact => return down(),
+            WhenDown::Error => return down(),
+            WhenDown::Miss => (None, 0),
+            WhenDown::NextServer { expiry_seconds_max } => {
+                let order = topology.ring.owners(placing);
+                let next = order.into_iter().map(|at| &topology.servers[at]);
+                let next = next.skip(1).find(|server| server.is_in_use());
+                let Some(next) = next else { return down() };
+                (Some(next), *expiry_seconds_max)
+            }
+            WhenDown::Gutter { expiry_seconds_max, .. } => {
+                let order = topology.gutter_ring.owners(placing);
+                let spare = order.into_iter().filter_map(|at| topology.gutter.get(at));
+                let Some(spare) = spare.into_iter().find(|server| server.is_in_use()) else {
+                    return down();
+                };
+                (Some(spare), *expiry_seconds_max)
+            }
+        };
+        let guarded = self.config.stale_guard != StaleGuard::Off;
+        if guarded && effect == Effect::Write {
+            let remembered = owner.health().remember(key, stand_in.map(|server| server.id));
+            if !remembered {
+                // It came back between the two looks.
+                return Ok(Route::Owner(Arc::clone(owner)));
+            }
+        }
+        Ok(match stand_in {
+            Some(server) => {
+                count(&self.counters.diverted);
+                Route::StandIn(Arc::clone(server), seconds_max)
+            }
+            None => {
+                count(&self.counters.dropped);
+                Route::Nowhere
+            }
+        })
+    }
+
+    /// A call to a server ended well.
+    pub fn succeeded(&self, server: &Server) {
+        if server.untroubled.load(Ordering::Acquire) {
+            return;
+        }
+        let now = clock::now();
+        let mut health = server.health();
+        server.untroubled.store(health.state() != State::Ejected, Ordering::Release);
+        let away = health.succeeded(now);
+        drop(health);
+        if let Some(away) = away {
+            count(&self.counters.rejoins);
+            self.tell(Event::Rejoined { server: server.name.clone(), away });
+        }
+    }
+
+    /// A call to a server failed, for a reason that speaks against it.
+    pub fn failed(&self, server: &Server, error: &Error) {
+        count(&self.counters.failures);
+        server.failures.fetch_add(1, Ordering::Relaxed);
+        if matches!(error, Error::Timeout { .. }) {
+            count(&self.counters.timeouts);
+        }
+        let mut health = server.health();
+        server.untroubled.store(false, Ordering::Release);
+        let ejects = health.failed(clock::now());
+        if ejects {
+            server.in_use.store(false, Ordering::Release);
+        }
+        drop(health);
+        // Other connections to it are likely to be as dead as this one.
+        server.close_idle();
+        if ejects {
+            count(&self.counters.ejections);
+            self.wake_monitor();
+            let cause = error.to_string();
+            self.tell(Event::Ejected { server: server.name.clone(), cause });
+        }
+    }
+
+    /// Whether a read that failed is to be taken for a miss.
+    pub fn forgives_reads(&self) -> bool {
+        self.config.when_down != WhenDown::Error
+    }
+
+    pub fn wake_monitor(&self) {
+        // Under the lock, or the monitor might just have looked and be about to sleep.
+        let _ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bell.notify_all();
+    }
+
+    pub fn end(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.bell.notify_all();
+    }
+
+    pub fn tell(&self, event: Event) {
+        log::debug!("{event:?}");
+        if let Some(listener) = &self.config.listener {
+            (listener.0)(&event);
+        }
+    }
+
+    /// A key as the caller names it, as it is sent and as it is placed.
+    pub fn wire<'k>(
+        &self,
+        key: &'k (impl AsKey + ?Sized),
+    ) -> Result<(WireKey<'k>, Cow<'k, [u8]>), Error> {
+        let bytes = key.as_key();
+        let placing = match (&bytes, key.placed_by()) {
+            // The common case allocates nothing.
+            (Cow::Borrowed(bytes), None) => self.rules.placing(bytes, None),
+            (bytes, by) => Cow::Owned(self.rules.placing(bytes, by.as_deref()).into_owned()),
+        };
+        Ok((self.rules.wire(bytes)?, placing))
+    }
+}
+
+/// A command as it goes to a stand-in.
+pub(super) fn for_stand_in(command: Command<'_>, seconds_max: u32) -> Command<'_> {
+    let cap = |exptime| capped(exptime, seconds_max);
+    match command {
+        Command::Store { mode, flags, exptime, data } => {
+            Command::Store { mode, flags, exptime: cap(exptime), data }
+        }
+        Command::Touch { exptime } => Command::Touch { exptime: cap(exptime) },
+        Command::GetAndTouch { exptime } => Command::GetAndTouch { exptime: cap(exptime) },
+        Command::Invalidate { exptime } => Command::Invalidate { exptime: cap(exptime) },
+        other => other,
+    }
+}

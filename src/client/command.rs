@@ -1,0 +1,331 @@
+//! Requests as bytes. Owns what is written for each operation, classic or meta; no I/O.
+//!
+//! A key that goes in base64 needs the meta commands; everything else is written in the classic
+//! ones, which every server and proxy knows, where they can say it.
+
+use super::key::WireKey;
+use std::io::Write;
+
+/// How a value is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+    /// Only over the item with this token.
+    Cas(u64),
+}
+
+/// An operation on one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command<'a> {
+    /// Value and flags; with the token if asked for.
+    Get {
+        token: bool,
+    },
+    /// The same, and a new expiry.
+    GetAndTouch {
+        exptime: i64,
+    },
+    Store {
+        mode: Mode,
+        flags: u32,
+        exptime: i64,
+        data: &'a [u8],
+    },
+    Delete,
+    Touch {
+        exptime: i64,
+    },
+    /// `up` or down by `delta`.
+    Count {
+        up: bool,
+        delta: u64,
+    },
+    /// The same, starting at `initial` if there is no item.
+    CountFrom {
+        up: bool,
+        delta: u64,
+        initial: u64,
+        exptime: i64,
+    },
+    /// The value, or the right to make it for so many seconds; also when less than `recache`
+    /// seconds are left.
+    Lease {
+        seconds: u32,
+        recache: Option<u32>,
+    },
+    /// Gives up that right.
+    Release {
+        token: u64,
+    },
+    /// All about an item but its value.
+    Inspect,
+    /// Marks the item stale: readers still see it, one of them is told to make it anew.
+    Invalidate {
+        exptime: i64,
+    },
+}
+
+/// What kind of reply follows a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// `VALUE` lines with data until `END`.
+    Values,
+    /// One line.
+    Line,
+    /// One meta reply, marked with this number.
+    Meta { opaque: u32 },
+    /// `STAT` lines until `END`.
+    Stats,
+    /// What `config get cluster` answers.
+    Config,
+}
+
+/// What an operation means for other servers standing in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    Read,
+    Write,
+    /// Nothing may stand in: numbers that must not repeat.
+    Exact,
+}
+
+impl Command<'_> {
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Get { .. } | Self::Inspect => Effect::Read,
+            _ => Effect::Write,
+        }
+    }
+
+    /// Appends the request, numbered if that makes its reply recognisable.
+    pub fn write(&self, key: &WireKey<'_>, opaque: u32, out: &mut Vec<u8>) -> Expect {
+        if !key.binary && self.write_classic(key, out) {
+            return match self {
+                Self::Get { .. } | Self::GetAndTouch { .. } => Expect::Values,
+                _ => Expect::Line,
+            };
+        }
+        self.write_meta(key, opaque, out);
+        Expect::Meta { opaque }
+    }
+
+    /// Returns whether the classic commands have it.
+    fn write_classic(&self, key: &WireKey<'_>, out: &mut Vec<u8>) -> bool {
+        let verb: &[u8] = match self {
+            Self::Get { token: false } => b"get ",
+            Self::Get { token: true } => b"gets ",
+            Self::GetAndTouch { .. } => b"gat ",
+            Self::Store { mode, .. } => match mode {
+                Mode::Set => b"set ",
+                Mode::Add => b"add ",
+                Mode::Replace => b"replace ",
+                Mode::Append => b"append ",
+                Mode::Prepend => b"prepend ",
+                Mode::Cas(_) => b"cas ",
+            },
+            Self::Delete => b"delete ",
+            Self::Touch { .. } => b"touch ",
+            Self::Count { up: true, .. } => b"incr ",
+            Self::Count { up: false, .. } => b"decr ",
+            _ => return false,
+        };
+        out.extend_from_slice(verb);
+        if let Self::GetAndTouch { exptime } = self {
+            number(out, b"", *exptime);
+            out.push(b' ');
+        }
+        key.write(out);
+        match self {
+            Self::Store { mode, flags, exptime, data } => {
+                number(out, b" ", *flags);
+                number(out, b" ", *exptime);
+                number(out, b" ", data.len());
+                if let Mode::Cas(token) = mode {
+                    number(out, b" ", *token);
+                }
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(data);
+            }
+            Self::Touch { exptime } => number(out, b" ", *exptime),
+            Self::Count { delta, .. } => number(out, b" ", *delta),
+            _ => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        true
+    }
+
+    fn write_meta(&self, key: &WireKey<'_>, opaque: u32, out: &mut Vec<u8>) {
+        let verb: &[u8] = match self {
+            Self::Get { .. } | Self::GetAndTouch { .. } | Self::Lease { .. } | Self::Inspect => {
+                b"mg "
+            }
+            Self::Touch { .. } => b"mg ",
+            Self::Store { .. } => b"ms ",
+            Self::Delete | Self::Release { .. } | Self::Invalidate { .. } => b"md ",
+            Self::Count { .. } | Self::CountFrom { .. } => b"ma ",
+        };
+        out.extend_from_slice(verb);
+        key.write(out);
+        if let Self::Store { data, .. } = self {
+            number(out, b" ", data.len());
+        }
+        if key.binary {
+            out.extend_from_slice(b" b");
+        }
+        number(out, b" O", opaque);
+        self.write_meta_flags(out);
+        out.extend_from_slice(b"\r\n");
+        if let Self::Store { data, .. } = self {
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn write_meta_flags(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Get { .. } => out.extend_from_slice(b" v f c"),
+            Self::GetAndTouch { exptime } => {
+                out.extend_from_slice(b" v f c");
+                number(out, b" T", exptime);
+            }
+            Self::Store { mode, flags, exptime, .. } => {
+                number(out, b" F", flags);
+                number(out, b" T", exptime);
+                match mode {
+                    Mode::Set => {}
+                    Mode::Add => out.extend_from_slice(b" ME"),
+                    Mode::Replace => out.extend_from_slice(b" MR"),
+                    Mode::Append => out.extend_from_slice(b" MA"),
+                    Mode::Prepend => out.extend_from_slice(b" MP"),
+                    Mode::Cas(token) => number(out, b" C", token),
+                }
+            }
+            Self::Delete => {}
+            Self::Touch { exptime } => number(out, b" T", exptime),
+            Self::Count { up, delta } => {
+                out.extend_from_slice(if up { b" v" } else { b" v MD" });
+                number(out, b" D", delta);
+            }
+            Self::CountFrom { up, delta, initial, exptime } => {
+                out.extend_from_slice(if up { b" v" } else { b" v MD" });
+                number(out, b" D", delta);
+                number(out, b" J", initial);
+                number(out, b" N", exptime);
+            }
+            Self::Lease { seconds, recache } => {
+                out.extend_from_slice(b" v f c");
+                number(out, b" N", seconds);
+                if let Some(recache) = recache {
+                    number(out, b" R", recache);
+                }
+            }
+            Self::Release { token } => number(out, b" C", token),
+            Self::Inspect => out.extend_from_slice(b" f c t s l h"),
+            Self::Invalidate { exptime } => {
+                out.extend_from_slice(b" I");
+                number(out, b" T", exptime);
+            }
+        }
+    }
+}
+
+/// Requests that are not about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerCommand<'a> {
+    Version,
+    Stats(&'a str),
+    FlushAll { delay_seconds: u32 },
+    ConfigCluster,
+}
+
+impl ServerCommand<'_> {
+    pub fn write(&self, out: &mut Vec<u8>) -> Expect {
+        match self {
+            Self::Version => {
+                out.extend_from_slice(b"version\r\n");
+                Expect::Line
+            }
+            Self::Stats("") => {
+                out.extend_from_slice(b"stats\r\n");
+                Expect::Stats
+            }
+            Self::Stats(arguments) => {
+                out.extend_from_slice(b"stats ");
+                out.extend_from_slice(arguments.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                Expect::Stats
+            }
+            Self::FlushAll { delay_seconds: 0 } => {
+                out.extend_from_slice(b"flush_all\r\n");
+                Expect::Line
+            }
+            Self::FlushAll { delay_seconds } => {
+                number(out, b"flush_all ", *delay_seconds);
+                out.extend_from_slice(b"\r\n");
+                Expect::Line
+            }
+            Self::ConfigCluster => {
+                out.extend_from_slice(b"config get cluster\r\n");
+                Expect::Config
+            }
+        }
+    }
+}
+
+fn number(out: &mut Vec<u8>, before: &[u8], number: impl itoa::Integer + std::fmt::Display) {
+    out.extend_from_slice(before);
+    // Cannot fail: the target is memory.
+    let _ = out.write_all(itoa::Buffer::new().format(number).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::parse_line;
+    use std::borrow::Cow;
+
+    fn written(command: Command<'_>, key: &[u8], binary: bool) -> String {
+        let mut out = Vec::new();
+        command.write(&WireKey { bytes: Cow::Borrowed(key), binary }, 7, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn requests_as_they_are_sent() {
+        let store = |mode| Command::Store { mode, flags: 5, exptime: 60, data: b"abc" };
+        let from = Command::CountFrom { up: false, delta: 2, initial: 9, exptime: 30 };
+        for (command, classic, meta) in [
+            (Command::Get { token: false }, "get k\r\n", "mg aw== b O7 v f c\r\n"),
+            (Command::Get { token: true }, "gets k\r\n", "mg aw== b O7 v f c\r\n"),
+            (Command::GetAndTouch { exptime: 9 }, "gat 9 k\r\n", "mg aw== b O7 v f c T9\r\n"),
+            (store(Mode::Set), "set k 5 60 3\r\nabc\r\n", "ms aw== 3 b O7 F5 T60\r\nabc\r\n"),
+            (store(Mode::Add), "add k 5 60 3\r\nabc\r\n", "ms aw== 3 b O7 F5 T60 ME\r\nabc\r\n"),
+            (
+                store(Mode::Cas(8)),
+                "cas k 5 60 3 8\r\nabc\r\n",
+                "ms aw== 3 b O7 F5 T60 C8\r\nabc\r\n",
+            ),
+            (Command::Delete, "delete k\r\n", "md aw== b O7\r\n"),
+            (Command::Touch { exptime: -1 }, "touch k -1\r\n", "mg aw== b O7 T-1\r\n"),
+            (Command::Count { up: true, delta: 2 }, "incr k 2\r\n", "ma aw== b O7 v D2\r\n"),
+            (from, "ma k O7 v MD D2 J9 N30\r\n", "ma aw== b O7 v MD D2 J9 N30\r\n"),
+            (
+                Command::Lease { seconds: 30, recache: Some(5) },
+                "mg k O7 v f c N30 R5\r\n",
+                "mg aw== b O7 v f c N30 R5\r\n",
+            ),
+            (Command::Release { token: 4 }, "md k O7 C4\r\n", "md aw== b O7 C4\r\n"),
+        ] {
+            assert_eq!(written(command, b"k", false), classic);
+            assert_eq!(written(command, b"k", true), meta);
+            for line in [classic, meta] {
+                let line = line.split("\r\n").next().unwrap();
+                assert!(parse_line(line.as_bytes(), 2).is_ok(), "our own server reads {line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! A blocking connection: a socket with its time limits, and the requests under way on it. The only
+//! file of the blocking face that touches sockets.
+
+use super::batch::{Batch, Single};
+use super::clock;
+use super::command::{Expect, ServerCommand};
+use super::config::Config;
+use super::error::Error;
+use super::key::WireKey;
+use super::node::Node;
+use super::reply::{Decoder, Fault, Reply};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// Longest single wait in `poll`; rounding never turns a wait into a busy loop.
+const POLL_NANOS_MIN: u64 = 100_000;
+
+/// A buffer for requests that has become larger than this is not kept.
+const REQUEST_BYTES_KEPT: usize = 64 << 10;
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+macro_rules! on_stream {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        on_stream!(self, stream => stream.as_fd())
+    }
+}
+
+/// What a call may take, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub read: Duration,
+    pub write: Duration,
+    pub deadline: Instant,
+}
+
+impl Limits {
+    /// What is left of this wait; an error when the whole call is over.
+    fn left(&self, step: Duration) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(clock::now()).min(step);
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+/// A connection to one server.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: Stream,
+    server: String,
+    decoder: Decoder,
+    requests: Vec<u8>,
+    opaque: u32,
+    idle_since: Instant,
+    /// Time-outs as the socket has them.
+    read_set: Duration,
+    write_set: Duration,
+}
+
+/// The addresses a node's name stands for. May wait for a name server: not for use within a call.
+pub(super) fn resolve(node: &Node) -> io::Result<Vec<SocketAddr>> {
+    match node.unix_path() {
+        Some(_) => Ok(Vec::new()),
+        None => Ok((node.host(), node.port()).to_socket_addrs()?.collect()),
+    }
+}
+
+impl Connection {
+    /// Connects to the first address that answers.
+    pub fn open(
+        node: &Node,
+        addresses: &[SocketAddr],
+        timeout: Duration,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        let server = node.name();
+        let failed = |cause: String| Error::Connect { server: server.clone(), cause };
+        let stream = match node.unix_path() {
+            Some(path) => {
+                Stream::Unix(UnixStream::connect(path).map_err(|error| failed(error.to_string()))?)
+            }
+            None => {
+                let mut last = Err(failed(format!("{} does not resolve", node.host())));
+                for address in addresses {
+                    let left = deadline.saturating_duration_since(clock::now()).min(timeout);
+                    if left.is_zero() {
+                        let waiting_for = "a connection";
+                        return Err(Error::Timeout { server, waiting_for });
+                    }
+                    match TcpStream::connect_timeout(address, left) {
+                        Ok(stream) => {
+                            last = Ok(stream);
+                            break;
+                        }
+                        Err(error) => last = Err(failed(format!("{address}: {error}"))),
+                    }
+                }
+                let stream = last?;
+                stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+                Stream::Tcp(stream)
+            }
+        };
+        Ok(Self {
+            stream,
+            server,
+            decoder: Decoder::default(),
+            requests: Vec::new(),
+            opaque: 0,
+            idle_since: clock::now(),
+            read_set: Duration::ZERO,
+            write_set: Duration::ZERO,
+        })
+    }
+
+    /// Whether it can carry another call: not idle for too long, not closed by the server, and
+    /// nothing has arrived that nobody asked for.
+    pub fn is_usable(&self, now: Instant, idle_timeout: Duration) -> bool {
+        let mut byte = [0];
+        now.saturating_duration_since(self.idle_since) < idle_timeout
+            && matches!(
+                recv(&self.stream, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT),
+                Err(rustix::io::Errno::AGAIN)
+            )
+    }
+
+    /// Whether it may be kept after a call: everything that arrived was read.
+    pub fn rest(&mut self) -> bool {
+        self.idle_since = clock::now();
+        self.decoder.is_empty()
+    }
+
+    pub fn opaque(&mut self) -> &mut u32 {
+        &mut self.opaque
+    }
+
+    /// Sends one request and waits for its reply. After an error other than a refusal or a value
+    /// that cannot be read the connection must be closed, which `Call::is_clean` says.
+    pub fn call<R>(
+        &mut self,
+        key: Option<&WireKey<'_>>,
+        limits: Limits,
+        write: impl FnOnce(u32, &mut Vec<u8>) -> Expect,
+        convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Call<R> {
+        self.opaque = self.opaque.wrapping_add(1);
+        self.requests.clear();
+        let expect = write(self.opaque, &mut self.requests);
+        let requests = std::mem::take(&mut self.requests);
+        let call = self.exchange(key, limits, expect, &requests, convert);
+        if requests.capacity() <= REQUEST_BYTES_KEPT {
+            self.requests = requests;
+        }
+        call
+    }
+
+    fn exchange<R>(
+        &mut self,
+        key: Option<&WireKey<'_>>,
+        limits: Limits,
+        expect: Expect,
+        requests: &[u8],
+        convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Call<R> {
+        if let Err(error) = self.send_all(requests, limits) {
+            return Call::Broken(Error::io(&self.server, "a request to be sent", &error));
+        }
+        let mut single = Single::new(key, expect);
+        loop {
+            match self.receive(limits) {
+                Ok(0) => return Call::Broken(Error::closed(&self.server)),
+                Ok(count) => self.decoder.arrived(count),
+                Err(error) => return Call::Broken(Error::io(&self.server, "a reply", &error)),
+            }
+            match single.advance(&mut self.decoder, &self.server, convert) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(Fault(what)) => return Call::Broken(Error::protocol(&self.server, what)),
+            }
+        }
+        match single.result {
+            Some(result) => Call::Clean(result),
+            None => Call::Broken(Error::protocol(&self.server, "no reply")),
+        }
+    }
+
+    fn send_all(&mut self, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let left = limits.left(limits.write)?;
+            if needs_setting(self.write_set, left) {
+                on_stream!(&self.stream, stream => stream.set_write_timeout(Some(left)))?;
+                self.write_set = left;
+            }
+            match on_stream!(&mut self.stream, stream => stream.write(bytes)) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, limits: Limits) -> io::Result<usize> {
+        loop {
+            let left = limits.left(limits.read)?;
+            if needs_setting(self.read_set, left) {
+                on_stream!(&self.stream, stream => stream.set_read_timeout(Some(left)))?;
+                self.read_set = left;
+            }
+            match on_stream!(&mut self.stream, stream => stream.read(self.decoder.room())) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// What a configuration endpoint says.
+    pub fn ask_for_cluster(node: &Node, config: &Config) -> Result<String, Error> {
+        Self::ask(node, config, ServerCommand::ConfigCluster, &mut |reply| match reply {
+            Reply::Config(text) => Ok(String::from_utf8_lossy(text).into_owned()),
+            other => Err(Error::protocol("", format!("{other:?}"))),
+        })
+    }
+
+    /// One request on a connection of its own, name resolution included.
+    pub fn ask<R>(
+        node: &Node,
+        config: &Config,
+        command: ServerCommand<'_>,
+        convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let failed =
+            |error: io::Error| Error::Connect { server: node.name(), cause: error.to_string() };
+        let addresses = resolve(node).map_err(failed)?;
+        let limits = Limits {
+            read: config.read_timeout,
+            write: config.write_timeout,
+            deadline: clock::now() + config.call_timeout,
+        };
+        let mut connection = Self::open(node, &addresses, config.connect_timeout, limits.deadline)?;
+        match connection.call(None, limits, |_, out| command.write(out), convert) {
+            Call::Clean(result) => result,
+            Call::Broken(error) => Err(error),
+        }
+    }
+}
+
+/// Whether the socket's time-out must be set anew for a wait. Each setting is a call to the system,
+/// so one that is up to a sixteenth too long is left as it is.
+fn needs_setting(set: Duration, wanted: Duration) -> bool {
+    set < wanted - wanted / 16 || set > wanted + wanted / 16
+}
+
+/// How a call ended.
+pub(super) enum Call<R> {
+    /// The connection can be used again.
+    Clean(Result<R, Error>),
+    /// It must be closed.
+    Broken(Error),
+}
+
+/// A batch under way on a connection.
+pub(super) struct Exchange<'c, 'k> {
+    pub connection: &'c mut Connection,
+    pub batch: Batch<'k>,
+    /// Why it ended early; then the connection must be closed.
+    pub failure: Option<Error>,
+    progress_at: Instant,
+}
+
+impl<'c, 'k> Exchange<'c, 'k> {
+    pub fn new(connection: &'c mut Connection, batch: Batch<'k>) -> Self {
+        Self { connection, batch, failure: None, progress_at: clock::now() }
+    }
+
+    /// How it ended; after a failure, with the places that have no answer.
+    pub fn end(self) -> Result<(), (Error, Vec<usize>)> {
+        match self.failure {
+            None => Ok(()),
+            Some(error) => Err((error, self.batch.unanswered().collect())),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.failure.is_none() && !self.batch.is_done()
+    }
+
+    fn send(&mut self) {
+        while self.failure.is_none() && !self.batch.unsent().is_empty() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match send(&self.connection.stream, self.batch.unsent(), flags) {
+                Ok(count) => {
+                    self.batch.sent += count;
+                    self.progress_at = clock::now();
+                }
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => self.fail("a request to be sent", &error.into()),
+            }
+        }
+    }
+
+    fn receive(&mut self, sink: &mut impl FnMut(usize, Reply<'_>) -> Result<(), Error>) {
+        let Connection { stream, decoder, .. } = &mut *self.connection;
+        match recv(&*stream, decoder.room(), RecvFlags::DONTWAIT) {
+            Ok((count, _)) => self.arrived(count, sink),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(error) => self.fail("replies", &error.into()),
+        }
+    }
+
+    /// So many bytes were read; none is the end of the connection.
+    fn arrived(
+        &mut self,
+        count: usize,
+        sink: &mut impl FnMut(usize, Reply<'_>) -> Result<(), Error>,
+    ) {
+        let Connection { decoder, server, .. } = &mut *self.connection;
+        if count == 0 {
+            self.failure = Some(Error::closed(server));
+            return;
+        }
+        decoder.arrived(count);
+        self.progress_at = clock::now();
+        if let Err(Fault(what)) = self.batch.advance(decoder, sink) {
+            self.failure = Some(Error::protocol(server, what));
+        }
+    }
+
+    fn fail(&mut self, waiting_for: &'static str, error: &io::Error) {
+        self.failure = Some(Error::io(&self.connection.server, waiting_for, error));
+    }
+}
+
+/// Drives batches on several connections at once, until each is answered or has failed. The sink
+/// gets the index of the exchange and the place in the caller's list.
+pub(super) fn drive(
+    exchanges: &mut [Exchange<'_, '_>],
+    limits: Limits,
+    sink: &mut impl FnMut(usize, usize, Reply<'_>) -> Result<(), Error>,
+) {
+    exchanges.iter_mut().for_each(Exchange::send);
+    loop {
+        let now = clock::now();
+        let mut wait = limits.deadline.saturating_duration_since(now);
+        for exchange in exchanges.iter_mut().filter(|exchange| exchange.is_open()) {
+            let left = (exchange.progress_at + limits.read).saturating_duration_since(now);
+            wait = wait.min(left);
+            if left.is_zero() || now >= limits.deadline {
+                exchange.fail("replies", &ErrorKind::TimedOut.into());
+            }
+        }
+        if receive_from_last(exchanges, limits, sink) {
+            continue;
+        }
+        let ready = poll_open(exchanges, wait);
+        if ready.is_empty() {
+            return;
+        }
+        for (at, flags) in ready {
+            let exchange = &mut exchanges[at];
+            if flags.contains(PollFlags::OUT) {
+                exchange.send();
+            }
+            if exchange.is_open() && !(flags - PollFlags::OUT).is_empty() {
+                exchange.receive(&mut |place, reply| sink(at, place, reply));
+            }
+        }
+    }
+}
+
+/// If one exchange alone is open and has sent everything, waits for its next bytes in the read
+/// itself, which saves a call to the system. False if that is not so.
+fn receive_from_last(
+    exchanges: &mut [Exchange<'_, '_>],
+    limits: Limits,
+    sink: &mut impl FnMut(usize, usize, Reply<'_>) -> Result<(), Error>,
+) -> bool {
+    let mut open = exchanges.iter_mut().enumerate().filter(|(_, exchange)| exchange.is_open());
+    let (Some((at, last)), None) = (open.next(), open.next()) else { return false };
+    if !last.batch.unsent().is_empty() {
+        return false;
+    }
+    match last.connection.receive(limits) {
+        Ok(count) => last.arrived(count, &mut |place, reply| sink(at, place, reply)),
+        Err(error) => last.fail("replies", &error),
+    }
+    true
+}
+
+/// Waits until some exchange that is open can go on; all those that are open, with what they are
+/// ready for. Empty if none is open.
+fn poll_open(exchanges: &[Exchange<'_, '_>], wait: Duration) -> Vec<(usize, PollFlags)> {
+    let open: Vec<usize> = (0..exchanges.len()).filter(|at| exchanges[*at].is_open()).collect();
+    if open.is_empty() {
+        return Vec::new();
+    }
+    let interest = |at: &usize| {
+        let wants_out = !exchanges[*at].batch.unsent().is_empty();
+        let flags = if wants_out { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        PollFd::new(&exchanges[*at].connection.stream, flags)
+    };
+    let mut sockets: Vec<PollFd<'_>> = open.iter().map(interest).collect();
+    let wait = wait.max(Duration::from_nanos(POLL_NANOS_MIN));
+    let wait = Timespec {
+        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: wait.subsec_nanos().into(),
+    };
+    // An interrupted wait finds nothing ready, and the caller looks at the time again.
+    let _ = poll(&mut sockets, Some(&wait));
+    open.iter().zip(&sockets).map(|(at, socket)| (*at, socket.revents())).collect()
+}

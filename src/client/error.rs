@@ -1,0 +1,159 @@
+//! What can go wrong in a call, and what to do about it. Owns the texts.
+
+use std::fmt;
+use std::io;
+
+/// Why a call failed. Each text says what to look at.
+///
+/// ```
+/// use distcache::client::{Client, Error};
+///
+/// let client = Client::connect(["localhost:2050"])?;
+/// let refused = client.set("a key with blanks", "x");
+/// assert!(matches!(refused, Err(Error::Key { .. })));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The settings or a server's address make no sense.
+    Config(String),
+    /// The key cannot be sent as it is; see `KeyPolicy`.
+    Key {
+        /// What is wrong with it.
+        what: &'static str,
+        /// Its beginning, printable.
+        key: String,
+    },
+    /// A value could not be turned into bytes, or the bytes found are no value of the type asked
+    /// for.
+    Value(String),
+    /// The server could not be reached. Nothing was sent.
+    Connect {
+        /// Which server.
+        server: String,
+        /// What the system says.
+        cause: String,
+    },
+    /// The connection broke. A write may or may not have been done.
+    Io {
+        /// Which server.
+        server: String,
+        /// The kind of failure.
+        kind: io::ErrorKind,
+        /// What the system says.
+        cause: String,
+    },
+    /// The time set for this ran out. A write may or may not have been done.
+    Timeout {
+        /// Which server.
+        server: String,
+        /// What was waited for.
+        waiting_for: &'static str,
+    },
+    /// The server sent what is no answer to the request. The connection was closed.
+    Protocol {
+        /// Which server.
+        server: String,
+        /// What was wrong.
+        what: String,
+    },
+    /// The server refused the request, in its words.
+    Refused {
+        /// Which server.
+        server: String,
+        /// Its answer.
+        line: String,
+    },
+    /// The server is ejected after failures; nothing was sent. Probes look for its return.
+    Down {
+        /// Which server.
+        server: String,
+    },
+    /// There are no servers.
+    NoServers,
+    /// Others changed the item each time between reading and writing.
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+impl Error {
+    /// Whether the server or the way to it failed, rather than the request being wrong: what counts
+    /// towards ejecting it.
+    pub fn is_failure_of_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Io { .. } | Self::Timeout { .. } | Self::Protocol { .. }
+        )
+    }
+
+    /// Whether a server was not there to answer, for whatever reason.
+    pub fn is_unavailable(&self) -> bool {
+        self.is_failure_of_server() || matches!(self, Self::Down { .. })
+    }
+
+    pub(super) fn io(server: &str, waiting_for: &'static str, error: &io::Error) -> Self {
+        match error.kind() {
+            // What a socket with a time-out says when it runs out.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                Self::Timeout { server: server.to_owned(), waiting_for }
+            }
+            kind => Self::Io { server: server.to_owned(), kind, cause: error.to_string() },
+        }
+    }
+
+    pub(super) fn closed(server: &str) -> Self {
+        Self::Io {
+            server: server.to_owned(),
+            kind: io::ErrorKind::UnexpectedEof,
+            cause: "it closed the connection".to_owned(),
+        }
+    }
+
+    pub(super) fn protocol(server: &str, what: impl Into<String>) -> Self {
+        Self::Protocol { server: server.to_owned(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(what) => write!(out, "settings: {what}"),
+            Self::Key { what, key } => write!(
+                out,
+                "key {key:?}: {what}; use another one, or a KeyPolicy that encodes or hashes it"
+            ),
+            Self::Value(what) => write!(out, "value: {what}"),
+            Self::Connect { server, cause } => {
+                write!(
+                    out,
+                    "{server}: cannot connect: {cause}; is it running, is the address right?"
+                )
+            }
+            Self::Io { server, cause, .. } => {
+                write!(out, "{server}: connection lost: {cause}; a write may or may not be done")
+            }
+            Self::Timeout { server, waiting_for } => write!(
+                out,
+                "{server}: time ran out waiting for {waiting_for}; a write may or may not be done"
+            ),
+            Self::Protocol { server, what } => write!(
+                out,
+                "{server}: not an answer to the request: {what}; is that a memcached server?"
+            ),
+            Self::Refused { server, line } => write!(out, "{server} refuses: {line}"),
+            Self::Down { server } => {
+                write!(out, "{server} is ejected after failures; probes look for its return")
+            }
+            Self::NoServers => write!(out, "no servers: name at least one, or check the discovery"),
+            Self::Contended { attempts } => write!(
+                out,
+                "others changed the item during each of {attempts} attempts; try again later"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,361 @@
+//! What a program can call. Goal: every operation does what its documentation says, on servers of
+//! this process. Method: small tables against one server or three; what other clients would see is
+//! read back as it is stored.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+use distcache::client::{
+    Cas, Client, Codec, Compression, Config, Discovery, Error, Expiry, Family, KeyPolicy, Node,
+    State,
+};
+use distcache::server::Server;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+fn servers(count: usize) -> (Vec<Server>, Vec<String>) {
+    let servers: Vec<Server> = (0..count).map(|_| Server::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses = servers.iter().map(|server| server.addresses()[0].to_string()).collect();
+    (servers, addresses)
+}
+
+fn client(count: usize, config: Config) -> (Vec<Server>, Client) {
+    let (servers, addresses) = servers(count);
+    (servers, Client::with_config(addresses, config).unwrap())
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct User {
+    name: String,
+    tags: BTreeMap<String, Vec<u16>>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Kind {
+    Guest,
+    Member { since: u32 },
+}
+
+fn user() -> User {
+    let tags = BTreeMap::from([("a".to_owned(), vec![1, 2]), ("b".to_owned(), vec![])]);
+    User { name: "Pel\u{e9}".into(), tags, kind: Kind::Member { since: 1956 } }
+}
+
+/// Stores and reads a value back.
+macro_rules! round_trips {
+    ($client:expr, $($value:expr => $kind:ty),* $(,)?) => {$(
+        let value: $kind = $value;
+        $client.set("k", &value).unwrap();
+        assert_eq!($client.get::<$kind>("k").unwrap(), Some(value));
+    )*};
+}
+
+#[test]
+fn values_of_all_types_come_back() {
+    for family in [Family::Plain, Family::Python, Family::Php, Family::Spymemcached] {
+        for compression in [Compression::Off, Compression::Zlib { bytes_min: 10 }] {
+            let codec = Codec { family, compression, ..Codec::default() };
+            let (_servers, client) = client(1, Config { codec, ..Config::default() });
+            round_trips!(client,
+                "football".to_owned() => String,
+                String::new() => String,
+                "x".repeat(100_000) => String,
+                42 => u8,
+                -42 => i64,
+                u32::MAX => u32,
+                i64::MIN => i64,
+                true => bool,
+                false => bool,
+                1.5 => f64,
+                'x' => char,
+                vec![0, 13, 10, 255] => Vec<u8>,
+                vec![] => Vec<u8>,
+                [7; 4] => [u8; 4],
+                vec![1, 2, 300] => Vec<u32>,
+                vec!["a".to_owned()] => Vec<String>,
+                (1, "a".to_owned(), None) => (i32, String, Option<bool>),
+                Some(5) => Option<u32>,
+                None => Option<u32>,
+                user() => User,
+                Kind::Guest => Kind,
+                vec![user(), user()] => Vec<User>,
+            );
+        }
+    }
+}
+
+#[test]
+fn others_see_strings_integers_and_bytes_as_they_are() {
+    let (_servers, client) = client(1, Config::default());
+    client.set("text", "football").unwrap();
+    client.set("number", 41).unwrap();
+    client.set("bytes", vec![0u8, 255]).unwrap();
+    client.set("pair", (1, "x")).unwrap();
+    for (key, bytes, flags) in [
+        ("text", &b"football"[..], 0),
+        ("number", b"41", 0),
+        ("bytes", &[0, 255], 0),
+        ("pair", b"[1,\"x\"]", 64),
+    ] {
+        let raw = client.get_raw(key).unwrap().unwrap();
+        assert_eq!((raw.bytes.as_slice(), raw.flags), (bytes, flags), "{key}");
+    }
+    assert_eq!(client.incr("number", 1).unwrap(), Some(42));
+    assert_eq!(client.get::<u8>("number").unwrap(), Some(42));
+    assert!(matches!(client.get::<u8>("text"), Err(Error::Value(_))));
+    assert!(matches!(client.get::<User>("pair"), Err(Error::Value(_))));
+    // The connection is as good as before.
+    assert_eq!(client.counters().connections, 1);
+}
+
+#[test]
+fn keys_of_all_kinds() {
+    for policy in [KeyPolicy::Error, KeyPolicy::Base64, KeyPolicy::Hash] {
+        let config = Config { key_policy: policy, key_prefix: "p:".into(), ..Config::default() };
+        let (_servers, client) = client(2, config);
+        client.set("text", 1).unwrap();
+        client.set(7u64, 2).unwrap();
+        client.set(b"bytes", 3).unwrap();
+        client.set(("placed by this", "pair"), 4).unwrap();
+        assert_eq!(client.get(7).unwrap(), Some(2));
+        assert_eq!(client.get("7").unwrap(), Some(2));
+        assert_eq!(client.get(b"bytes").unwrap(), Some(3));
+        assert_eq!(client.get(("placed by this", "pair")).unwrap(), Some(4));
+        let odd = "with blanks \r\n and \u{1}";
+        if policy == KeyPolicy::Error {
+            assert!(matches!(client.set(odd, 5), Err(Error::Key { .. })));
+            continue;
+        }
+        // All operations, since such keys take the meta commands.
+        client.set(odd, "5").unwrap();
+        assert_eq!(client.get(odd).unwrap(), Some(5));
+        assert!(!client.add(odd, 6).unwrap());
+        assert!(client.replace(odd, 6).unwrap());
+        assert_eq!(client.incr(odd, 2).unwrap(), Some(8));
+        assert_eq!(client.decr(odd, 1).unwrap(), Some(7));
+        assert!(client.append(odd, b"0").unwrap() && client.prepend(odd, b"1").unwrap());
+        let read = client.get_versioned::<u32>(odd).unwrap().unwrap();
+        assert_eq!(read.value, 170);
+        assert_eq!(client.cas(odd, 8, read.token).unwrap(), Cas::Stored);
+        assert_eq!(client.cas(odd, 9, read.token).unwrap(), Cas::Changed);
+        let found = client.get_many::<u32>(&[odd, "text", "none at all"]).all().unwrap();
+        assert_eq!(found, [Some(8), Some(1), None]);
+        assert!(client.touch(odd, Duration::from_secs(60)).unwrap());
+        let touched: Option<u8> = client.get_and_touch(odd, Duration::from_secs(70)).unwrap();
+        assert_eq!(touched, Some(8));
+        assert!(client.inspect(odd).unwrap().unwrap().ttl_seconds.unwrap() > 60);
+        assert!(client.delete(odd).unwrap() && !client.delete(odd).unwrap());
+        assert_eq!(client.cas(odd, 9, read.token).unwrap(), Cas::Missing);
+        assert_eq!(client.incr(odd, 1).unwrap(), None);
+        assert!(!client.touch(odd, Duration::from_secs(60)).unwrap());
+    }
+}
+
+#[test]
+fn many_keys_on_many_servers() {
+    let (servers, client) = client(5, Config::default());
+    let items: Vec<(String, u32)> = (0..5_000).map(|at| (format!("key-{at}"), at)).collect();
+    client.set_many(&items).all().unwrap();
+    let keys: Vec<String> = (0..6_000).rev().map(|at| format!("key-{at}")).collect();
+    let found = client.get_many::<u32>(&keys).all().unwrap();
+    let expected: Vec<Option<u32>> =
+        (0..6_000).rev().map(|at| (at < 5_000).then_some(at)).collect();
+    assert_eq!(found, expected);
+    let twice = client.get_many::<u32>(&["key-1", "key-2", "key-1"]).all().unwrap();
+    assert_eq!(twice, [Some(1), Some(2), Some(1)]);
+    // Each server holds the keys that the ring says.
+    for (at, (_, stats)) in client.stats("").into_iter().enumerate() {
+        let address = servers[at].addresses()[0].port();
+        let owned =
+            items.iter().filter(|(key, _)| client.server_of(key).unwrap().port() == address);
+        assert_eq!(stats.unwrap()["curr_items"], owned.count().to_string());
+    }
+    let deleted = client.delete_many(&keys).all().unwrap();
+    assert_eq!(deleted.iter().filter(|deleted| **deleted).count(), 5_000);
+    let counters = client.counters();
+    assert_eq!((counters.hits, counters.misses), (5_003, 1_000));
+    assert!(client.get_many::<u8>(&[""; 0]).all().unwrap().is_empty());
+}
+
+#[test]
+fn one_of_many_that_cannot_be_sent_costs_only_itself() {
+    let (_servers, client) = client(2, Config::default());
+    let results = client.get_many::<u8>(&["a", "b c", "d"]).into_results();
+    assert!(results[0].is_ok() && results[2].is_ok());
+    assert!(matches!(results[1], Err(Error::Key { .. })));
+    // A map whose keys are no strings is no JSON.
+    let good = BTreeMap::from([(vec![1u32], 1)]);
+    let results = client.set_many(&[("a", &good), ("b", &good)]).into_results();
+    assert!(results.iter().all(|result| matches!(result, Err(Error::Value(_)))));
+    let large = "x".repeat(2 << 20);
+    let results = client.set_many(&[("a", "x"), ("b", &large), ("c", "x")]).into_results();
+    assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
+    assert!(matches!(results[1], Err(Error::Refused { .. })), "{results:?}");
+    assert!(matches!(client.set("b", &large), Err(Error::Refused { .. })));
+    client.set("b", "x").unwrap();
+    assert!(client.servers().iter().all(|server| server.failures == 0), "a refusal is no failure");
+}
+
+#[test]
+fn updates_and_unique_numbers_from_many_threads() {
+    const THREADS: u64 = 4;
+    const EACH: u64 = 50;
+    let (_servers, client) = client(2, Config::default());
+    let ids = std::thread::scope(|scope| {
+        let work = || {
+            let mut ids = Vec::new();
+            for _ in 0..EACH {
+                client.update("sum", |sum: Option<u64>| Some(sum.unwrap_or(0) + 1)).unwrap();
+                ids.push(client.unique_id("id").unwrap());
+                ids.extend(client.unique_ids("id", 3).unwrap());
+            }
+            ids
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<u64>>()
+    });
+    assert_eq!(client.get::<u64>("sum").unwrap(), Some(THREADS * EACH));
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (1..=THREADS * EACH * 4).collect::<Vec<u64>>(), "each once, none missing");
+    assert_eq!(client.update("sum", |_: Option<u64>| None).unwrap(), None);
+    assert_eq!(client.incr_or("n", 5, 10).unwrap(), 10);
+    assert_eq!(client.decr_or("n", 50, 10).unwrap(), 0);
+}
+
+#[test]
+fn one_computes_while_others_wait() {
+    let (_servers, client) = client(1, Config::default());
+    let computed = AtomicU32::new(0);
+    let compute = || {
+        std::thread::sleep(Duration::from_millis(100));
+        format!("value {}", computed.fetch_add(1, Ordering::SeqCst))
+    };
+    let minute = Duration::from_secs(60);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| client.get_or_compute("k", minute, compute))).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap().unwrap(), "value 0");
+        }
+    });
+    assert_eq!(computed.load(Ordering::SeqCst), 1);
+    // Marked stale: one computes, the others read the old value meanwhile.
+    client.invalidate("k", minute).unwrap();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| client.get_or_compute("k", minute, compute));
+        while client.inspect("k").unwrap().is_some_and(|item| !item.stale) {}
+        let start = Instant::now();
+        let mut stale = 0;
+        while !slow.is_finished() {
+            let value: String = client.get_or_compute("k", minute, || "mine".into()).unwrap();
+            assert!(["value 0", "value 1", "mine"].contains(&value.as_str()));
+            stale += u32::from(value == "value 0");
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+        assert!(stale > 0 || computed.load(Ordering::SeqCst) == 1);
+        slow.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_failed_computation_lets_the_next_caller_try() {
+    let (_servers, client) = client(1, Config::default());
+    let minute = Duration::from_secs(60);
+    let failed: Result<u8, Error> =
+        client.try_get_or_compute("k", minute, || Err(Error::Value("no luck".into())));
+    assert_eq!(failed, Err(Error::Value("no luck".into())));
+    let start = Instant::now();
+    assert_eq!(client.get_or_compute("k", minute, || 7).unwrap(), 7);
+    assert!(start.elapsed() < Duration::from_secs(5), "nobody waits for the one that failed");
+    assert_eq!(client.get::<u8>("k").unwrap(), Some(7));
+    let panicked = std::thread::scope(|scope| {
+        scope.spawn(|| client.get_or_compute("p", minute, || -> u8 { panic!("on purpose") })).join()
+    });
+    assert!(panicked.is_err());
+    assert_eq!(client.get_or_compute("p", minute, || 8).unwrap(), 8);
+}
+
+#[test]
+fn expiries() {
+    let config = Config { expiry: Expiry::In(Duration::from_secs(100)), ..Config::default() };
+    let (_servers, client) = client(1, config);
+    let ttl = |key: &str| client.inspect(key).unwrap().and_then(|item| item.ttl_seconds);
+    client.set("default", 1).unwrap();
+    assert!((98..=100).contains(&ttl("default").unwrap()));
+    client.set_with("never", 1, Expiry::Never).unwrap();
+    assert_eq!(ttl("never"), None);
+    client.set_with("now", 1, Duration::ZERO).unwrap();
+    assert_eq!(client.get::<u8>("now").unwrap(), None);
+    client.set_with("long", 1, Duration::from_secs(100 * 86_400)).unwrap();
+    assert!(ttl("long").unwrap() > 99 * 86_400, "longer than 30 days is not the year 1970");
+    client.touch("never", Duration::from_millis(1500)).unwrap();
+    assert!(ttl("never").unwrap() <= 2);
+}
+
+#[test]
+fn servers_come_and_go_and_take_only_their_keys() {
+    let (servers, client) = client(3, Config::default());
+    let keys: Vec<u32> = (0..300).collect();
+    client.set_many(&keys.iter().map(|key| (*key, *key)).collect::<Vec<_>>()).all().unwrap();
+    let fourth = Server::bind("127.0.0.1:0").unwrap();
+    client.add_server(&fourth.addresses()[0].to_string()).unwrap();
+    let found = client.get_many::<u32>(&keys).all().unwrap();
+    let lost = found.iter().filter(|value| value.is_none()).count();
+    assert!((1..200).contains(&lost), "{lost} of 300 belong to the new server");
+    client.remove_server(&fourth.addresses()[0].to_string()).unwrap();
+    assert!(client.get_many::<u32>(&keys).all().unwrap().iter().all(Option::is_some));
+    assert!(client.remove_server("10.9.9.9").is_err());
+    let again = servers[0].addresses()[0].to_string();
+    assert!(matches!(client.add_server(&again), Err(Error::Config(_))));
+}
+
+#[test]
+fn the_list_of_servers_is_followed() {
+    let (_servers, addresses) = servers(2);
+    let path = std::env::temp_dir().join(format!("distcache-servers-{}", std::process::id()));
+    std::fs::write(&path, format!("{}\n", addresses[0])).unwrap();
+    let config = Config {
+        discovery: Some(Discovery::File(path.clone())),
+        discovery_every: Duration::from_millis(20),
+        ..Config::default()
+    };
+    let client = Client::with_config([""; 0], config).unwrap();
+    assert_eq!(client.servers().len(), 1);
+    // A list that cannot be read changes nothing.
+    std::fs::write(&path, "nonsense:99999999\n").unwrap();
+    client.set("a", 1).unwrap();
+    std::fs::write(&path, addresses.join("\n")).unwrap();
+    let start = Instant::now();
+    while client.servers().len() != 2 {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::fs::remove_file(path).unwrap();
+    assert!(client.servers().iter().all(|server| server.state == State::Healthy));
+}
+
+#[test]
+fn a_unix_socket_serves_as_well() {
+    use distcache::server::config::{Config as ServerConfig, Listener};
+    let path = std::env::temp_dir().join(format!("distcache-client-{}", std::process::id()));
+    let listeners = vec![Listener::Unix(path.clone(), 0o700)];
+    let _server = Server::start(ServerConfig { listeners, ..ServerConfig::default() }).unwrap();
+    let client = Client::with_nodes(vec![Node::unix(&path)], Config::default()).unwrap();
+    client.set("a", "b").unwrap();
+    assert_eq!(client.get_many::<String>(&["a"]).found(), [Some("b".into())]);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    let zero = Config { call_timeout: Duration::ZERO, ..Config::default() };
+    let none = Config { connections_max: 0, ..Config::default() };
+    for config in [zero, none] {
+        assert!(matches!(Client::with_config(["a"], config), Err(Error::Config(_))));
+    }
+    assert!(matches!(Client::connect([""; 0]), Err(Error::NoServers)));
+    assert!(matches!(Client::connect(["a:b"]), Err(Error::Config(_))));
+    assert!(matches!(Client::connect(["a", "a:11211"]), Err(Error::Config(_))));
+}
