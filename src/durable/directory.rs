@@ -88,6 +88,11 @@ impl Directory {
         &self.manifest
     }
 
+    /// Bytes that its disk still takes; all there are if the system does not say.
+    pub fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes().unwrap_or(u64::MAX)
+    }
+
     /// The disk.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk

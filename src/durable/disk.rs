@@ -3,6 +3,7 @@
 //!
 //! Owns the one implementation that touches real files. Knows nothing of formats.
 
+use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::pwritev;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -64,6 +65,12 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// Those of the system; what was not durable before may be lost then.
     fn sync_directory(&self) -> io::Result<()>;
+
+    /// Bytes that can still be written.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// One open file. Written only at its end.
@@ -214,6 +221,12 @@ impl Disk for RealDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.directory.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = fstatvfs(&self.directory)?;
+        // What is reserved for root is not for us, and root has no use for a full disk either.
+        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
     }
 }
 

@@ -30,8 +30,15 @@ const RETRY_SECONDS: u64 = 1;
 /// Log bytes above which a snapshot is taken early, beside the memory limit.
 const LOG_BYTES_FREE: u64 = 64 << 20;
 
+/// Logs above this size that have taken more of the disk than they have left are an early snapshot
+/// too: it needs space itself, and without it the disk would stay full.
+const LOG_BYTES_SMALL: u64 = 4 << 20;
+
+/// Early snapshots that fail are tried again after this time.
+const EARLY_RETRY_SECONDS: u64 = 10;
+
 /// How often the keeper looks whether a snapshot is due.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What workers and others tell the keeper.
 pub enum Note {
@@ -216,6 +223,8 @@ pub struct Keeper {
     /// Asked for while one was running, or not yet begun.
     askers: Vec<Asker>,
     next_at: Ticks,
+    /// An early one waits for this time, after one that failed.
+    early_at: Ticks,
     /// The records that the last snapshot's logs begin with: with no others, nothing has changed.
     first_sequences: Vec<u64>,
     /// A log has failed since the last snapshot.
@@ -261,6 +270,7 @@ impl Keeper {
             running: None,
             askers: Vec::new(),
             next_at: now.plus_seconds(wait_seconds),
+            early_at: now,
             first_sequences,
             log_failed: false,
             stopping: false,
@@ -291,12 +301,19 @@ impl Keeper {
             let pairs = progress.iter().zip(&self.first_sequences);
             pairs.into_iter().any(|(progress, first)| progress.written() > *first)
         };
-        let log_bytes: u64 = progress.iter().map(|progress| progress.file_bytes()).sum();
-        let memory_bytes_max = self.shared.memory_bytes_max.load(Ordering::Relaxed);
-        let early = log_bytes > memory_bytes_max + LOG_BYTES_FREE;
+        let now = self.shared.clock.now();
         let regular = self.interval_seconds > 0 || self.log_failed;
-        let due = self.shared.clock.now() >= self.next_at;
-        (regular && due && (changed() || self.log_failed)) || (early && due)
+        let due = regular && now >= self.next_at && (changed() || self.log_failed);
+        due || (now >= self.early_at && self.logs_are_large())
+    }
+
+    /// The logs have outgrown the memory limit or the disk.
+    fn logs_are_large(&self) -> bool {
+        let progress = self.durability.progress.iter();
+        let log_bytes: u64 = progress.map(|progress| progress.file_bytes()).sum();
+        let memory_bytes_max = self.shared.memory_bytes_max.load(Ordering::Relaxed);
+        log_bytes > memory_bytes_max + LOG_BYTES_FREE
+            || (log_bytes > LOG_BYTES_SMALL && log_bytes > self.directory.free_bytes())
     }
 
     fn take(&mut self, note: Note) {
@@ -476,7 +493,9 @@ impl Keeper {
         (status.last_error, status.running) = (Some(why.clone()), false);
         drop(status);
         let wait_seconds = if self.log_failed { RETRY_SECONDS } else { self.interval_seconds };
-        self.next_at = self.shared.clock.now().plus_seconds(wait_seconds.max(RETRY_SECONDS));
+        let now = self.shared.clock.now();
+        self.next_at = now.plus_seconds(wait_seconds.max(RETRY_SECONDS));
+        self.early_at = now.plus_seconds(EARLY_RETRY_SECONDS);
         self.answer(running.askers, Some(why));
     }
 
