@@ -3,51 +3,81 @@
 //! A key that comes back soon after it was evicted was evicted too early and goes to the main
 //! queue (S3-FIFO: Yang et al., SOSP 2023). Sixteen bits of the hash stand for the key: a wrong
 //! match only places one item in the better queue. Costs 2 bytes for each key remembered.
+//!
+//! The table comes and goes in chunks of a page: for hundreds of millions of keys it has hundreds of
+//! megabytes, which nobody could wait for.
 
 const WAYS: usize = 8;
+const SETS_PER_CHUNK: usize = 256;
+
+type Set = [u16; WAYS];
+type Chunk = [Set; SETS_PER_CHUNK];
 
 /// A set-associative table of fingerprints; each set is a queue of its own.
 #[derive(Debug, Default)]
 pub struct Ghosts {
-    sets: Vec<[u16; WAYS]>,
+    /// Made when the first of its keys is remembered.
+    chunks: Vec<Option<Box<Chunk>>>,
+    chunks_made: usize,
+    /// Chunks of a table of another size, to be freed.
+    old: Vec<Option<Box<Chunk>>>,
+    old_made: usize,
 }
 
 impl Ghosts {
     /// Room for about `keys` keys; forgets all of them.
     pub fn resize(&mut self, keys: usize) {
-        self.sets = vec![[0; WAYS]; keys.div_ceil(WAYS)];
+        let mut chunks = Vec::new();
+        chunks.resize_with(keys.div_ceil(SETS_PER_CHUNK * WAYS), || None);
+        self.old.append(&mut std::mem::replace(&mut self.chunks, chunks));
+        self.old_made += std::mem::take(&mut self.chunks_made);
+    }
+
+    /// Frees some of what the last [`Ghosts::resize`] left behind. Answers whether there was any.
+    pub fn free_some(&mut self, chunks_max: usize) -> bool {
+        if self.old.is_empty() {
+            return false;
+        }
+        let keep = self.old.len().saturating_sub(chunks_max);
+        self.old_made -= self.old.drain(keep..).flatten().count();
+        true
     }
 
     /// How many keys fit.
     pub fn capacity(&self) -> usize {
-        self.sets.len() * WAYS
+        self.chunks.len() * SETS_PER_CHUNK * WAYS
     }
 
-    /// Memory of the table.
+    /// Memory of the table, old chunks included.
     pub fn bytes(&self) -> u64 {
-        (self.sets.len() * size_of::<[u16; WAYS]>()) as u64
+        let list = (self.chunks.len() + self.old.len()) * size_of::<Option<Box<Chunk>>>();
+        ((self.chunks_made + self.old_made) * size_of::<Chunk>() + list) as u64
     }
 
     /// Remembers a key; the oldest of its set is forgotten.
     pub fn remember(&mut self, hash: u64) {
-        if let Some(at) = self.set_of(hash) {
-            let set = &mut self.sets[at];
-            set.copy_within(..WAYS - 1, 1);
-            set[0] = fingerprint(hash);
-        }
+        let Some((chunk, set)) = self.set_of(hash) else { return };
+        let chunk = self.chunks[chunk].get_or_insert_with(|| {
+            self.chunks_made += 1;
+            Box::new([[0; WAYS]; SETS_PER_CHUNK])
+        });
+        chunk[set].copy_within(..WAYS - 1, 1);
+        chunk[set][0] = fingerprint(hash);
     }
 
     /// Whether the key is remembered; it is forgotten with that.
     pub fn take(&mut self, hash: u64) -> bool {
-        let Some(at) = self.set_of(hash) else { return false };
-        let set = &mut self.sets[at];
-        let found = set.iter_mut().find(|print| **print == fingerprint(hash));
+        let Some((chunk, set)) = self.set_of(hash) else { return false };
+        let Some(chunk) = &mut self.chunks[chunk] else { return false };
+        let found = chunk[set].iter_mut().find(|print| **print == fingerprint(hash));
         found.map(|print| *print = 0).is_some()
     }
 
-    fn set_of(&self, hash: u64) -> Option<usize> {
-        let scaled = ((hash >> 16) & 0xffff_ffff) * self.sets.len() as u64;
-        (!self.sets.is_empty()).then_some((scaled >> 32) as usize)
+    /// The number of a chunk, and of a set within.
+    fn set_of(&self, hash: u64) -> Option<(usize, usize)> {
+        let sets = (self.chunks.len() * SETS_PER_CHUNK) as u64;
+        let set = ((((hash >> 16) & 0xffff_ffff) * sets) >> 32) as usize;
+        (sets > 0).then_some((set / SETS_PER_CHUNK, set % SETS_PER_CHUNK))
     }
 }
 
@@ -65,6 +95,7 @@ mod tests {
         let mut ghosts = Ghosts::default();
         assert!(!ghosts.take(5));
         ghosts.resize(WAYS);
+        // These hashes fall into the first set.
         for hash in 1..=WAYS as u64 + 1 {
             ghosts.remember(hash);
         }
@@ -72,5 +103,21 @@ mod tests {
         assert!(ghosts.take(2));
         assert!(!ghosts.take(2), "taken once");
         assert!(ghosts.take(WAYS as u64 + 1));
+    }
+
+    #[test]
+    fn another_size_is_paid_for_in_steps() {
+        let mut ghosts = Ghosts::default();
+        ghosts.resize(100_000);
+        let empty_bytes = ghosts.bytes();
+        for hash in 0..100_000u64 {
+            ghosts.remember(hash << 31);
+        }
+        let full_bytes = ghosts.bytes();
+        assert!(empty_bytes < 1 << 10 && full_bytes > 100_000, "{empty_bytes} {full_bytes}");
+        ghosts.resize(1_000);
+        assert!(ghosts.bytes() >= full_bytes - empty_bytes, "counted until it is freed");
+        let steps = std::iter::from_fn(|| ghosts.free_some(8).then_some(())).count();
+        assert!(steps > 5 && ghosts.bytes() < 1 << 10);
     }
 }

@@ -260,7 +260,7 @@ impl Store {
         Self {
             index: Index::new(settings.memory_bytes_max),
             // Id 0 is never used, so that no location is 0.
-            segments: vec![None],
+            segments: first_of_segments(settings.memory_bytes_max, segment_bytes),
             free_ids: Vec::new(),
             head: None,
             tail: None,
@@ -744,7 +744,7 @@ impl Store {
             // Would empty the shard and perhaps still not fit.
             return Err(Full);
         }
-        self.make_room(bytes, now)?;
+        self.make_room(bytes, reclaim::LEFT_BY_LARGE_SEGMENTS, now)?;
         let value = match value {
             Value::Owned(bytes) => bytes,
             Value::Parts([one, []]) => Bytes::copy_from_slice(one),
@@ -775,7 +775,7 @@ impl Store {
         if let Some(id) = self.head.filter(|id| self.segment(*id).has_room(stride)) {
             return Ok(id);
         }
-        self.make_room(self.segment_bytes, now)?;
+        self.make_room(self.segment_bytes, reclaim::LEFT_BY_HEAD_SEGMENTS, now)?;
         self.seal_head();
         let sequence = self.sequences.next_head();
         let usable = usable_bytes(self.segment_bytes);
@@ -875,6 +875,15 @@ impl Store {
     fn location(&self, id: u32, offset: usize) -> u64 {
         u64::from(id) << self.offset_bits | (offset / ITEM_ALIGN_BYTES) as u64
     }
+}
+
+/// The list of segments, with room for those of a full store, so that it need not be copied while
+/// the store grows. Memory that nobody has written to costs nothing.
+fn first_of_segments(memory_bytes_max: u64, segment_bytes: usize) -> Vec<Option<Segment>> {
+    let room = memory_bytes_max / segment_bytes as u64 + SEGMENTS_PER_SHARD_MIN as u64;
+    let mut segments = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
+    segments.push(None);
+    segments
 }
 
 /// The CAS token of an item that stores none.

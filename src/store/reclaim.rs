@@ -2,9 +2,10 @@
 //! for expired items, and the slow freeing of what a flush threw away.
 //!
 //! S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP
-//! 2023) works on whole segments here: the oldest segment of a queue is walked, items worth keeping
-//! are copied to the main queue's tail, the rest is evicted. Each call frees one segment's worth of
-//! work, so that a pause is bounded by the segment size.
+//! 2023) works on whole segments here: the oldest segment of a queue is drained, items worth keeping
+//! are copied to the main queue's tail, the rest is evicted. A segment of small items has thousands
+//! of them: below the reserve, every store drains a few, so that a whole segment is free before it is
+//! needed. Only who needs more than the reserve (a large value) waits for the rest of a segment.
 //!
 //! What is worth keeping depends on size as well, in the spirit of GDSF (Cherkasova: "Improving WWW
 //! proxies performance with greedy-dual-size-frequency caching policy", HP Labs 1998): the hits an
@@ -44,13 +45,31 @@ const COMPACT_CLASS_MIN: usize = 4;
 const COMPACT_CLASS_MIN_NO_EVICTION: usize = 1;
 
 /// After so many segments walked for one item, frequency no longer saves the items of the next.
-const PATIENT_VICTIMS_MAX: usize = 2;
+const PATIENT_VICTIMS_MAX: usize = 1;
 
-/// Segments the limit leaves free, so that survivors can be copied before their segment is freed.
-const RESERVE_SEGMENTS: usize = 2;
+/// Segments the limit leaves free: one for survivors, which are copied before their segment is freed,
+/// and others so that a value of up to a segment need not wait for any to be drained.
+const RESERVE_SEGMENTS: usize = 3;
 
-/// Stores between two segments that are freed to restore the reserve.
-const WRITES_PER_PAYMENT: u32 = 64;
+/// What the next head leaves of them.
+pub const LEFT_BY_HEAD_SEGMENTS: usize = 1;
+
+/// What a large value leaves of them: enough for the next head, so that no small item has to wait
+/// because a large one came before.
+pub const LEFT_BY_LARGE_SEGMENTS: usize = 1 + LEFT_BY_HEAD_SEGMENTS;
+
+const _: () = assert!(LEFT_BY_LARGE_SEGMENTS <= RESERVE_SEGMENTS);
+
+/// Items that a store drains while the reserve is not complete, in batches. Each store adds one
+/// item, and a drained segment has few that stay: more than ten would be drained for one stored only
+/// while nearly all that is there is in use.
+pub const BATCHES_PER_STORE: usize = 1;
+
+/// Batches that one call of [`Store::maintain`] drains.
+const BATCHES_PER_MAINTENANCE: usize = 16;
+
+/// Chunks of old ghosts freed in one step.
+const GHOST_CHUNKS: usize = 64;
 
 /// Expired items wait for the sweep at least this long, so that it meets several at once.
 const SWEEP_DELAY_SECONDS: u64 = 2;
@@ -81,7 +100,30 @@ pub struct Reclaim {
     trash: Trash,
     /// A part of the reserve is used.
     owes: bool,
-    writes_until_payment: u32,
+    /// The segment that is being drained.
+    draining: Option<Drain>,
+}
+
+/// A segment that is being drained.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    ticket: Ticket,
+    /// The offset of the first item that was not looked at.
+    next: usize,
+    rule: Rule,
+}
+
+/// Which items of a drained segment stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// All of them: the segment has many dead bytes, which is what is wanted.
+    All,
+    /// See [`Worth::in_small`].
+    Small,
+    /// See [`Worth::in_main`].
+    Main,
+    /// None: somebody waits.
+    Nothing,
 }
 
 /// A segment as it was when the ticket was made: the id may have been given to another since.
@@ -270,8 +312,9 @@ impl Store {
         self.free_ids.clear();
         (self.head, self.tail) = (None, None);
         (self.segment_memory_bytes, self.live_bytes) = (0, 0);
-        let trash = std::mem::take(&mut self.reclaim.trash);
-        self.reclaim = Reclaim { trash, ..Reclaim::default() };
+        let Reclaim { trash, mut ghosts, .. } = std::mem::take(&mut self.reclaim);
+        ghosts.resize(0);
+        self.reclaim = Reclaim { trash, ghosts, ..Reclaim::default() };
     }
 
     /// Work that no command waits for: expired items, memory above a lowered limit, flushed
@@ -280,7 +323,7 @@ impl Store {
     pub fn maintain(&mut self, now: Ticks, segments_max: usize) -> bool {
         let mut more = self.empty_trash(8);
         if self.memory_bytes() > self.memory_bytes_max {
-            more |= self.reclaim_segment(now, 0);
+            more |= self.reclaim_some(now, BATCHES_PER_MAINTENANCE);
         }
         if self.index.is_sparse() {
             self.index.shrink(SHRINK_PARTITIONS);
@@ -313,8 +356,14 @@ impl Store {
         self.segments.len()
     }
 
-    /// Makes room for `bytes` more below the memory limit.
-    pub(super) fn make_room(&mut self, bytes: usize, now: Ticks) -> Result<(), Full> {
+    /// Makes room for `bytes` more below the memory limit, and leaves so many segments of the
+    /// reserve.
+    pub(super) fn make_room(
+        &mut self,
+        bytes: usize,
+        segments_left: usize,
+        now: Ticks,
+    ) -> Result<(), Full> {
         let wanted = (bytes + RESERVE_SEGMENTS * self.segment_bytes) as u64;
         let limit_was_lowered = self.memory_bytes() > self.memory_bytes_max;
         let mut victims = 0;
@@ -322,10 +371,9 @@ impl Store {
             if limit_was_lowered && victims == VICTIMS_PER_STORE_MAX {
                 return Ok(());
             }
-            let with_one_spare = self.memory_bytes() + (bytes + self.segment_bytes) as u64;
-            if victims > 0 && with_one_spare <= self.memory_bytes_max {
-                // What is left of the reserve will do. The next stores pay it back, so that none
-                // of them goes through several segments.
+            let enough = (bytes + segments_left * self.segment_bytes) as u64;
+            if self.evict && self.memory_bytes() + enough <= self.memory_bytes_max {
+                // What is left of the reserve will do. The next stores pay it back.
                 self.reclaim.owes = true;
                 return Ok(());
             }
@@ -337,23 +385,24 @@ impl Store {
         Ok(())
     }
 
-    /// Restores the reserve, a segment each time.
+    /// Restores the reserve, a few items each time.
     #[inline]
     pub(super) fn pay_back(&mut self, now: Ticks) {
         if self.reclaim.owes {
-            self.pay_back_some(now);
+            self.reclaim.owes = self.pay_back_some(now);
         }
     }
 
-    fn pay_back_some(&mut self, now: Ticks) {
-        self.reclaim.writes_until_payment = self.reclaim.writes_until_payment.saturating_sub(1);
-        if self.reclaim.writes_until_payment > 0 {
-            return;
+    /// Answers whether the reserve is still not complete.
+    fn pay_back_some(&mut self, now: Ticks) -> bool {
+        if self.reclaim.draining.is_none() {
+            // The head that comes next, and the reserve.
+            let wanted = ((1 + RESERVE_SEGMENTS) * self.segment_bytes) as u64;
+            if self.memory_bytes() + wanted <= self.memory_bytes_max {
+                return false;
+            }
         }
-        self.reclaim.writes_until_payment = WRITES_PER_PAYMENT;
-        let reserve = (RESERVE_SEGMENTS * self.segment_bytes) as u64;
-        let below = self.memory_bytes() + reserve > self.memory_bytes_max;
-        self.reclaim.owes = below && self.reclaim_segment(now, 0);
+        self.reclaim_some(now, BATCHES_PER_STORE)
     }
 
     /// Nothing is left to evict: the reserve may be used, and an index that was larger once gives
@@ -372,26 +421,49 @@ impl Store {
         if self.empty_trash(1) {
             return true;
         }
-        let class_min = if self.evict { COMPACT_CLASS_MIN } else { COMPACT_CLASS_MIN_NO_EVICTION };
-        if let Some(id) = self.reclaim.pop_deadest(class_min, &self.segments) {
-            self.drain_segment(id, now, |candidate| Some(candidate.frequency));
+        let Some(mut drain) = self.drain_under_way().or_else(|| self.begin_drain()) else {
+            return false;
+        };
+        if victims_before >= PATIENT_VICTIMS_MAX && drain.rule != Rule::All {
+            drain.rule = Rule::Nothing;
+        }
+        self.drain_on(drain, usize::MAX, now);
+        true
+    }
+
+    /// Goes on with freeing a segment. Answers false if there is none to free.
+    fn reclaim_some(&mut self, now: Ticks, batches_max: usize) -> bool {
+        if self.empty_trash(1) {
             return true;
         }
-        if !self.evict {
-            return false;
-        }
-        let victim = self.reclaim.next_victim(self.memory_bytes_max, &self.segments);
-        let Some(id) = victim.or_else(|| self.seal_for_eviction()) else { return false };
-        self.prepare_ghosts();
-        let worth = Worth::of(self);
-        if victims_before >= PATIENT_VICTIMS_MAX {
-            self.drain_segment(id, now, |_| None);
-        } else if self.segment(id).queue == Queue::Small {
-            self.drain_segment(id, now, |candidate| worth.in_small(candidate));
+        let drain = self.drain_under_way().or_else(|| self.begin_drain());
+        drain.map(|drain| self.drain_on(drain, batches_max, now)).is_some()
+    }
+
+    /// The segment that is being drained, if it is still there: it goes when its last item does.
+    fn drain_under_way(&mut self) -> Option<Drain> {
+        self.reclaim.draining.take().filter(|drain| drain.ticket.is_current(&self.segments))
+    }
+
+    /// Chooses the segment to drain next.
+    fn begin_drain(&mut self) -> Option<Drain> {
+        let class_min = if self.evict { COMPACT_CLASS_MIN } else { COMPACT_CLASS_MIN_NO_EVICTION };
+        let (id, rule) = if let Some(id) = self.reclaim.pop_deadest(class_min, &self.segments) {
+            (id, Rule::All)
+        } else if self.evict {
+            let victim = self.reclaim.next_victim(self.memory_bytes_max, &self.segments);
+            let id = victim.or_else(|| self.seal_for_eviction())?;
+            self.prepare_ghosts();
+            let rule = match self.segment(id).queue {
+                Queue::Small => Rule::Small,
+                Queue::Main => Rule::Main,
+            };
+            (id, rule)
         } else {
-            self.drain_segment(id, now, |candidate| worth.in_main(candidate));
-        }
-        true
+            return None;
+        };
+        let ticket = Ticket { id, sequence: self.segment(id).sequence };
+        Some(Drain { ticket, next: 0, rule })
     }
 
     /// A last resort: the segments being appended to.
@@ -410,48 +482,75 @@ impl Store {
         }
     }
 
-    /// Takes a segment apart: `keep` says which items are copied to the main queue, and with which
-    /// frequency; the others are evicted. The segment's memory is free after this.
-    fn drain_segment(&mut self, id: u32, now: Ticks, keep: impl Fn(Candidate) -> Option<u8>) {
-        let segment = self.take_segment(id);
-        // The id is not given to another segment before this one's locations are gone.
-        self.free_ids.pop();
-        self.live_bytes -= segment.live_bytes as u64;
-        let mut batch = Batch::default();
-        while self.next_batch(&segment, &mut batch) {
+    /// Looks at some more items of a segment: those worth keeping are copied to the main queue, the
+    /// others are evicted. Behind the last one the segment is freed.
+    fn drain_on(&mut self, drain: Drain, batches_max: usize, now: Ticks) {
+        let id = drain.ticket.id;
+        let mut segment = self.segments[id as usize].take().expect("the ticket is current");
+        let worth = Worth::of(self);
+        let keep = |candidate: Candidate| match drain.rule {
+            Rule::All => Some(candidate.frequency),
+            Rule::Small => worth.in_small(candidate),
+            Rule::Main => worth.in_main(candidate),
+            Rule::Nothing => None,
+        };
+        let mut batch = Batch { next: drain.next, ..Batch::default() };
+        let mut batches = 0;
+        while batches < batches_max && self.next_batch(&segment, &mut batch) {
+            batches += 1;
             for (offset, hash) in batch.items() {
-                let location = self.location(id, offset);
-                let Some(handle) = self.index.find(hash, |at| at == location) else { continue };
-                let slot = self.index.slot(handle);
-                let expired = segment.is_expired(offset, now);
-                let bytes = segment.stride(offset) as u64 + INDEX_BYTES_PER_ITEM;
-                let candidate = Candidate { frequency: slot.frequency(), bytes, hash };
-                match keep(candidate).filter(|_| !expired) {
-                    Some(frequency) if segment.is_large() => {
-                        self.index.replace(handle, slot.with_frequency(frequency));
-                        return self.requeue_large(id, segment);
-                    }
-                    Some(frequency) => {
-                        let slot = slot.with_frequency(frequency);
-                        self.move_to_tail(&segment, offset, handle, slot, now);
-                    }
-                    None => {
-                        self.index.remove(handle);
-                        self.count_removed(slot, expired);
-                        if let Some(evictions) = &mut self.evicted
-                            && !expired
-                        {
-                            evictions.note(&segment, offset, slot.fetched());
-                        }
-                        if !expired && segment.queue == Queue::Small {
-                            self.reclaim.ghosts.remember(hash);
-                        }
-                    }
+                let Some(handle) = self.drain_item(&mut segment, (id, offset), hash, keep, now)
+                else {
+                    continue;
+                };
+                if segment.is_large() {
+                    return self.requeue_large(id, segment);
                 }
+                self.move_to_tail(&segment, offset, handle, now);
             }
         }
-        self.free_ids.push(id);
-        self.keep_as_spare(segment);
+        self.segments[id as usize] = Some(segment);
+        if batch.next < self.segment(id).used_bytes {
+            self.reclaim.draining = Some(Drain { next: batch.next, ..drain });
+        } else {
+            debug_assert_eq!(self.segment(id).live_bytes, 0, "every live item was in the index");
+            self.free_segment(id);
+        }
+    }
+
+    /// Takes an item off a segment. Returns its handle if it is to be kept.
+    fn drain_item(
+        &mut self,
+        segment: &mut Segment,
+        (id, offset): (u32, usize),
+        hash: u64,
+        keep: impl Fn(Candidate) -> Option<u8>,
+        now: Ticks,
+    ) -> Option<Handle> {
+        let location = self.location(id, offset);
+        let handle = self.index.find(hash, |at| at == location)?;
+        let slot = self.index.slot(handle);
+        let expired = segment.is_expired(offset, now);
+        let stride = segment.stride(offset);
+        segment.live_bytes -= stride;
+        self.live_bytes -= stride as u64;
+        let bytes = stride as u64 + INDEX_BYTES_PER_ITEM;
+        let kept = keep(Candidate { frequency: slot.frequency(), bytes, hash });
+        if let Some(frequency) = kept.filter(|_| !expired) {
+            self.index.replace(handle, slot.with_frequency(frequency));
+            return Some(handle);
+        }
+        self.index.remove(handle);
+        self.count_removed(slot, expired);
+        if !expired {
+            if let Some(evictions) = &mut self.evicted {
+                evictions.note(segment, offset, slot.fetched());
+            }
+            if segment.queue == Queue::Small {
+                self.reclaim.ghosts.remember(hash);
+            }
+        }
+        None
     }
 
     /// The next items of a segment, with what looking them up will need on its way to the caches:
@@ -485,25 +584,20 @@ impl Store {
 
     /// A large item that is kept moves by queue, not by copy.
     fn requeue_large(&mut self, id: u32, mut segment: Segment) {
-        let bytes = segment.memory_bytes();
+        let bytes = segment.memory_bytes() as i64;
+        self.reclaim.queue_bytes_changed(segment.queue, -bytes);
         segment.queue = Queue::Main;
         let sequence = segment.sequence;
+        segment.live_bytes = segment.used_bytes;
         self.live_bytes += segment.live_bytes as u64;
-        self.segment_memory_bytes += bytes as u64;
         self.segments[id as usize] = Some(segment);
         self.reclaim.enqueue(Queue::Main, id, sequence, &self.segments);
         self.counters.moves += 1;
     }
 
     /// Copies an item to the tail of the main queue.
-    fn move_to_tail(
-        &mut self,
-        from: &Segment,
-        offset: usize,
-        handle: Handle,
-        slot: Slot,
-        now: Ticks,
-    ) {
+    fn move_to_tail(&mut self, from: &Segment, offset: usize, handle: Handle, now: Ticks) {
+        let slot = self.index.slot(handle);
         let stored = from.stored(offset);
         let mut attributes = stored.header.attributes;
         if slot.observed() && attributes.cas.is_none() {
@@ -539,7 +633,8 @@ impl Store {
     fn sweep_segment(&mut self, id: u32, now: Ticks) {
         let segment = self.segments[id as usize].take().expect("the caller saw it");
         let mut earliest = Ticks::NEVER;
-        let mut expired = Vec::new();
+        // Looked up after all of them were announced to the caches, so that the waits overlap.
+        let (mut expired, mut read) = (Vec::new(), 0);
         let mut offset = 0;
         while offset < segment.used_bytes {
             let stored = segment.stored(offset);
@@ -548,26 +643,31 @@ impl Store {
                 if deadline > now {
                     earliest = earliest.min(deadline);
                 } else {
-                    let location = self.location(id, offset);
                     let hash = self.hasher.hash(stored.key);
-                    expired.extend(self.index.find(hash, |at| at == location));
+                    read ^= self.index.touch(hash);
+                    expired.push((hash, self.location(id, offset)));
                 }
             }
             offset += segment.stride(offset);
         }
         self.segments[id as usize] = Some(segment);
         self.segment_mut(id).earliest_deadline = earliest;
-        for handle in expired {
-            self.remove_expired(handle);
+        // Without a use of what was read, the compiler would leave out the reads.
+        std::hint::black_box(read);
+        for (hash, location) in expired {
+            if let Some(handle) = self.index.find(hash, |at| at == location) {
+                self.remove_expired(handle);
+            }
         }
     }
 
     /// Frees up to `segments_max` flushed segments and a part of the flushed index. Answers
     /// whether there was anything to free.
     fn empty_trash(&mut self, segments_max: usize) -> bool {
+        let ghosts = self.reclaim.ghosts.free_some(GHOST_CHUNKS);
         let trash = &mut self.reclaim.trash;
         if trash.segments.is_empty() && trash.shelves.is_empty() {
-            return false;
+            return ghosts;
         }
         let keep = trash.segments.len().saturating_sub(segments_max);
         for segment in trash.segments.drain(keep..) {

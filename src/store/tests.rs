@@ -341,3 +341,75 @@ fn overhead_is_below_24_bytes_an_item() {
         assert!(overhead < 24.0, "{key_length}/{value_length}: {overhead} bytes");
     }
 }
+
+/// Random numbers of a seed, by xorshift.
+fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    }
+}
+
+#[test]
+fn small_items_agree_with_the_model_while_segments_are_drained() {
+    let (mut store, mut now) = (store(1 << 20, true), start());
+    let (mut model, mut random) = (Model::default(), random(0x5eed));
+    let tokens = HashMap::new();
+    for step in 0..150_000u32 {
+        let key = format!("k{}", random(60_000)).into_bytes();
+        match random(100) {
+            0..60 => {
+                let deadline = (random(10) == 0).then(|| now.plus_seconds(1 + random(20)));
+                let attributes = Attributes { deadline, ..Attributes::default() };
+                let value = step.to_be_bytes()[..random(4) as usize].to_vec();
+                put(&mut store, &key, attributes, &value, now).expect("evicts");
+                model.0.insert(key, (value, attributes));
+            }
+            60..90 => check_get(&mut store, &mut model, &tokens, &key, now, true),
+            90..98 => {
+                let hash = store.hasher.hash(&key);
+                if let Ok(handle) = store.find(hash, &key, now) {
+                    store.remove(handle);
+                }
+                model.0.remove(&key);
+            }
+            98 => now = Ticks(now.0 + random(20)),
+            _ => _ = store.maintain(now, 4),
+        }
+        if step % 64 == 0 {
+            check_bookkeeping(&store);
+        }
+    }
+    let Counters { evictions, moves, .. } = store.counters();
+    assert!(evictions > 2_000 && moves > 5_000, "{evictions} evicted, {moves} moved");
+    for key in 0..60_000 {
+        check_get(&mut store, &mut model, &tokens, format!("k{key}").as_bytes(), now, true);
+    }
+}
+
+#[test]
+fn a_store_drains_few_items_and_a_large_value_few_segments() {
+    let (mut store, now) = (store(8 << 20, true), start());
+    let mut random = random(0x5eed);
+    let drained = |store: &Store| store.counters().evictions + store.counters().moves;
+    let items_per_segment = store.segment_bytes as u64 / 12;
+    let (mut most, mut most_large) = (0, 0);
+    for step in 0..400_000u32 {
+        let key = (random(600_000) as u32).to_be_bytes();
+        let before = drained(&store);
+        if step % 5_000 == 0 {
+            let large = vec![1; store.segment_bytes + 1];
+            put(&mut store, &key, Attributes::default(), &large, now).expect("evicts");
+            most_large = most_large.max(drained(&store) - before);
+        } else if value(&mut store, &key, now).is_none() {
+            put(&mut store, &key, Attributes::default(), &[2; 4], now).expect("evicts");
+            most = most.max(drained(&store) - before);
+        }
+    }
+    assert!(drained(&store) > 100_000, "{}", drained(&store));
+    assert!(most <= 16 * reclaim::BATCHES_PER_STORE as u64, "{most} items in one store");
+    assert!(most_large <= 3 * items_per_segment, "{most_large} items for a large value");
+}
