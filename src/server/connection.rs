@@ -1,5 +1,7 @@
 //! A socket and the conversation on it.
 
+use super::clock::Moment;
+use super::latency::Probe;
 use super::report::ConnectionReport;
 use super::session::Session;
 use mio::net::{TcpStream, UnixStream};
@@ -50,6 +52,12 @@ pub struct Connection {
     pub dirty: bool,
     /// Its replies wait for a record of a log to be safe.
     pub gated: bool,
+    /// When the bytes that are being served were read.
+    pub read_at: Moment,
+    /// It was not served further because its client does not read.
+    pub stalled: bool,
+    /// Commands whose replies have not left, of those that are timed.
+    pub probes: Vec<Probe>,
     /// Its share of the memory that connections hold, as last counted.
     pub held_bytes: usize,
     listener: Arc<str>,
@@ -88,7 +96,8 @@ impl Stream {
         }
     }
 
-    fn peer(&self) -> String {
+    /// The other end, as `stats conns` shows it.
+    pub fn peer(&self) -> String {
         match self {
             Self::Tcp(stream) => stream.peer_addr().map_or_else(
                 // Gone already.
@@ -152,6 +161,9 @@ impl Connection {
             queued: false,
             dirty: false,
             gated: false,
+            read_at: Moment::default(),
+            stalled: false,
+            probes: Vec::new(),
             held_bytes: 0,
             listener: arrival.listener,
         }

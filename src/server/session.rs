@@ -22,6 +22,7 @@
 //! ```
 
 use super::dump::Dump;
+use super::latency::Command;
 use super::login::Verdict;
 use super::output::Output;
 use crate::limits::{
@@ -51,6 +52,8 @@ pub trait Router {
     fn hash(&self, key: &[u8]) -> u64;
     /// Executes an operation, here or elsewhere; its reply goes to `output`, in order.
     fn execute(&mut self, operation: Operation<'_>, output: &mut Output);
+    /// A command on a key was executed; its reply, or a hole for it, is in `output`.
+    fn executed(&mut self, _command: Command, _key: &[u8], _bytes: usize, _output: &Output) {}
     /// Lookups of these hashes are coming, at most `LOOKUPS_ANNOUNCED_MAX`.
     fn warm(&self, _hashes: &[u64]) {}
     /// Executes a command that is not about a key. Answers false to close the connection.
@@ -497,6 +500,7 @@ impl Session {
             // The commonest request: one key.
             self.get_one(keys, touch, with_cas, router);
             self.output.here().push(reply::END);
+            router.executed(get_command(touch), keys, line.len(), &self.output);
             return Step::Consumed(line.len());
         }
         // One key too long spoils the whole command, before anything of it is answered.
@@ -556,6 +560,7 @@ impl Session {
             if line_ends {
                 self.output.here().push(reply::END);
                 self.state = State::Command;
+                router.executed(get_command(touch), key, at, &self.output);
                 return Step::Consumed(at + 1);
             }
             // Long lists share the connection's turn with nobody, but they do end it.
@@ -632,7 +637,9 @@ impl Session {
             }
         };
         let hash = router.hash(key);
+        let command = command_of(&verb);
         router.execute(Operation { key, hash, noreply, verb }, &mut self.output);
+        router.executed(command, key, line_bytes, &self.output);
         Step::Consumed(line_bytes)
     }
 
@@ -718,8 +725,11 @@ impl Session {
             return;
         }
         let hash = router.hash(key);
+        let bytes = key.len() + data.len();
         let operation = Operation { key, hash, noreply, verb: args.verb(data) };
         router.execute(operation, &mut self.output);
+        let command = if args.is_meta() { Command::MetaStore } else { Command::Store };
+        router.executed(command, key, bytes, &self.output);
     }
 
     /// Answers that a value cannot be stored, and skips it.
@@ -823,6 +833,28 @@ impl PendingStore {
             .max(VALUE_BYTES_UNSEEN_MAX)
             .min(self.block_bytes);
         self.block.reserve_exact(wanted - self.block.len());
+    }
+}
+
+/// `get` or `gat`.
+fn get_command(touch: Option<Exptime>) -> Command {
+    if touch.is_some() { Command::GetAndTouch } else { Command::Get }
+}
+
+/// The command that has this verb.
+fn command_of(verb: &Verb<'_>) -> Command {
+    match verb {
+        Verb::Get { .. } => Command::Get,
+        Verb::GetAndTouch { .. } => Command::GetAndTouch,
+        Verb::Store(..) | Verb::DropStale => Command::Store,
+        Verb::Delete => Command::Delete,
+        Verb::Arithmetic { .. } => Command::Arithmetic,
+        Verb::Touch { .. } => Command::Touch,
+        Verb::MetaGet(_) => Command::MetaGet,
+        Verb::MetaStore(..) => Command::MetaStore,
+        Verb::MetaDelete(_) => Command::MetaDelete,
+        Verb::MetaArithmetic(_) => Command::MetaArithmetic,
+        Verb::MetaDebug(_) => Command::MetaDebug,
     }
 }
 
