@@ -52,10 +52,9 @@ pub struct Connection {
     pub dirty: bool,
     /// Its replies wait for a record of a log to be safe.
     pub gated: bool,
-    /// When the bytes that are being served were read.
-    pub read_at: Moment,
-    /// It was not served further because its client does not read.
-    pub stalled: bool,
+    /// When the bytes that wait to be served were read. `None`: they wait for the client to take
+    /// its replies, and count as read when it has.
+    pub read_at: Option<Moment>,
     /// Commands whose replies have not left, of those that are timed.
     pub probes: Vec<Probe>,
     /// Its share of the memory that connections hold, as last counted.
@@ -161,8 +160,7 @@ impl Connection {
             queued: false,
             dirty: false,
             gated: false,
-            read_at: Moment::default(),
-            stalled: false,
+            read_at: None,
             probes: Vec::new(),
             held_bytes: 0,
             listener: arrival.listener,

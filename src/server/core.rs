@@ -8,12 +8,12 @@ use super::admin;
 use super::connection::{Connection, Stream};
 use super::dump::{Dump, Form};
 use super::keeper::{Asker, Note};
-use super::latency::{Command, Timing};
+use super::latency::Timing;
 use super::login::Verdict;
 use super::mail::{Errand, ErrandDone, Mail, Peer, ReplyTo};
 use super::output::{Gate, Output};
 use super::report::{ConnectionReport, Report, Traffic, Wanted};
-use super::session::{Next, Router};
+use super::session::{Next, Router, Timed};
 use super::shared::Shared;
 use super::stats;
 use super::watch::{self, Watcher};
@@ -543,12 +543,12 @@ impl Router for Core {
         }
     }
 
-    #[inline]
-    fn executed(&mut self, command: Command, key: &[u8], bytes: usize, output: &Output) {
-        if self.timing.is_due() {
-            let key_and_hash = (key, self.hasher.hash(key));
-            self.timing.begin(command, key_and_hash, bytes, output.holes());
-        }
+    fn executed(&mut self, timed: Timed<'_>, output: &Output) {
+        self.timing.begin(timed, self.hasher.hash(timed.key), output.holes());
+    }
+
+    fn next_timed(&mut self, budget: usize) -> usize {
+        self.timing.next_timed(budget)
     }
 
     fn warm(&self, hashes: &[u64]) {

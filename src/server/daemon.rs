@@ -20,8 +20,8 @@ use super::config::{Config, Listener};
 use super::listener::{self, Bound};
 use super::options::Settings;
 use super::os::{self, Exit};
-use super::{metrics, service};
 use super::{Hooks, Server, StartError};
+use super::{metrics, service};
 use crate::durable::{self, ErrorKind};
 
 /// Files the process opens beside connections: standard streams, log, pid file, signal pipe,
@@ -177,11 +177,7 @@ fn what_failed(config: &Config) -> String {
     }
 }
 
-fn start(
-    config: Config,
-    bound: Vec<Bound>,
-    metrics: Option<TcpListener>,
-) -> Result<Server, Exit> {
+fn start(config: Config, bound: Vec<Bound>, metrics: Option<TcpListener>) -> Result<Server, Exit> {
     let hooks = Hooks {
         metrics,
         stop: Some(Box::new(os::ask_to_stop)),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! turn n    bytes of a connection are read   <- the time of the turn, read anyway
-//!           its commands are executed, here or by mail; one in 64 leaves a probe
+//!           its commands are executed, here or by mail; one in 128 leaves a probe
 //! turn n+k  the last byte of the probe's reply goes into the socket   <- the clock is read
 //! ```
 //!
@@ -11,12 +11,10 @@
 //! probes and the log of slow commands; never reads the clock.
 
 use super::clock::Moment;
+use super::session::Timed;
 use crate::protocol::meta::write_uri_key;
 use crate::shard::hot::distance;
 use crate::store::Ticks;
-
-/// Of so many commands one is timed, on average.
-pub const COMMANDS_PER_SAMPLE: u32 = 64;
 
 /// Probes of one connection under way; further commands are not timed.
 const PROBES_MAX: usize = 32;
@@ -76,6 +74,24 @@ impl Command {
         (Self::MetaArithmetic, "ma"),
         (Self::MetaDebug, "me"),
     ];
+
+    /// The command that a line begins with.
+    pub fn of_verb(verb: &[u8]) -> Option<Self> {
+        Some(match verb {
+            b"get" | b"gets" => Self::Get,
+            b"gat" | b"gats" => Self::GetAndTouch,
+            b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => Self::Store,
+            b"delete" => Self::Delete,
+            b"incr" | b"decr" => Self::Arithmetic,
+            b"touch" => Self::Touch,
+            b"mg" => Self::MetaGet,
+            b"ms" => Self::MetaStore,
+            b"md" => Self::MetaDelete,
+            b"ma" => Self::MetaArithmetic,
+            b"me" => Self::MetaDebug,
+            _ => return None,
+        })
+    }
 
     /// Its name in statistics.
     pub fn name(self) -> &'static str {
@@ -214,10 +230,15 @@ pub struct Probe {
 /// A worker's timing.
 #[derive(Debug)]
 pub struct Timing {
-    /// Commands until one is timed.
-    left: u32,
-    /// What varies the distance of samples.
+    /// Commands until one is timed, from when `budget` was left to the connection being served; 0
+    /// where all are.
+    left: usize,
+    /// 0 where all commands are timed, else 1.
+    left_min: usize,
+    budget: usize,
+    /// What varies the distance of samples: the last key's hash, mixed with those before.
     state: u64,
+    hash: u64,
     /// The moment of this turn.
     pub now: Moment,
     /// When the bytes of the connection being served were read.
@@ -257,7 +278,10 @@ impl Timing {
         let (latencies, slow) = (Latencies::default(), SlowLog::default());
         let (now, since) = (Moment::default(), Moment::default());
         // The first command that comes is timed.
-        Self { left: 1, state: 0, now, since, begun: Vec::new(), latencies, slow_us, slow }
+        let left_min = usize::from(slow_us == 0);
+        let (left, budget, state, hash) = (left_min, 0, 0, 0);
+        let begun = Vec::new();
+        Self { left, left_min, budget, state, hash, now, since, begun, latencies, slow_us, slow }
     }
 
     /// What came out.
@@ -276,23 +300,29 @@ impl Timing {
         self.slow.count = 0;
     }
 
-    /// Counts a command. Answers whether it is to be timed.
+    /// A connection is about to be served with this budget. A command that leaves less of it than
+    /// what this answers is to be timed.
     #[inline]
-    pub fn is_due(&mut self) -> bool {
-        self.left = self.left.wrapping_sub(1);
-        self.left == 0
+    pub fn first_timed(&mut self, budget: usize) -> usize {
+        self.budget = budget;
+        budget.wrapping_add(1).saturating_sub(self.left)
+    }
+
+    /// The same after a command was timed that left so much of the budget. The next one is twice as
+    /// far as samples of keys are apart: a time costs a reading of the clock.
+    pub fn next_timed(&mut self, budget: usize) -> usize {
+        // What `begin` is told of a command under way comes later: the last hash has to do.
+        // Two distances, not one doubled: an even number marches in step with pairs.
+        let mut distance = || distance(&mut self.state, self.hash) as usize;
+        let apart = distance() + distance();
+        self.left = apart * self.left_min;
+        self.first_timed(budget)
     }
 
     /// Times a command that was executed, whose reply is whole once `holes` are closed.
-    #[cold]
-    pub fn begin(
-        &mut self,
-        command: Command,
-        (key, key_hash): (&[u8], u64),
-        command_bytes: usize,
-        holes: u32,
-    ) {
-        self.left = if self.slow_us > 0 { 1 } else { distance(&mut self.state, key_hash) };
+    pub fn begin(&mut self, timed: Timed<'_>, key_hash: u64, holes: u32) {
+        let Timed { command, key, bytes: command_bytes } = timed;
+        self.hash = key_hash;
         if self.begun.len() >= PROBES_MAX {
             return;
         }
@@ -301,9 +331,11 @@ impl Timing {
         self.begun.push(Probe { command, since: self.since, key_hash, command_bytes, holes, key });
     }
 
-    /// Hands the probes of the connection that was served over to it.
+    /// A connection was served and has so much of its budget left: hands its probes over to it.
     #[inline]
-    pub fn hand_over(&mut self, probes: &mut Vec<Probe>) {
+    pub fn hand_over(&mut self, budget: usize, probes: &mut Vec<Probe>) {
+        let served = self.budget.wrapping_sub(budget);
+        self.left = self.left.saturating_sub(served).max(self.left_min);
         if self.begun.is_empty() {
             return;
         }
@@ -387,5 +419,98 @@ impl SlowLog {
             let text = String::from_utf8_lossy(&text);
             log::debug!("slow command: key_hash={key_hash:016x} is key={text}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_hold_what_they_end_with() {
+        for us in (0..5_000).chain((12..40).flat_map(|power| [(1 << power) - 1, 1 << power])) {
+            let bucket = bucket_of(us);
+            if bucket == BUCKETS - 1 {
+                assert!(end_of(bucket - 1) < us, "{us}");
+                continue;
+            }
+            assert!(us <= end_of(bucket), "{us} in {bucket}");
+            assert!(bucket == 0 || end_of(bucket - 1) < us, "{us} in {bucket}");
+            assert!(end_of(bucket) - us <= us / 8, "{us} is told as {}", end_of(bucket));
+        }
+    }
+
+    #[test]
+    fn parts_of_a_thousand() {
+        let mut times = Histogram::default();
+        assert_eq!(times.per_mille_us(500), 0);
+        for us in 1..=1_000 {
+            times.record(us);
+        }
+        let mut both = Histogram::default();
+        both.add(&times);
+        for (per_mille, at_least) in [(500, 500), (990, 990), (999, 999), (1_000, 1_000), (0, 1)] {
+            let found = both.per_mille_us(per_mille);
+            let right = at_least..=(at_least + at_least / 8).min(1_000);
+            assert!(right.contains(&found), "{per_mille}: {found}");
+        }
+        assert_eq!((both.count(), both.max_us(), both.sum_us()), (1_000, 1_000, 500_500));
+        for (power, below) in [(1, 1), (3, 7), (6, 63), (9, 511), (10, 1_000), (22, 1_000)] {
+            assert_eq!(both.below_power(power), below, "2^{power}");
+        }
+        times.record(u64::MAX);
+        assert_eq!(times.per_mille_us(1_000), u64::MAX);
+    }
+
+    fn timed(command: Command) -> Timed<'static> {
+        Timed { command, key: b"k", bytes: 7 }
+    }
+
+    /// The counts of what `end` is told, for a probe that waits for hole 5.
+    fn check(sent: &[Sent], counted: u64, left: usize) {
+        let mut timing = Timing::new(0);
+        timing.first_timed(10);
+        timing.begin(timed(Command::Get), 3, 5);
+        let mut probes = Vec::new();
+        timing.hand_over(9, &mut probes);
+        for sent in sent {
+            let moment = (Ticks::default(), Moment(3_000));
+            timing.end(&mut probes, *sent, moment, String::new);
+        }
+        let count: u64 = timing.latencies().iter().map(|(_, times)| times.count()).sum();
+        assert_eq!((count, probes.len()), (counted, left), "{sent:?}");
+    }
+
+    #[test]
+    fn a_probe_ends_when_its_reply_has_left() {
+        check(&[], 0, 1);
+        check(&[Sent::Waits, Sent::UpTo(4)], 0, 1);
+        check(&[Sent::Waits, Sent::UpTo(4), Sent::UpTo(5)], 1, 0);
+        check(&[Sent::UpTo(6)], 1, 0);
+        // Numbers of holes wrap around.
+        check(&[Sent::UpTo(u32::MAX)], 0, 1);
+        check(&[Sent::Blocked, Sent::UpTo(6)], 0, 0);
+    }
+
+    #[test]
+    fn samples_are_as_far_apart_as_they_should_be() {
+        let mut timing = Timing::new(0);
+        let (mut commands, mut samples) = (0, 0);
+        for turn in 0..40_000_u64 {
+            let mut budget = 1 + (turn % 20) as usize;
+            let mut below = timing.first_timed(budget);
+            while budget > 0 {
+                budget -= 1;
+                commands += 1;
+                if budget < below {
+                    samples += 1;
+                    timing.begin(timed(Command::Get), turn, 0);
+                    below = timing.next_timed(budget);
+                }
+            }
+            timing.hand_over(budget, &mut Vec::new());
+        }
+        let distance = f64::from(commands) / f64::from(samples);
+        assert!((120.0..136.0).contains(&distance), "{distance}");
     }
 }

@@ -200,7 +200,9 @@ impl Exporter {
             return;
         }
         let answer = match self.gather() {
-            Some(reports) => answer("200 OK", text::CONTENT_TYPE, &text::of(&reports, &self.shared)),
+            Some(reports) => {
+                answer("200 OK", text::CONTENT_TYPE, &text::of(&reports, &self.shared))
+            }
             None => refusal("503 Service Unavailable"),
         };
         for at in waiting {

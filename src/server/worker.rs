@@ -409,15 +409,13 @@ impl Worker {
         {
             self.core.traffic.bytes_read += bytes.len() as u64;
             received = bytes;
-            connection.read_at = self.core.timing.now;
-        } else if connection.stalled {
-            // What its client kept waiting is no fault of ours.
-            connection.read_at = self.core.timing.now;
+            self.core.timing.since = self.core.timing.now;
+        } else {
+            self.core.timing.since = connection.read_at.unwrap_or(self.core.timing.now);
         }
-        self.core.timing.since = connection.read_at;
+        connection.session.timed_below = self.core.timing.first_timed(budget);
         let progress = connection.session.advance(received, &mut budget, &mut self.core);
-        self.core.timing.hand_over(&mut connection.probes);
-        connection.stalled = progress == Progress::OutputFull;
+        self.core.timing.hand_over(budget, &mut connection.probes);
         if budget < self.shared.config.requests_per_turn_max {
             connection.last_command_seconds = self.core.now.seconds();
         }
@@ -425,9 +423,14 @@ impl Worker {
             Progress::NeedsInput => connection.readable && !self.finishing,
             Progress::Yielded => {
                 self.core.traffic.connection_yields += u64::from(budget == 0);
+                connection.read_at = Some(self.core.timing.since);
                 true
             }
-            Progress::OutputFull | Progress::Closing => false,
+            Progress::OutputFull | Progress::Closing => {
+                // What its client keeps waiting is no fault of ours.
+                connection.read_at = None;
+                false
+            }
         };
         if more {
             Self::enqueue(&mut self.ready, connection, token);

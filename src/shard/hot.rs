@@ -10,7 +10,8 @@
 //! Counts halve every 30 seconds, so what is shown is the last minute or so. No clock, no I/O.
 
 use super::Shard;
-use crate::store::Ticks;
+use super::operation::{Operation, Verb};
+use crate::store::{Absent, Ticks};
 
 /// Of so many operations one is looked at, on average.
 pub const OPERATIONS_PER_SAMPLE: u32 = 64;
@@ -114,25 +115,29 @@ impl Default for Samples {
 /// key is asked for.
 pub fn distance(state: &mut u64, hash: u64) -> u32 {
     // An odd number with bits all over, from the golden ratio.
-    *state = (state.rotate_left(23) ^ hash).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    *state = (state.rotate_left(23) ^ hash).wrapping_mul(ODD).wrapping_add(ODD);
     let bits = (*state >> 57) as u32;
     OPERATIONS_PER_SAMPLE / 2 + (bits & 63) + (bits >> 6)
 }
 
+/// Where the key's counter is, by other bits than those that choose the shard.
+fn set_of(hash: u64) -> usize {
+    (hash >> 24) as usize % SETS
+}
+
 impl Samples {
-    /// Counts an operation on a key whose value has so many bytes now; `None`: there is no item.
-    fn record(&mut self, hash: u64, key: &[u8], value_bytes: Option<usize>, now: Ticks) {
+    /// Counts an operation on a key. Answers the size of its value, if it had a counter; 0: not
+    /// known.
+    fn count(&mut self, hash: u64, key: &[u8], now: Ticks) -> Option<usize> {
         self.halved_at.get_or_insert(now);
         self.count += 1;
-        // Other bits than those that choose the shard.
-        let set = &mut self.counters[(hash >> 24) as usize % SETS];
-        let value_bytes = value_bytes.unwrap_or(0);
+        let set = &mut self.counters[set_of(hash)];
         let mut smallest = 0;
         for at in 0..SET_COUNTERS {
-            if set[at].hash == hash && set[at].count > 0 {
+            if set[at].hash == hash {
                 set[at].count += 1;
-                set[at].value_bytes = set[at].value_bytes.max(value_bytes);
-                return self.record_large(hash, key, value_bytes, now);
+                return Some(set[at].value_bytes);
             }
             if set[at].count < set[smallest].count {
                 smallest = at;
@@ -141,13 +146,17 @@ impl Samples {
         let counter = &mut set[smallest];
         counter.key.clear();
         counter.key.extend_from_slice(key);
-        (counter.hash, counter.value_bytes) = (hash, value_bytes);
+        (counter.hash, counter.value_bytes) = (hash, 0);
         (counter.error, counter.count) = (counter.count, counter.count + 1);
-        self.record_large(hash, key, value_bytes, now);
+        None
     }
 
-    #[inline]
-    fn record_large(&mut self, hash: u64, key: &[u8], value_bytes: usize, now: Ticks) {
+    /// The value of a key that was counted has so many bytes.
+    fn note_value(&mut self, hash: u64, key: &[u8], value_bytes: usize, now: Ticks) {
+        let set = &mut self.counters[set_of(hash)];
+        if let Some(counter) = set.iter_mut().find(|counter| counter.hash == hash) {
+            counter.value_bytes = counter.value_bytes.max(value_bytes);
+        }
         if value_bytes >= self.large_bytes_min {
             self.note_large(hash, key, value_bytes, now);
         }
@@ -216,14 +225,34 @@ impl Samples {
 }
 
 impl Shard {
-    /// Looks at an operation that was executed just now.
+    /// Looks at an operation that is about to be executed.
     #[cold]
-    pub(super) fn sample(&mut self, hash: u64, key: &[u8], now: Ticks) {
-        let found = self.store.find(hash, key, now).ok();
-        let value_bytes = found.map(|handle| self.store.flags_and_value(handle).1.len());
-        let samples = &mut self.samples;
-        samples.record(hash, key, value_bytes, now);
-        self.until_sample = distance(&mut samples.state, hash);
+    pub(super) fn sample(&mut self, operation: &Operation<'_>, now: Ticks) {
+        let Operation { key, hash, verb, .. } = operation;
+        self.until_sample = distance(&mut self.samples.state, *hash);
+        let mut value_bytes = match verb {
+            Verb::Store(_, data) | Verb::MetaStore(_, _, data) => data.len(),
+            _ => 0,
+        };
+        let known_bytes = self.samples.count(*hash, key, now);
+        // Looking a value up costs more than all the rest.
+        if value_bytes == 0 && (known_bytes == Some(0) || self.samples.state.is_multiple_of(4)) {
+            value_bytes = self.value_bytes(*hash, key, now);
+        }
+        if value_bytes > 0 {
+            self.samples.note_value(*hash, key, value_bytes, now);
+        }
+    }
+
+    fn value_bytes(&mut self, hash: u64, key: &[u8], now: Ticks) -> usize {
+        match self.store.find(hash, key, now) {
+            Ok(handle) => self.store.flags_and_value(handle).1.len(),
+            Err(absent) => {
+                // It is gone now: the operation itself will not see that it had expired.
+                self.counters.get_expired += u64::from(absent == Absent::Expired);
+                0
+            }
+        }
     }
 
     /// Keys that are asked for often, and keys with large values.
@@ -233,5 +262,83 @@ impl Shard {
 
     pub(super) fn decay_samples(&mut self, now: Ticks) {
         self.samples.decay(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Ticks {
+        Ticks::from_seconds(1_000_000 + seconds)
+    }
+
+    #[test]
+    fn distances_vary_around_the_mean() {
+        for spread in [0, 1, u64::MAX] {
+            let mut state = 0;
+            let mut seen = std::collections::BTreeSet::new();
+            let mut sum = 0;
+            for number in 0..10_000_u64 {
+                let distance = distance(&mut state, number.wrapping_mul(spread));
+                assert!((32..=96).contains(&distance), "{distance}");
+                seen.insert(distance);
+                sum += distance;
+            }
+            assert!((620_000..660_000).contains(&sum), "{sum} with hashes apart by {spread}");
+            assert!(seen.len() > 60, "{} distances", seen.len());
+        }
+    }
+
+    #[test]
+    fn keys_counted_are_a_lower_bound_and_the_frequent_ones_are_there() {
+        let mut samples = Samples::default();
+        let hash = |key: u64| (key + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // Ten keys get a third, ten thousand the rest.
+        for number in 0..30_000_u64 {
+            let key = if number % 3 == 0 { number / 3 % 10 } else { 1_000 + number % 10_000 };
+            samples.count(hash(key), &key.to_be_bytes(), at(0));
+        }
+        let lists = samples.lists(at(1));
+        assert_eq!(lists.samples, 30_000);
+        for found in &lists.hot[..10] {
+            let key = u64::from_be_bytes(found.key[..].try_into().unwrap());
+            assert!(key < 10, "{lists:?}");
+            assert!((900..=1_000).contains(&found.samples), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn counts_fade_and_large_values_are_forgotten() {
+        let mut samples = Samples::default();
+        for _ in 0..100 {
+            samples.count(7, b"k", at(0));
+        }
+        samples.note_value(7, b"k", 9, at(0));
+        for (seconds, count, large) in [(29, 100, 1), (30, 50, 1), (59, 50, 1), (60, 25, 0)] {
+            samples.decay(at(seconds));
+            let lists = samples.lists(at(seconds));
+            assert_eq!((lists.hot[0].samples, lists.samples), (count, count), "{seconds} s");
+            assert_eq!(lists.large.len(), large, "{seconds} s");
+        }
+        // 100 in 30 s, then nothing for 30 s: a rate that has halved.
+        let lists = samples.lists(at(60));
+        assert_eq!(lists.ticks, (30 / 2 + 30) / 2 * Ticks::PER_SECOND + Ticks::PER_SECOND / 2);
+    }
+
+    #[test]
+    fn the_largest_values_stay() {
+        let mut samples = Samples::default();
+        for key in 0..1_000_u64 {
+            samples.note_value(key, &key.to_be_bytes(), 1 + (key * 7 % 1_000) as usize, at(0));
+        }
+        let large = samples.lists(at(0)).large;
+        let sizes: Vec<usize> = large.iter().map(|(_, bytes)| *bytes).collect();
+        assert_eq!(sizes, (981..=1_000).rev().collect::<Vec<_>>());
+        // A key has one place, with the size it has now.
+        let (key, _) = &large[0];
+        samples.note_value(u64::from_be_bytes(key[..].try_into().unwrap()), key, 2_000, at(0));
+        let again = samples.lists(at(0)).large;
+        assert_eq!((again[0].1, again[1].1, again.len()), (2_000, 999, LISTED_MAX));
     }
 }

@@ -142,6 +142,10 @@ impl Shard {
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.record(&operation.verb, operation.key);
         }
+        self.until_sample = self.until_sample.wrapping_sub(1);
+        if self.until_sample == 0 {
+            self.sample(&operation, now);
+        }
         let Operation { key, hash, noreply, verb } = operation;
         let mark = out.mark();
         if self.events.is_some() {
@@ -151,10 +155,6 @@ impl Shard {
         }
         if noreply {
             out.truncate(mark);
-        }
-        self.until_sample = self.until_sample.wrapping_sub(1);
-        if self.until_sample == 0 {
-            self.sample(hash, key, now);
         }
     }
 

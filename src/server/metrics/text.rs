@@ -174,7 +174,8 @@ fn results(text: &mut Text, total: &Totals) {
 
 fn durations(text: &mut Text, total: &Totals) {
     let name = "command_duration_seconds";
-    let help = "From reading a command to sending its reply, of commands that were timed (a sample).";
+    let help =
+        "From reading a command to sending its reply, of commands that were timed (a sample).";
     text.family(name, "histogram", help);
     for (command, times) in total.latencies.iter() {
         buckets(text, command, times);
