@@ -52,8 +52,8 @@ pub struct Connection {
     pub dirty: bool,
     /// Its replies wait for a record of a log to be safe.
     pub gated: bool,
-    /// When the bytes that wait to be served were read. `None`: they wait for the client to take
-    /// its replies, and count as read when it has.
+    /// When the bytes that wait to be served were read. `None`: in the turn that serves them, or
+    /// they wait for the client to take its replies, and count as read when it has.
     pub read_at: Option<Moment>,
     /// Commands whose replies have not left, of those that are timed.
     pub probes: Vec<Probe>,

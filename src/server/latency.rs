@@ -300,10 +300,26 @@ impl Timing {
         self.slow.count = 0;
     }
 
-    /// A connection is about to be served with this budget. A command that leaves less of it than
-    /// what this answers is to be timed.
+    /// Whether one of so many commands that come is to be timed.
     #[inline]
-    pub fn first_timed(&mut self, budget: usize) -> usize {
+    pub fn is_near(&self, budget: usize) -> bool {
+        self.left <= budget
+    }
+
+    /// So many commands came, none of which was to be timed.
+    #[inline]
+    pub fn pass(&mut self, commands: usize) {
+        self.left = self.left.wrapping_sub(commands);
+    }
+
+    /// A connection whose bytes were read then, or in this turn, is about to be served with this
+    /// budget. A command that leaves less of it than what this answers is to be timed.
+    pub fn begin_serving(&mut self, budget: usize, read_at: Option<Moment>) -> usize {
+        self.since = read_at.unwrap_or(self.now);
+        self.first_timed(budget)
+    }
+
+    fn first_timed(&mut self, budget: usize) -> usize {
         self.budget = budget;
         budget.wrapping_add(1).saturating_sub(self.left)
     }
@@ -332,8 +348,7 @@ impl Timing {
     }
 
     /// A connection was served and has so much of its budget left: hands its probes over to it.
-    #[inline]
-    pub fn hand_over(&mut self, budget: usize, probes: &mut Vec<Probe>) {
+    pub fn end_serving(&mut self, budget: usize, probes: &mut Vec<Probe>) {
         let served = self.budget.wrapping_sub(budget);
         self.left = self.left.saturating_sub(served).max(self.left_min);
         if self.begun.is_empty() {
@@ -469,10 +484,10 @@ mod tests {
     /// The counts of what `end` is told, for a probe that waits for hole 5.
     fn check(sent: &[Sent], counted: u64, left: usize) {
         let mut timing = Timing::new(0);
-        timing.first_timed(10);
+        timing.begin_serving(10, None);
         timing.begin(timed(Command::Get), 3, 5);
         let mut probes = Vec::new();
-        timing.hand_over(9, &mut probes);
+        timing.end_serving(9, &mut probes);
         for sent in sent {
             let moment = (Ticks::default(), Moment(3_000));
             timing.end(&mut probes, *sent, moment, String::new);
@@ -498,7 +513,9 @@ mod tests {
         let (mut commands, mut samples) = (0, 0);
         for turn in 0..40_000_u64 {
             let mut budget = 1 + (turn % 20) as usize;
-            let mut below = timing.first_timed(budget);
+            let given = budget;
+            let near = timing.is_near(budget);
+            let mut below = if near { timing.begin_serving(budget, None) } else { 0 };
             while budget > 0 {
                 budget -= 1;
                 commands += 1;
@@ -508,7 +525,11 @@ mod tests {
                     below = timing.next_timed(budget);
                 }
             }
-            timing.hand_over(budget, &mut Vec::new());
+            if near {
+                timing.end_serving(budget, &mut Vec::new());
+            } else {
+                timing.pass(given - budget);
+            }
         }
         let distance = f64::from(commands) / f64::from(samples);
         assert!((120.0..136.0).contains(&distance), "{distance}");

@@ -265,6 +265,11 @@ impl Session {
         (self.has_input() && !self.incomplete) || state_goes_on
     }
 
+    /// Whether a command that is to be timed is under way.
+    pub fn is_timed(&self) -> bool {
+        self.timed.is_some()
+    }
+
     /// Whether it is told what happens.
     pub fn is_watching(&self) -> bool {
         matches!(self.state, State::Watch)
@@ -501,7 +506,7 @@ impl Session {
     /// The command that was consumed is to be timed: notes that it is done, or that it goes on.
     #[cold]
     fn time<R: Router>(&mut self, consumed: &[u8], budget: usize, router: &mut R) {
-        // Looked at anew here, so that commands which are not timed need not remember what they are.
+        // Looked at anew here, so that commands that are not timed need not remember what they are.
         let line_bytes = memchr::memchr2(b'\r', b'\n', consumed).unwrap_or(consumed.len());
         let mut words = words(&consumed[..line_bytes]);
         let Some(command) = words.next().and_then(Command::of_verb) else { return };

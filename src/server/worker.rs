@@ -409,13 +409,20 @@ impl Worker {
         {
             self.core.traffic.bytes_read += bytes.len() as u64;
             received = bytes;
-            self.core.timing.since = self.core.timing.now;
-        } else {
-            self.core.timing.since = connection.read_at.unwrap_or(self.core.timing.now);
+            connection.read_at = None;
         }
-        connection.session.timed_below = self.core.timing.first_timed(budget);
+        let timed = self.core.timing.is_near(budget) || connection.session.is_timed();
+        if timed {
+            let below = self.core.timing.begin_serving(budget, connection.read_at);
+            connection.session.timed_below = below;
+        }
         let progress = connection.session.advance(received, &mut budget, &mut self.core);
-        self.core.timing.hand_over(budget, &mut connection.probes);
+        if timed {
+            connection.session.timed_below = 0;
+            self.core.timing.end_serving(budget, &mut connection.probes);
+        } else {
+            self.core.timing.pass(self.shared.config.requests_per_turn_max - budget);
+        }
         if budget < self.shared.config.requests_per_turn_max {
             connection.last_command_seconds = self.core.now.seconds();
         }
@@ -423,7 +430,7 @@ impl Worker {
             Progress::NeedsInput => connection.readable && !self.finishing,
             Progress::Yielded => {
                 self.core.traffic.connection_yields += u64::from(budget == 0);
-                connection.read_at = Some(self.core.timing.since);
+                connection.read_at.get_or_insert(self.core.timing.now);
                 true
             }
             Progress::OutputFull | Progress::Closing => {
