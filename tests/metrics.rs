@@ -93,10 +93,13 @@ fn name_of(text: &str, colons: bool) -> Result<(&str, &str), String> {
     Ok(text.split_at(end))
 }
 
+/// Names and values.
+type Labels = Vec<(String, String)>;
+
 /// `{name="value",...}` at the front of `text`: the names and values, and the rest.
-fn labels_of(text: &str) -> Result<(Vec<(String, String)>, &str), String> {
-    let Some(mut rest) = text.strip_prefix('{') else { return Ok((Vec::new(), text)) };
-    let mut labels: Vec<(String, String)> = Vec::new();
+fn labels_of(text: &str) -> Result<(Labels, &str), String> {
+    let Some(mut rest) = text.strip_prefix('{') else { return Ok((Labels::new(), text)) };
+    let mut labels = Labels::new();
     loop {
         let (name, after) = name_of(rest, false)?;
         if labels.iter().any(|(other, _)| other == name) {

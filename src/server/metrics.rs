@@ -65,7 +65,9 @@ pub struct Exporter {
     workers: Vec<Address>,
     /// Workers that were asked and have not answered: each has one question at most.
     asked: Vec<bool>,
-    reports: (Sender<(usize, Report)>, Receiver<(usize, Report)>),
+    reports: Receiver<(usize, Report)>,
+    /// Where workers send them.
+    reports_to: Sender<(usize, Report)>,
     shared: Arc<Shared>,
 }
 
@@ -120,13 +122,15 @@ impl Exporter {
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let (reports_to, reports) = bounded(workers.len());
         let exporter = Self {
             poll,
             listener,
             arriving: false,
             scrapes: Slab::new(),
             asked: vec![false; workers.len()],
-            reports: bounded(workers.len()),
+            reports,
+            reports_to,
             workers,
             shared,
         };
@@ -214,13 +218,13 @@ impl Exporter {
     /// A report of every worker; `None` if one does not answer in time. It is not asked again
     /// before it has, so that its inbox has room for others.
     fn gather(&mut self) -> Option<Vec<Report>> {
-        while let Ok((worker, _)) = self.reports.1.try_recv() {
+        while let Ok((worker, _)) = self.reports.try_recv() {
             self.asked[worker] = false;
         }
         for (address, asked) in self.workers.iter().zip(&mut self.asked) {
             if !*asked {
                 let wanted = Wanted { latencies: true, ..Wanted::default() };
-                let ask = Ask { wanted, to: self.reports.0.clone() };
+                let ask = Ask { wanted, to: self.reports_to.clone() };
                 *asked = address.inbox.try_send(Message::Report(ask)).is_ok();
                 address.bell.ring();
             }
@@ -229,7 +233,7 @@ impl Exporter {
         let mut reports = Vec::with_capacity(self.workers.len());
         while reports.len() < self.workers.len() {
             let left = REPORT_TIME_MAX.checked_sub(since.elapsed())?;
-            let (worker, report) = self.reports.1.recv_timeout(left).ok()?;
+            let (worker, report) = self.reports.recv_timeout(left).ok()?;
             self.asked[worker] = false;
             reports.push(report);
         }
