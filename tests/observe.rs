@@ -244,12 +244,14 @@ fn a_client_that_does_not_read_is_not_slow_service() {
         let mut client = Client::of(&server);
         client.send(&format!("set k 0 0 {VALUE_BYTES}\r\n{}\r\n", "x".repeat(VALUE_BYTES)));
         assert_eq!(client.line(), "STORED");
-        client.send(&"get k\r\n".repeat(VALUES));
+        // More than one turn takes, then more than the output takes: the rest waits for the client
+        // after it has waited for its turn.
+        client.send(&("get none\r\n".repeat(25) + &"get k\r\n".repeat(VALUES)));
         if slow_us > 1 {
             std::thread::sleep(Duration::from_millis(1_200));
         } else {
             // A control: answers that are taken count.
-            for _ in 0..VALUES {
+            for _ in 0..25 + VALUES {
                 client.lines_to("END");
             }
             client.run(&"get none\r\n".repeat(VALUES));
@@ -275,12 +277,14 @@ impl Daemon {
         command.args(["-l", "127.0.0.1", "-p", "-1", "-t", "1"]).args(flags);
         command.env_remove("RUST_LOG").env("MEMCACHED_PORT_FILENAME", &ports);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut daemon = Self(child, ([127, 0, 0, 1], 0).into());
         let since = Instant::now();
         loop {
             let text = std::fs::read_to_string(&ports).unwrap_or_default();
             if let Some(port) = text.strip_prefix("TCP INET: ").and_then(|port| port.lines().next())
             {
-                return Self(child, ([127, 0, 0, 1], port.parse().unwrap()).into());
+                daemon.1.set_port(port.parse().unwrap());
+                return daemon;
             }
             assert!(since.elapsed() < PATIENCE, "the daemon does not start");
             std::thread::sleep(Duration::from_millis(5));

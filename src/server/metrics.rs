@@ -34,7 +34,7 @@ const REQUEST_BYTES_MAX: usize = 8 << 10;
 const DROPPED_BYTES_MAX: usize = 64 << 10;
 
 /// From being accepted to being closed.
-const SCRAPE_TIME_MAX: Duration = Duration::from_secs(10);
+const SCRAPE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Workers that have not reported by then fail the scrape.
 const REPORT_TIME_MAX: Duration = Duration::from_secs(2);
