@@ -32,7 +32,7 @@ _distcached() {
         --license --version --pidfile --threads --max-reqs-per-event --disable-cas
         --listen-backlog --protocol --max-item-size --disable-flush-all --disable-dumping
         --disable-watch --auth-file --extended --config --cluster-file --data-dir --fsync
-        --snapshot-interval --recover --on-log-error
+        --snapshot-interval --recover --on-log-error --metrics-address --slow-command-us
     "
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

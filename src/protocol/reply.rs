@@ -60,6 +60,10 @@ pub const FLUSH_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 pub const DETAIL_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR stats detail not allowed\r\n";
 /// `-X`
 pub const CACHEDUMP_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR stats cachedump not allowed\r\n";
+/// `-X`
+pub const HOT_KEYS_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR stats hotkeys not allowed\r\n";
+/// `-X`
+pub const BIG_KEYS_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR stats bigkeys not allowed\r\n";
 /// `stats detail` with another word.
 pub const DETAIL_USAGE: &[u8] = b"CLIENT_ERROR usage: stats detail on|off|dump\r\n";
 /// `stats cachedump` of a class that cannot be.

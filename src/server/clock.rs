@@ -22,14 +22,42 @@ impl Clock {
 
     /// The time.
     pub fn now(&self) -> Ticks {
-        let unix = self.started_unix + self.started.elapsed();
+        self.read().0
+    }
+
+    /// The time, and the same moment for measuring: one reading of the clock.
+    pub fn read(&self) -> (Ticks, Moment) {
+        let elapsed = self.started.elapsed();
+        let unix = self.started_unix + elapsed;
         let hundredths = u64::from(unix.subsec_millis()) * Ticks::PER_SECOND / 1000;
-        Ticks(unix.as_secs() * Ticks::PER_SECOND + hundredths)
+        let ticks = Ticks(unix.as_secs() * Ticks::PER_SECOND + hundredths);
+        (ticks, Moment::after(elapsed))
+    }
+
+    /// The moment, for measuring.
+    pub fn moment(&self) -> Moment {
+        Moment::after(self.started.elapsed())
     }
 
     /// Seconds since the start.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+/// Nanoseconds since a clock was started: finer than [`Ticks`], and smaller than an `Instant`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Good for 584 years.
+    fn after(elapsed: Duration) -> Self {
+        Self(elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos()))
+    }
+
+    /// From an earlier moment to this one, in microseconds, begun ones included.
+    pub fn microseconds_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0).div_ceil(1_000)
     }
 }
 

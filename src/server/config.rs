@@ -76,6 +76,10 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// Keep the data on disk; `None`: nothing touches it (`--data-dir`).
     pub durability: Option<DurabilityConfig>,
+    /// Where Prometheus finds the metrics (`--metrics-address`).
+    pub metrics_address: Option<SocketAddr>,
+    /// Commands that take so many microseconds are logged; 0: none are (`--slow-command-us`).
+    pub slow_command_us: u64,
     /// Settings of memcached that mean nothing here, kept for `stats settings`.
     pub accepted_only: AcceptedOnly,
 }
@@ -282,6 +286,8 @@ impl Default for Config {
             cluster_file: None,
             auth_file: None,
             durability: None,
+            metrics_address: None,
+            slow_command_us: 0,
             accepted_only: AcceptedOnly::default(),
         }
     }

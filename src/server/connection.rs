@@ -1,5 +1,7 @@
 //! A socket and the conversation on it.
 
+use super::clock::Moment;
+use super::latency::Probe;
 use super::report::ConnectionReport;
 use super::session::Session;
 use mio::net::{TcpStream, UnixStream};
@@ -50,6 +52,11 @@ pub struct Connection {
     pub dirty: bool,
     /// Its replies wait for a record of a log to be safe.
     pub gated: bool,
+    /// When the bytes that wait to be served were read. `None`: in the turn that serves them, or
+    /// they wait for the client to take its replies, and count as read when it has.
+    pub read_at: Option<Moment>,
+    /// Commands whose replies have not left, of those that are timed.
+    pub probes: Vec<Probe>,
     /// Its share of the memory that connections hold, as last counted.
     pub held_bytes: usize,
     listener: Arc<str>,
@@ -88,7 +95,8 @@ impl Stream {
         }
     }
 
-    fn peer(&self) -> String {
+    /// The other end, as `stats conns` shows it.
+    pub fn peer(&self) -> String {
         match self {
             Self::Tcp(stream) => stream.peer_addr().map_or_else(
                 // Gone already.
@@ -152,6 +160,8 @@ impl Connection {
             queued: false,
             dirty: false,
             gated: false,
+            read_at: None,
+            probes: Vec::new(),
             held_bytes: 0,
             listener: arrival.listener,
         }

@@ -8,11 +8,12 @@ use super::admin;
 use super::connection::{Connection, Stream};
 use super::dump::{Dump, Form};
 use super::keeper::{Asker, Note};
+use super::latency::Timing;
 use super::login::Verdict;
 use super::mail::{Errand, ErrandDone, Mail, Peer, ReplyTo};
 use super::output::{Gate, Output};
 use super::report::{ConnectionReport, Report, Traffic, Wanted};
-use super::session::{Next, Router};
+use super::session::{Next, Router, Timed};
 use super::shared::Shared;
 use super::stats;
 use super::watch::{self, Watcher};
@@ -103,6 +104,8 @@ pub struct Core {
     held_bytes: usize,
     /// Counters that are not the shard's.
     pub traffic: Traffic,
+    /// How long commands take.
+    pub timing: Timing,
     /// Reports of this worker to make when no connection is being served.
     pub late_reports: Vec<(u64, Wanted)>,
     gatherings: FxHashMap<u64, Gathering>,
@@ -132,6 +135,7 @@ impl Core {
             watching: Vec::new(),
             held_bytes: 0,
             traffic: Traffic::default(),
+            timing: Timing::new(shared.config.slow_command_us),
             late_reports: Vec::new(),
             gatherings: FxHashMap::default(),
             next_errand: 0,
@@ -309,8 +313,7 @@ impl Core {
 
     /// Does an errand for this worker's part.
     pub fn run_errand(
-        shard: &mut Shard,
-        traffic: &mut Traffic,
+        (shard, traffic, timing): (&mut Shard, &mut Traffic, &mut Timing),
         errand: Errand,
         now: Ticks,
         connections: impl FnOnce(Wanted) -> Vec<ConnectionReport>,
@@ -328,6 +331,7 @@ impl Core {
             Errand::ResetCounters => {
                 shard.reset_counters();
                 *traffic = Traffic::default();
+                timing.reset();
             }
             Errand::Detail(on) => shard.set_detail(on),
             // Written where the replies are: by the mail, or by the router.
@@ -335,7 +339,7 @@ impl Core {
             Errand::MemoryLimit(bytes) => shard.set_memory_bytes_max(bytes),
             Errand::Report(wanted) => {
                 let mut report = Box::new(Report::of_shard(shard, wanted, now));
-                report.traffic = *traffic;
+                report.of_worker(traffic, timing, wanted);
                 report.connections = connections(wanted);
                 done.report = Some(report);
             }
@@ -355,8 +359,9 @@ impl Core {
                 self.late_reports.push((errand_id, wanted));
             }
             _ => {
-                let Self { shard, traffic, now, .. } = self;
-                let done = Self::run_errand(shard, traffic, errand, *now, |_| Vec::new());
+                let Self { shard, traffic, timing, now, .. } = self;
+                let worker = (shard, traffic, timing);
+                let done = Self::run_errand(worker, errand, *now, |_| Vec::new());
                 if let Some(answer) = self.errand_done(errand_id, self.id, done) {
                     answer.fill(output);
                 }
@@ -536,6 +541,14 @@ impl Router for Core {
             let reply_to = ReplyTo { token, descriptor, serial, hole: output.open_hole() };
             peer.outbox().push(operation, reply_to);
         }
+    }
+
+    fn executed(&mut self, timed: Timed<'_>, output: &Output) {
+        self.timing.begin(timed, self.hasher.hash(timed.key), output.holes());
+    }
+
+    fn next_timed(&mut self, budget: usize) -> usize {
+        self.timing.next_timed(budget)
     }
 
     fn warm(&self, hashes: &[u64]) {

@@ -5,6 +5,7 @@
 //! in `crate::server::listener`, the work in `crate::server`. Programs that embed a server start it
 //! directly and never come here: this module changes the whole process (identity, signals, log).
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use super::config::{Config, Listener};
 use super::listener::{self, Bound};
 use super::options::Settings;
 use super::os::{self, Exit};
-use super::service;
 use super::{Hooks, Server, StartError};
+use super::{metrics, service};
 use crate::durable::{self, ErrorKind};
 
 /// Files the process opens beside connections: standard streams, log, pid file, signal pipe,
@@ -85,6 +86,8 @@ fn serve(settings: Settings) -> Result<(), Exit> {
     allow_descriptors(&mut config)?;
 
     let bound = bind_as(identity.as_ref(), &config)?;
+    let metrics = metrics::bind(&config)
+        .map_err(|why| Exit::os(format!("failed to listen for --metrics-address: {why}")))?;
     if process.daemonize {
         os::daemonize(process.core_dumps, 0 < config.verbosity)?;
     }
@@ -94,7 +97,7 @@ fn serve(settings: Settings) -> Result<(), Exit> {
 
     let orders = Orders::listen()?;
     let port_file = config.port_file.clone();
-    let server = start(config, bound)?;
+    let server = start(config, bound, metrics)?;
     let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
     if let Some(path) = port_file {
         write_port_file(&path, &server);
@@ -147,7 +150,8 @@ fn make_paths_absolute(config: &mut Config, pid_file: &mut Option<PathBuf>) {
 fn allow_descriptors(config: &mut Config) -> Result<(), Exit> {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let workers = count(config.workers).saturating_mul(DESCRIPTORS_PER_WORKER);
-    let reserve = DESCRIPTORS_BASE + count(config.listeners.len()) + workers;
+    let metrics = config.metrics_address.map_or(0, |_| metrics::DESCRIPTORS);
+    let reserve = DESCRIPTORS_BASE + count(config.listeners.len()) + workers + metrics;
     let connections = os::allow_descriptors(count(config.connections_max), reserve)?;
     config.connections_max = usize::try_from(connections).unwrap_or(config.connections_max);
     Ok(())
@@ -173,8 +177,9 @@ fn what_failed(config: &Config) -> String {
     }
 }
 
-fn start(config: Config, bound: Vec<Bound>) -> Result<Server, Exit> {
+fn start(config: Config, bound: Vec<Bound>, metrics: Option<TcpListener>) -> Result<Server, Exit> {
     let hooks = Hooks {
+        metrics,
         stop: Some(Box::new(os::ask_to_stop)),
         fatal: Some(Box::new(|| std::process::exit(os::EX_IOERR.into()))),
     };

@@ -30,6 +30,8 @@ pub enum Message {
     Replies(Box<Mail>),
     /// What the keeper wants.
     Order(Order),
+    /// Another thread wants a report.
+    Report(Ask),
     /// A password was checked.
     Login {
         /// The connection's place and serial number.
@@ -38,6 +40,24 @@ pub enum Message {
         accepted: bool,
     },
 }
+
+/// A report that a thread asks for; not more than one at a time.
+pub struct Ask {
+    /// What of it.
+    pub wanted: Wanted,
+    /// Where it goes, with the worker's number. Has room for a report of each worker.
+    pub to: Sender<(usize, Report)>,
+}
+
+impl Ask {
+    /// Sends the report, unless nobody waits any more.
+    pub fn answer(&self, worker: usize, report: Report) {
+        let _ = self.to.try_send((worker, report));
+    }
+}
+
+/// Reports to another thread that may be asked for at a time.
+const ASKS_MAX: usize = 1;
 
 /// Orders that may wait in an inbox.
 const ORDERS_MAX: usize = 64;
@@ -440,5 +460,5 @@ impl Peer {
 /// Messages an inbox must hold so that no sender ever finds it full.
 pub fn inbox_capacity(worker_count: usize) -> usize {
     // From every other worker its mails as requests, and ours back as replies.
-    worker_count * (MAIL_IN_FLIGHT_MAX + 1) * 2 + ORDERS_MAX + LOGINS_MAX
+    worker_count * (MAIL_IN_FLIGHT_MAX + 1) * 2 + ORDERS_MAX + LOGINS_MAX + ASKS_MAX
 }

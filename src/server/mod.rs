@@ -13,6 +13,8 @@
 //! | `login` | who may come in |
 //! | `parking` | whether a worker sleeps |
 //! | `stats`, `report` | what `stats` says, and what workers tell for it |
+//! | `latency` | how long commands take, and which were slow |
+//! | `metrics` | the same numbers for Prometheus |
 //! | `shared` | what all threads see |
 //! | `kept`, `keep`, `keeper` | data on disk: opening it, a worker's part, the snapshots |
 //! | `clock` | the one place that reads time |
@@ -27,9 +29,11 @@ pub mod dump;
 pub mod keep;
 pub mod keeper;
 pub mod kept;
+pub mod latency;
 pub mod listener;
 pub mod login;
 pub mod mail;
+pub mod metrics;
 pub mod options;
 pub mod os;
 pub mod output;
@@ -61,7 +65,7 @@ use parking::Parking;
 use shared::Shared;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, atomic};
 use std::thread::JoinHandle;
@@ -91,7 +95,9 @@ const SEQUENCE_START_BITS: u32 = 20;
 pub struct Server {
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
-    acceptor_waker: Waker,
+    /// Of the threads that accept connections and serve metrics.
+    wakers: Vec<Waker>,
+    metrics_address: Option<SocketAddr>,
     bells: Vec<Arc<Bell>>,
     threads: Vec<JoinHandle<()>>,
     keeping: Option<kept::Keeping>,
@@ -154,6 +160,8 @@ pub struct Hooks {
     pub stop: Option<StopHook>,
     /// Without one, the server stops.
     pub fatal: Option<FatalHook>,
+    /// The socket for metrics, if it is bound already.
+    pub metrics: Option<TcpListener>,
 }
 
 impl Server {
@@ -195,9 +203,13 @@ impl Server {
     pub fn start_bound(
         mut config: Config,
         bound: Vec<Bound>,
-        hooks: Hooks,
+        mut hooks: Hooks,
     ) -> Result<Self, StartError> {
         config.check()?;
+        let metrics = match hooks.metrics.take() {
+            Some(listener) => Some(listener),
+            None => metrics::bind(&config)?,
+        };
         config.workers = workers_for(&config);
         let addresses = bound.iter().filter_map(Bound::tcp_address).collect();
         let listeners = bound.iter().map(Bound::describe).collect();
@@ -216,7 +228,12 @@ impl Server {
         let bells = desks.iter().map(|desk| Arc::clone(&desk.bell)).collect();
         let (acceptor, acceptor_waker) = Acceptor::new(bound, desks, Arc::clone(&shared), limits)?;
         let threads = Vec::new();
-        let mut server = Self { addresses, shared, acceptor_waker, bells, threads, keeping: None };
+        let (wakers, metrics_address, keeping) = (vec![acceptor_waker], None, None);
+        let mut server =
+            Self { addresses, shared, wakers, metrics_address, bells, threads, keeping };
+        if let Some(listener) = metrics {
+            server.export(listener, addresses_of_workers.clone())?;
+        }
         if let Some(checker) = checker {
             let workers = addresses_of_workers.clone();
             // Not waited for: it ends when the last worker has let go of the door.
@@ -234,6 +251,15 @@ impl Server {
         Ok(server)
     }
 
+    fn export(&mut self, listener: TcpListener, workers: Vec<Address>) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let (exporter, address, waker) = metrics::Exporter::new(listener, workers, shared)?;
+        log::info!("metrics at http://{address}/metrics");
+        self.metrics_address = Some(address);
+        self.wakers.push(waker);
+        self.spawn("metrics".to_owned(), move || exporter.run())
+    }
+
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let thread = std::thread::Builder::new().name(name).spawn(run)?;
         self.threads.push(thread);
@@ -243,6 +269,11 @@ impl Server {
     /// The TCP addresses it listens on, with the ports it got.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it serves metrics, if it does.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Ends the server at once. Connections are closed; what was not answered may or may not have
@@ -296,7 +327,9 @@ impl Server {
     fn end(&mut self, gracefully: bool) {
         self.shared.stop(gracefully);
         // A thread that is not woken notices at its next tick.
-        let _ = self.acceptor_waker.wake();
+        for waker in &self.wakers {
+            let _ = waker.wake();
+        }
         for bell in &self.bells {
             let _ = bell.waker.wake();
         }

@@ -16,6 +16,7 @@ mod durability;
 mod extended;
 mod file;
 mod listen;
+mod observe;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -173,7 +174,7 @@ const fn refused(short: char, long: &'static str) -> Opt {
 
 /// Every option, in the order of the help text. Skipped by rustfmt so that a row stays a row.
 #[rustfmt::skip]
-static OPTIONS: [Opt; 44] = [
+static OPTIONS: [Opt; 46] = [
     opt('p', "port", "<num>", Value(tcp_port), "TCP port (default: 11211; 0: none; -1: any free)"),
     opt('U', "udp-port", "<num>", Value(udp_port), ""),
     opt('s', "unix-socket", "<file>", Value(unix_socket), "Unix socket to listen on, not TCP"),
@@ -220,7 +221,8 @@ static OPTIONS: [Opt; 44] = [
     opt('F', "disable-flush-all", "", Flag(|draft| draft.config().flush = false),
         "disable flush_all command"),
     opt('X', "disable-dumping", "", Flag(|draft| draft.config().dump = false),
-        "disable stats cachedump and lru_crawler metadump"),
+        "disable what lists keys: stats cachedump, hotkeys\n\
+         and bigkeys, lru_crawler metadump"),
     opt('W', "disable-watch", "", Flag(|draft| draft.config().watch = false),
         "disable watch commands"),
     opt('Y', "auth-file", "<file>", Value(auth_file),
@@ -255,6 +257,12 @@ static OPTIONS: [Opt; 44] = [
     opt(LONG_ONLY, "on-log-error", "<mode>", Value(durability::on_log_error),
         "a log that cannot be written: refuse changes\n\
          (default), serve without it, or exit"),
+    opt(LONG_ONLY, "metrics-address", "<addr>", Value(observe::metrics_address),
+        "serve metrics for Prometheus at host:port, path\n\
+         /metrics, to whoever asks (default: nowhere)"),
+    opt(LONG_ONLY, "slow-command-us", "<num>", Value(observe::slow_command),
+        "log commands that take so many microseconds, and\n\
+         time all instead of some (default: 0, none)"),
 ];
 
 /// In place of the letter of an option that has none.
@@ -277,6 +285,8 @@ struct Draft {
     unused: Vec<String>,
     /// `--data-dir` and what goes with it.
     durability: DurabilityDraft,
+    /// `--metrics-address`
+    metrics_address: Option<String>,
 }
 
 impl Draft {
@@ -298,6 +308,7 @@ impl Draft {
             slab_sizes: None,
             unused: Vec::new(),
             durability: DurabilityDraft::default(),
+            metrics_address: None,
         }
     }
 
@@ -462,6 +473,9 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
     extended::check(&draft)?;
 
     draft.config().listeners = listeners(&mut draft, around)?;
+    if let Some(given) = draft.metrics_address.take() {
+        draft.config().metrics_address = Some(observe::resolve(&given, around)?);
+    }
     match std::mem::take(&mut draft.durability).finish() {
         Ok(settings) => draft.config().durability = settings,
         Err(option) => draft.warn(format!("{option} has no effect without --data-dir")),

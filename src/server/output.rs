@@ -12,6 +12,7 @@
 //! When the first hole is filled, it and what follows up to the next open one become ready. Owns
 //! the bytes until they are sent; does not know sockets, only `Write`.
 
+use super::latency::Sent;
 use crate::shard::replies::{Mark, Replies};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -73,8 +74,10 @@ pub struct Output {
 pub enum Flushed {
     /// Nothing is left to send.
     All,
-    /// The socket takes no more for now, or a hole is open.
+    /// A hole is open.
     Waiting,
+    /// The socket takes no more for now.
+    Blocked,
 }
 
 impl Output {
@@ -182,6 +185,22 @@ impl Output {
         }
     }
 
+    /// How many holes there were so far: those before a moment are closed once [`Self::sent`] says
+    /// so many.
+    #[inline]
+    pub fn holes(&self) -> u32 {
+        self.first_hole.wrapping_add(self.holes.len() as u32)
+    }
+
+    /// What has left after a [`Self::flush`] that ended like this.
+    pub fn sent(&self, flushed: Flushed) -> Sent {
+        match flushed {
+            Flushed::Blocked => Sent::Blocked,
+            _ if self.ready.is_empty() => Sent::UpTo(self.first_hole),
+            _ => Sent::Waits,
+        }
+    }
+
     /// Replies are still being made elsewhere.
     pub fn has_open_holes(&self) -> bool {
         !self.holes.is_empty()
@@ -231,7 +250,7 @@ impl Output {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok((written_bytes, Flushed::Waiting));
+                    return Ok((written_bytes, Flushed::Blocked));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

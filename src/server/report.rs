@@ -1,7 +1,9 @@
 //! What a worker tells about itself when `stats` asks.
 
+use super::latency::{Latencies, Timing};
 use crate::shard::Shard;
 use crate::shard::counters::Counters;
+use crate::shard::hot;
 use crate::shard::prefix::PrefixCounts;
 use crate::store;
 use std::collections::BTreeMap;
@@ -17,6 +19,10 @@ pub struct Wanted {
     pub dump_items_max: u32,
     /// How many items there are of each size.
     pub sizes: bool,
+    /// How long commands took.
+    pub latencies: bool,
+    /// Keys asked for often, and keys with large values.
+    pub keys: bool,
 }
 
 /// Sizes of items are counted in steps of this many bytes.
@@ -42,6 +48,8 @@ pub struct Traffic {
     pub logins: u64,
     /// Those that failed.
     pub logins_failed: u64,
+    /// Commands above `--slow-command-us`.
+    pub slow_commands: u64,
 }
 
 impl Traffic {
@@ -54,6 +62,7 @@ impl Traffic {
         self.idle_kicks += other.idle_kicks;
         self.logins += other.logins;
         self.logins_failed += other.logins_failed;
+        self.slow_commands += other.slow_commands;
     }
 }
 
@@ -114,9 +123,21 @@ pub struct Report {
     pub dumped: Vec<ItemReport>,
     /// See [`Wanted::sizes`]: the upper end of each step, and the items up to it.
     pub sizes: BTreeMap<u64, u64>,
+    /// See [`Wanted::latencies`].
+    pub latencies: Latencies,
+    /// See [`Wanted::keys`].
+    pub keys: hot::Lists,
 }
 
 impl Report {
+    /// Adds what the worker knows beside its shard and its connections.
+    pub fn of_worker(&mut self, traffic: &Traffic, timing: &Timing, wanted: Wanted) {
+        self.traffic = Traffic { slow_commands: timing.slow_count(), ..*traffic };
+        if wanted.latencies {
+            self.latencies = timing.latencies().clone();
+        }
+    }
+
     /// The part a shard knows.
     pub fn of_shard(shard: &Shard, wanted: Wanted, now: store::Ticks) -> Self {
         let store = shard.store();
@@ -135,6 +156,7 @@ impl Report {
             memory_bytes_max: store.memory_bytes_max(),
             prefixes,
             dumped: dump_items(store, wanted.dump_items_max as usize, now),
+            keys: if wanted.keys { shard.lists(now) } else { hot::Lists::default() },
             sizes: if wanted.sizes { sample_sizes(store, now) } else { BTreeMap::new() },
             ..Self::default()
         }

@@ -22,6 +22,7 @@
 //! ```
 
 use super::dump::Dump;
+use super::latency::Command;
 use super::login::Verdict;
 use super::output::Output;
 use crate::limits::{
@@ -51,6 +52,12 @@ pub trait Router {
     fn hash(&self, key: &[u8]) -> u64;
     /// Executes an operation, here or elsewhere; its reply goes to `output`, in order.
     fn execute(&mut self, operation: Operation<'_>, output: &mut Output);
+    /// A command that is to be timed was executed; its reply, or a hole for it, is in `output`.
+    fn executed(&mut self, _timed: Timed<'_>, _output: &Output) {}
+    /// Where in the budget the next command to be timed is; see [`Session::timed_below`].
+    fn next_timed(&mut self, _budget: usize) -> usize {
+        0
+    }
     /// Lookups of these hashes are coming, at most `LOOKUPS_ANNOUNCED_MAX`.
     fn warm(&self, _hashes: &[u64]) {}
     /// Executes a command that is not about a key. Answers false to close the connection.
@@ -80,6 +87,17 @@ pub trait Router {
     fn has_room(&self) -> bool;
 }
 
+/// A command that is to be timed.
+#[derive(Debug, Clone, Copy)]
+pub struct Timed<'a> {
+    /// Which.
+    pub command: Command,
+    /// Its key; the last one, or a part, of a long list.
+    pub key: &'a [u8],
+    /// Length of its line and data block, as far as they are at hand.
+    pub bytes: usize,
+}
+
 /// What a connection does after a command of operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -104,6 +122,10 @@ pub struct Session {
     closing: bool,
     /// What waits in `input` is not a whole command.
     incomplete: bool,
+    /// A command that leaves less of the budget than this is to be timed.
+    pub timed_below: usize,
+    /// The command under way, whose data block or keys are still arriving, is to be timed.
+    timed: Option<Command>,
 }
 
 #[derive(Debug, Default)]
@@ -192,8 +214,10 @@ pub enum Progress {
 
 /// What one step did.
 enum Step {
-    /// Consumed so many bytes; go on.
+    /// Consumed so many bytes, which begin with the line of a command; go on.
     Consumed(usize),
+    /// Consumed so many bytes that do not.
+    Part(usize),
     /// The rest of the input is not enough.
     Incomplete,
     /// What was answered has to leave first.
@@ -241,6 +265,11 @@ impl Session {
         (self.has_input() && !self.incomplete) || state_goes_on
     }
 
+    /// Whether a command that is to be timed is under way.
+    pub fn is_timed(&self) -> bool {
+        self.timed.is_some()
+    }
+
     /// Whether it is told what happens.
     pub fn is_watching(&self) -> bool {
         matches!(self.state, State::Watch)
@@ -274,7 +303,7 @@ impl Session {
         let mut answer = |session: &mut Self, line: &[u8], consumed| {
             *budget -= 1;
             session.output.here().push(line);
-            Step::Consumed(consumed)
+            Step::Part(consumed)
         };
         let Some(length) = length.map(|length| length as usize) else {
             return answer(self, reply::UNAUTHENTICATED, line.len());
@@ -299,7 +328,7 @@ impl Session {
             Verdict::Busy => answer(self, reply::LOGIN_BUSY, consumed),
             Verdict::Pending => {
                 self.state = State::LoggingIn { hole: self.output.open_hole() };
-                Step::Consumed(consumed)
+                Step::Part(consumed)
             }
         }
     }
@@ -389,7 +418,13 @@ impl Session {
                 return (used, Progress::OutputFull);
             }
             match self.step(&input[used..], budget, router) {
-                Step::Consumed(bytes) => used += bytes,
+                Step::Consumed(bytes) => {
+                    if *budget < self.timed_below {
+                        self.time(&input[used..][..bytes], *budget, router);
+                    }
+                    used += bytes;
+                }
+                Step::Part(bytes) => used += bytes,
                 Step::Incomplete => return (used, Progress::NeedsInput),
                 Step::Wait => return (used, Progress::OutputFull),
                 Step::Close => self.closing = true,
@@ -408,11 +443,11 @@ impl Session {
                 if *bytes_left == 0 {
                     self.state = State::Command;
                 }
-                Step::Consumed(dropped)
+                Step::Part(dropped)
             }
             State::Dump(dump) if dump.is_over() => {
                 self.state = State::Command;
-                Step::Consumed(0)
+                Step::Part(0)
             }
             State::Dump(dump) => {
                 if self.output.is_empty() {
@@ -420,7 +455,7 @@ impl Session {
                 }
                 Step::Wait
             }
-            State::Watch => Step::Consumed(input.len()),
+            State::Watch => Step::Part(input.len()),
             State::Login => self.step_login(input, budget, router),
             State::LoggingIn { .. } => Step::Wait,
             State::Keys { touch, with_cas } => {
@@ -429,10 +464,11 @@ impl Session {
             }
             State::SkipLine => match memchr::memchr(b'\n', input) {
                 Some(end) => {
+                    self.timed = None;
                     self.state = State::Command;
-                    Step::Consumed(end + 1)
+                    Step::Part(end + 1)
                 }
-                None => Step::Consumed(input.len()),
+                None => Step::Part(input.len()),
             },
         }
     }
@@ -467,6 +503,26 @@ impl Session {
         }
     }
 
+    /// The command that was consumed is to be timed: notes that it is done, or that it goes on.
+    #[cold]
+    fn time<R: Router>(&mut self, consumed: &[u8], budget: usize, router: &mut R) {
+        // Looked at anew here, so that commands that are not timed need not remember what they are.
+        let line_bytes = memchr::memchr2(b'\r', b'\n', consumed).unwrap_or(consumed.len());
+        let mut words = words(&consumed[..line_bytes]);
+        let Some(command) = words.next().and_then(Command::of_verb) else { return };
+        match self.state {
+            State::Command => {
+                let at = usize::from(command == Command::GetAndTouch);
+                let key = words.nth(at).unwrap_or_default();
+                router.executed(Timed { command, key, bytes: consumed.len() }, &self.output);
+            }
+            State::Value(_) | State::Keys { .. } => self.timed = Some(command),
+            // Refused.
+            _ => return,
+        }
+        self.timed_below = router.next_timed(budget);
+    }
+
     /// A line that has not ended. Long lists of keys are answered as they come; any other line has
     /// a limit.
     fn step_without_end(&mut self, input: &[u8]) -> Step {
@@ -478,7 +534,7 @@ impl Session {
         let with_cas = line.starts_with(b"gets ");
         if start <= 100 && (with_cas || line.starts_with(b"get ")) {
             self.state = State::Keys { touch: None, with_cas };
-            return Step::Consumed(start + if with_cas { 5 } else { 4 });
+            return Step::Part(start + if with_cas { 5 } else { 4 });
         }
         Step::Close
     }
@@ -510,7 +566,7 @@ impl Session {
         let behind_keys = if line.ends_with(b"\r\n") { 2 } else { 1 };
         let before = line.len() - behind_keys - keys.len();
         match self.step_keys(&line[before..], touch, with_cas, budget, router) {
-            Step::Consumed(used) => Step::Consumed(before + used),
+            Step::Part(used) => Step::Consumed(before + used),
             other => other,
         }
     }
@@ -544,11 +600,11 @@ impl Session {
             if key.len() > KEY_BYTES_MAX {
                 self.output.here().push(reply::BAD_FORMAT);
                 self.state = State::SkipLine;
-                return Step::Consumed(at);
+                return Step::Part(at);
             }
             if !key.is_empty() {
                 if !router.has_room() || self.output.pending_bytes() > OUTPUT_BYTES_MAX {
-                    return Step::Consumed(at);
+                    return Step::Part(at);
                 }
                 self.get_one(key, touch, with_cas, router);
             }
@@ -556,12 +612,15 @@ impl Session {
             if line_ends {
                 self.output.here().push(reply::END);
                 self.state = State::Command;
-                return Step::Consumed(at + 1);
+                if let Some(command) = self.timed.take() {
+                    router.executed(Timed { command, key, bytes: at }, &self.output);
+                }
+                return Step::Part(at + 1);
             }
             // Long lists share the connection's turn with nobody, but they do end it.
             if at > READ_BYTES {
                 *budget = 0;
-                return Step::Consumed(at);
+                return Step::Part(at);
             }
         }
     }
@@ -571,9 +630,9 @@ impl Session {
         if rest.len() > KEY_BYTES_MAX + 1 {
             self.output.here().push(reply::BAD_FORMAT);
             self.state = State::SkipLine;
-            return Step::Consumed(at);
+            return Step::Part(at);
         }
-        if at > 0 { Step::Consumed(at) } else { Step::Incomplete }
+        if at > 0 { Step::Part(at) } else { Step::Incomplete }
     }
 
     #[inline]
@@ -682,7 +741,7 @@ impl Session {
         pending.reserve(taken);
         pending.block.extend_from_slice(&input[..taken]);
         if taken < missing {
-            return Step::Consumed(taken);
+            return Step::Part(taken);
         }
         *budget = budget.saturating_sub(1);
         let State::Value(pending) = std::mem::take(&mut self.state) else {
@@ -697,7 +756,11 @@ impl Session {
             Data::Slice(&block)
         };
         self.store_block(&key, &args, noreply, data, &end, router);
-        Step::Consumed(taken)
+        if let Some(command) = self.timed.take() {
+            let bytes = key.len() + block_bytes;
+            router.executed(Timed { command, key: &key, bytes }, &self.output);
+        }
+        Step::Part(taken)
     }
 
     /// A data block is here: stores it if it ends as it must.

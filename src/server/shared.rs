@@ -74,7 +74,7 @@ impl Shared {
         door: Option<Door>,
         hooks: Hooks,
     ) -> Self {
-        let Hooks { stop: stop_hook, fatal: fatal_hook } = hooks;
+        let Hooks { stop: stop_hook, fatal: fatal_hook, .. } = hooks;
         Self {
             clock,
             durability,

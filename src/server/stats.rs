@@ -6,12 +6,15 @@
 
 use super::admin::{CLASS, CLASS_LIMIT};
 use super::config::COMPAT_VERSION;
+use super::latency::Latencies;
 use super::report::{Report, Traffic, Wanted};
 use super::shared::Shared;
 use crate::durable::Fsync;
+use crate::protocol::meta::write_uri_key;
 use crate::protocol::parse::words;
 use crate::protocol::{number, reply};
 use crate::shard::counters::Counters;
+use crate::shard::hot::{HotKey, LISTED_MAX, OPERATIONS_PER_SAMPLE};
 use crate::shard::prefix::PrefixCounts;
 use crate::store::{self, Ticks};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -45,6 +48,12 @@ pub enum Topic {
     Connections,
     /// `stats sizes`
     Sizes,
+    /// `stats latency`
+    Latency,
+    /// `stats hotkeys`
+    HotKeys,
+    /// `stats bigkeys`
+    BigKeys,
     /// `stats detail dump`
     Prefixes,
     /// `stats cachedump`, with the most items to list.
@@ -80,6 +89,11 @@ pub fn understand(arguments: &[u8], shared: &Shared) -> Question {
         Some(b"persistence") => Question::Text(persistence(shared)),
         Some(b"sizes") if !tracks_sizes(shared) => Question::Answer(SIZES_DISABLED),
         Some(b"sizes") => Question::Ask(Topic::Sizes, Wanted { sizes: true, ..plain }),
+        Some(b"latency") => Question::Ask(Topic::Latency, Wanted { latencies: true, ..plain }),
+        Some(b"hotkeys") if !shared.config.dump => Question::Answer(reply::HOT_KEYS_NOT_ALLOWED),
+        Some(b"hotkeys") => Question::Ask(Topic::HotKeys, Wanted { keys: true, ..plain }),
+        Some(b"bigkeys") if !shared.config.dump => Question::Answer(reply::BIG_KEYS_NOT_ALLOWED),
+        Some(b"bigkeys") => Question::Ask(Topic::BigKeys, Wanted { keys: true, ..plain }),
         Some(b"conns") => Question::Ask(Topic::Connections, Wanted { connections: true, ..plain }),
         Some(b"detail") if !shared.config.dump => Question::Answer(reply::DETAIL_NOT_ALLOWED),
         Some(b"detail") => detail(arguments.next()),
@@ -174,13 +188,16 @@ fn cachedump(class: Option<&[u8]>, limit: Option<&[u8]>) -> Question {
 
 /// The whole answer to a topic, from the reports of all workers.
 pub fn compose(topic: Topic, reports: &[Box<Report>], shared: &Shared) -> Vec<u8> {
-    let total = Totals::of(reports);
+    let total = Totals::of(reports.iter().map(Box::as_ref));
     match topic {
         Topic::General => general(&total, shared),
         Topic::Items => items(&total),
         Topic::Slabs => slabs(&total),
         Topic::Connections => connections(reports, shared),
         Topic::Sizes => sizes(reports),
+        Topic::Latency => latency(&total),
+        Topic::HotKeys => hot_keys(reports),
+        Topic::BigKeys => big_keys(reports),
         Topic::Prefixes => prefixes(reports),
         Topic::Dump(limit) => dump(reports, limit),
     }
@@ -188,21 +205,23 @@ pub fn compose(topic: Topic, reports: &[Box<Report>], shared: &Shared) -> Vec<u8
 
 /// The reports of all workers, added up.
 #[derive(Debug, Default)]
-struct Totals {
-    counters: Counters,
-    store: store::Counters,
-    traffic: Traffic,
-    items: u64,
-    live_bytes: u64,
-    memory_bytes: u64,
-    index_bytes: u64,
+pub(super) struct Totals {
+    pub(super) counters: Counters,
+    pub(super) store: store::Counters,
+    pub(super) traffic: Traffic,
+    pub(super) items: u64,
+    pub(super) live_bytes: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) index_bytes: u64,
     segment_memory_bytes: u64,
+    pub(super) latencies: Latencies,
 }
 
 impl Totals {
-    fn of(reports: &[Box<Report>]) -> Self {
+    pub(super) fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
         let mut total = Self::default();
         for report in reports {
+            total.latencies.add(&report.latencies);
             total.counters.add(&report.counters);
             total.store.add(&report.store_counters);
             total.traffic.add(&report.traffic);
@@ -479,6 +498,68 @@ fn connections(reports: &[Box<Report>], shared: &Shared) -> Vec<u8> {
         lines.put(format_args!("{descriptor}:secs_since_last_cmd"), connection.idle_seconds);
     }
     lines.end()
+}
+
+/// Of commands that were timed: see `super::latency`.
+fn latency(total: &Totals) -> Vec<u8> {
+    let mut lines = Lines::default();
+    for (command, times) in total.latencies.iter() {
+        for (name, value) in [
+            ("count", times.count()),
+            ("p50_us", times.per_mille_us(500)),
+            ("p99_us", times.per_mille_us(990)),
+            ("p999_us", times.per_mille_us(999)),
+            ("max_us", times.max_us()),
+        ] {
+            lines.put(format_args!("{command}:{name}"), value);
+        }
+    }
+    lines.end()
+}
+
+/// Keys that are asked for often, with their share of all operations, as sampled.
+fn hot_keys(reports: &[Box<Report>]) -> Vec<u8> {
+    let all_samples: u64 = reports.iter().map(|report| u64::from(report.keys.samples)).sum();
+    let keys = reports.iter().flat_map(|report| {
+        // Less time than a second would make much of little.
+        let ticks = report.keys.ticks.max(Ticks::PER_SECOND);
+        report.keys.hot.iter().map(move |key| (key, ticks))
+    });
+    let mut keys: Vec<_> = keys.collect();
+    keys.sort_by(|(a, _), (b, _)| b.samples.cmp(&a.samples).then_with(|| a.key.cmp(&b.key)));
+    let mut lines = Lines::default();
+    for (rank, (key, ticks)) in (1..=LISTED_MAX).zip(keys) {
+        let HotKey { key, samples, value_bytes } = key;
+        let operations = u64::from(*samples) * u64::from(OPERATIONS_PER_SAMPLE);
+        let per_second = operations * Ticks::PER_SECOND / ticks;
+        let share = 100.0 * f64::from(*samples) / all_samples.max(1) as f64;
+        let key = escaped(key);
+        lines.put(
+            rank,
+            format_args!(
+                "key={key} share={share:.1} ops_per_second={per_second} bytes={value_bytes}"
+            ),
+        );
+    }
+    lines.end()
+}
+
+/// Keys with large values, as sampled.
+fn big_keys(reports: &[Box<Report>]) -> Vec<u8> {
+    let mut keys: Vec<_> = reports.iter().flat_map(|report| &report.keys.large).collect();
+    keys.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let mut lines = Lines::default();
+    for (rank, (key, value_bytes)) in (1..=LISTED_MAX).zip(keys) {
+        lines.put(rank, format_args!("key={} bytes={value_bytes}", escaped(key)));
+    }
+    lines.end()
+}
+
+/// A key as `lru_crawler metadump` writes it: all of ASCII.
+fn escaped(key: &[u8]) -> String {
+    let mut text = Vec::new();
+    write_uri_key(&mut text, key);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn prefixes(reports: &[Box<Report>]) -> Vec<u8> {

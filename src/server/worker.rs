@@ -194,7 +194,7 @@ impl Worker {
 
     fn turn(&mut self, events: &Events) {
         self.turn_number += 1;
-        self.core.now = self.shared.clock.now();
+        (self.core.now, self.core.timing.now) = self.shared.clock.read();
         if let Some(keep) = &mut self.keep {
             // What waited for a sync to end goes first, so that the device need not wait for us.
             keep.commit(&mut self.core.shard, self.core.now);
@@ -285,6 +285,7 @@ impl Worker {
                     self.core.take_back(mail);
                 }
                 Ok(Message::Order(order)) => self.obey(order),
+                Ok(Message::Report(ask)) => ask.answer(self.core.id, self.report(ask.wanted)),
                 Ok(Message::Login { connection, accepted }) => {
                     self.login_done(connection, accepted);
                 }
@@ -306,10 +307,10 @@ impl Worker {
 
     fn execute_mail(&mut self, mail: &mut Mail) {
         let connections = &self.connections;
-        let Core { shard, now, traffic, .. } = &mut self.core;
+        let Core { shard, now, traffic, timing, .. } = &mut self.core;
         let now = *now;
         mail.execute(shard, now, |shard, errand| {
-            Core::run_errand(shard, traffic, errand, now, |wanted| {
+            Core::run_errand((shard, traffic, timing), errand, now, |wanted| {
                 report_connections(connections, wanted, now)
             })
         });
@@ -408,8 +409,20 @@ impl Worker {
         {
             self.core.traffic.bytes_read += bytes.len() as u64;
             received = bytes;
+            connection.read_at = None;
+        }
+        let timed = self.core.timing.is_near(budget) || connection.session.is_timed();
+        if timed {
+            let below = self.core.timing.begin_serving(budget, connection.read_at);
+            connection.session.timed_below = below;
         }
         let progress = connection.session.advance(received, &mut budget, &mut self.core);
+        if timed {
+            connection.session.timed_below = 0;
+            self.core.timing.end_serving(budget, &mut connection.probes);
+        } else {
+            self.core.timing.pass(self.shared.config.requests_per_turn_max - budget);
+        }
         if budget < self.shared.config.requests_per_turn_max {
             connection.last_command_seconds = self.core.now.seconds();
         }
@@ -417,9 +430,14 @@ impl Worker {
             Progress::NeedsInput => connection.readable && !self.finishing,
             Progress::Yielded => {
                 self.core.traffic.connection_yields += u64::from(budget == 0);
+                connection.read_at.get_or_insert(self.core.timing.now);
                 true
             }
-            Progress::OutputFull | Progress::Closing => false,
+            Progress::OutputFull | Progress::Closing => {
+                // What its client keeps waiting is no fault of ours.
+                connection.read_at = None;
+                false
+            }
         };
         if more {
             Self::enqueue(&mut self.ready, connection, token);
@@ -429,13 +447,20 @@ impl Worker {
         Ok(())
     }
 
+    /// What this worker tells about itself.
+    fn report(&self, wanted: Wanted) -> Report {
+        let core = &self.core;
+        let mut report = Report::of_shard(&core.shard, wanted, core.now);
+        report.of_worker(&core.traffic, &core.timing, wanted);
+        report.connections = report_connections(&self.connections, wanted, core.now);
+        report
+    }
+
     /// Completes the reports that were put off until no connection was being served.
     fn report_late(&mut self) {
         for (errand_id, wanted) in std::mem::take(&mut self.core.late_reports) {
+            let report = Box::new(self.report(wanted));
             let Self { connections, core, dirty, .. } = self;
-            let mut report = Box::new(Report::of_shard(&core.shard, wanted, core.now));
-            report.traffic = core.traffic;
-            report.connections = report_connections(connections, wanted, core.now);
             let done = ErrandDone { report: Some(report), ..ErrandDone::default() };
             if let Some(answer) = core.errand_done(errand_id, core.id, done) {
                 Self::answer(connections, dirty, answer);
@@ -482,6 +507,12 @@ impl Worker {
                 Ok((bytes, flushed)) => {
                     self.core.count_held(connection);
                     self.core.traffic.bytes_written += bytes as u64;
+                    if !connection.probes.is_empty() {
+                        let Connection { probes, stream, session, .. } = connection;
+                        let sent = session.output.sent(flushed);
+                        let moment = (self.core.now, self.shared.clock.moment());
+                        self.core.timing.end(probes, sent, moment, || stream.peer());
+                    }
                     if flushed == Flushed::All {
                         self.all_sent(token);
                     }
@@ -544,6 +575,7 @@ impl Worker {
     fn tick(&mut self) {
         let now = self.core.now;
         self.shared.note_alive(self.core.id);
+        self.core.timing.tick(now);
         self.next_tick = Ticks(now.0 + TICK.as_millis() as u64 * Ticks::PER_SECOND / 1000);
         let segments = self.core.shard.store().segment_count_max();
         if let Some(keep) = &mut self.keep {

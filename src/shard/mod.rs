@@ -13,10 +13,12 @@
 //! | `counters` | what `stats` reports of commands |
 //! | `prefix` | `stats detail` |
 //! | `events` | what watchers are told |
+//! | `hot` | which keys are asked for most, which values are largest |
 
 mod classic;
 pub mod counters;
 pub mod events;
+pub mod hot;
 mod meta;
 pub mod operation;
 pub mod prefix;
@@ -29,6 +31,7 @@ use crate::store::index::Handle;
 use crate::store::{Absent, Attributes, Full, Settings, Store, Ticks, TokenRule, Value};
 use counters::Counters;
 use events::Events;
+use hot::Samples;
 use operation::{Data, Operation, Verb};
 use prefix::PrefixStats;
 use replies::Replies;
@@ -58,6 +61,9 @@ pub struct Shard {
     refusing: bool,
     /// What watchers are to be told, if there are any.
     events: Option<Box<Events>>,
+    /// Operations until one is looked at for `samples`.
+    until_sample: u32,
+    samples: Samples,
 }
 
 impl Shard {
@@ -77,6 +83,8 @@ impl Shard {
             journal: None,
             refusing: false,
             events: None,
+            until_sample: 1,
+            samples: Samples::default(),
         }
     }
 
@@ -133,6 +141,10 @@ impl Shard {
         }
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.record(&operation.verb, operation.key);
+        }
+        self.until_sample = self.until_sample.wrapping_sub(1);
+        if self.until_sample == 0 {
+            self.sample(&operation, now);
         }
         let Operation { key, hash, noreply, verb } = operation;
         let mark = out.mark();
@@ -203,6 +215,7 @@ impl Shard {
     /// Work between commands; see [`Store::maintain`].
     pub fn maintain(&mut self, now: Ticks, segments_max: usize) -> bool {
         self.flush_if_due(now);
+        self.decay_samples(now);
         self.store.maintain(now, segments_max)
     }
 
@@ -235,6 +248,7 @@ impl Shard {
     pub fn reset_counters(&mut self) {
         self.counters = Counters::default();
         self.store.reset_counters();
+        (self.samples, self.until_sample) = (Samples::default(), 1);
         if let Some(prefixes) = &mut self.prefixes {
             *prefixes = PrefixStats::new(self.rules.prefix_delimiter);
         }

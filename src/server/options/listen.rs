@@ -130,6 +130,17 @@ fn place_of(text: &str) -> Result<Place<'_>, String> {
     Ok(Place { host: Some(host).filter(|&host| host != "*"), port })
 }
 
+/// The one address that `text` names with a port: the first, where a name has several. `None`:
+/// there is no port.
+pub(super) fn one_address(
+    text: &str,
+    around: &Surroundings<'_>,
+) -> Result<Option<SocketAddr>, String> {
+    let place = place_of(text)?;
+    let Some(port) = place.port else { return Ok(None) };
+    Ok(resolve(&place, port, around)?.into_iter().next())
+}
+
 /// Port 0 is any free one, and so is -1, as with `-p`.
 fn port_of(text: &str) -> Result<u16, String> {
     match text {

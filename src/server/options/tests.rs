@@ -111,6 +111,8 @@ fn each_flag_does_one_thing() {
     check(&["-t", "1"], |s| s.config.workers = 1);
     check(&["-R", "500"], |s| s.config.requests_per_turn_max = 500);
     check(&["-b", "8675"], |s| s.config.backlog = 8675);
+    check(&["--slow-command-us", "500"], |s| s.config.slow_command_us = 500);
+    check(&["--slow-command-us=0"], |_| ());
     check(&["-B", "auto"], |_| ());
     check(&["-B", "ascii"], |s| s.config.accepted_only.binding_protocol = "ascii");
     let delimiter = |byte| {
@@ -122,6 +124,30 @@ fn each_flag_does_one_thing() {
     check(&["-D", "/"], delimiter(b'/'));
     check(&["-D=:"], delimiter(b'='));
     check(&["-Dab"], delimiter(b'a'));
+}
+
+#[test]
+fn metrics_have_an_address_with_a_port() {
+    for (given, address) in [
+        ("127.0.0.1:9150", "127.0.0.1:9150"),
+        ("[::1]:9150", "[::1]:9150"),
+        ("localhost:0", "127.0.0.1:0"),
+        ("six.example:1", "[2001:db8::1]:1"),
+        ("*:9150", "0.0.0.0:9150"),
+    ] {
+        let address = address.parse().unwrap();
+        check(&["--metrics-address", given], |s| s.config.metrics_address = Some(address));
+    }
+    for (given, part) in [
+        ("127.0.0.1", "the port is missing"),
+        ("::1", "the port is missing"),
+        (":9150", "the address is missing"),
+        ("127.0.0.1:x", "\"x\" is not a port"),
+        ("nowhere.example:1", "Name or service not known"),
+    ] {
+        check_refused(&["--metrics-address", given], EX_USAGE, part);
+    }
+    check_refused(&["--slow-command-us", "-1"], EX_USAGE, "not a number of microseconds");
 }
 
 #[test]
