@@ -237,8 +237,14 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
-        let left = if self.has_open_holes() { Flushed::Waiting } else { Flushed::All };
-        Ok((written_bytes, left))
+        // What a socket has taken may still wait inside it.
+        let has_left = match socket.flush() {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => return Err(error),
+        };
+        let waits = self.has_open_holes() || !has_left;
+        Ok((written_bytes, if waits { Flushed::Waiting } else { Flushed::All }))
     }
 
     /// Takes the memory of an empty output, for other connections to use.

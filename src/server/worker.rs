@@ -159,7 +159,7 @@ impl Worker {
             let unsent = self
                 .connections
                 .iter()
-                .any(|(_, connection)| connection.queued || !connection.session.output.is_empty());
+                .any(|(_, connection)| connection.queued || !connection.all_has_left());
             let idle = !unsent && !self.core.is_busy() && self.inbox.is_empty();
             let all_idle = self.shared.note_idle(was_idle, idle);
             was_idle = idle;
@@ -233,7 +233,7 @@ impl Worker {
             connection.read_closed |= event.is_read_closed();
             Self::enqueue(&mut self.ready, connection, token);
         }
-        if event.is_writable() && !connection.session.output.is_empty() {
+        if event.is_writable() && !connection.all_has_left() {
             Self::mark_dirty(&mut self.dirty, connection, token);
         }
     }
