@@ -26,6 +26,9 @@ const HOLE_BYTES_MIN: usize = 4 << 10;
 /// Replies wait this many turns for the ones behind them, so that a batch leaves in one write.
 const HOLD_TURNS: u64 = 2;
 
+/// What one flush writes at most before others get their turn, and the next write.
+const FLUSH_BYTES_MAX: usize = 4 << 20;
+
 /// Consumed bytes of `here` and `late` that are worth moving the rest for.
 const COMPACT_BYTES: usize = 64 << 10;
 
@@ -75,6 +78,8 @@ pub enum Flushed {
     All,
     /// The socket takes no more for now, or a hole is open.
     Waiting,
+    /// Enough for one turn: a socket whose other end reads as fast as we write takes anything.
+    Enough,
 }
 
 impl Output {
@@ -215,6 +220,9 @@ impl Output {
         self.held_since = None;
         let mut written_bytes = 0;
         while !self.ready.is_empty() {
+            if written_bytes >= FLUSH_BYTES_MAX {
+                return Ok((written_bytes, Flushed::Enough));
+            }
             let written = if self.ready.values.is_empty() {
                 socket.write(&self.ready.bytes)
             } else {
@@ -313,6 +321,21 @@ mod tests {
         }
     }
 
+    /// A socket that takes so much of every write, and never enough to block.
+    struct Taker {
+        bytes_at_once: usize,
+    }
+
+    impl Write for Taker {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len().min(self.bytes_at_once))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     fn drain(output: &mut Output, bytes_at_once: usize) -> String {
         let mut socket = Trickle { taken: Vec::new(), bytes_at_once, blocks: false };
         for _ in 0..10_000 {
@@ -392,6 +415,19 @@ mod tests {
         }
         output.flush(u64::MAX, &mut sent).unwrap();
         assert!(sent == expected);
+    }
+
+    #[test]
+    fn a_flush_is_bounded_however_much_the_socket_takes() {
+        let mut output = Output::default();
+        for _ in 0..5 {
+            output.here().push_shared(vec![b'v'; FLUSH_BYTES_MAX / 2].into());
+        }
+        let mut taker = Taker { bytes_at_once: FLUSH_BYTES_MAX / 4 };
+        let (first, flushed) = output.flush(0, &mut taker).expect("no error");
+        assert_eq!((first, flushed), (FLUSH_BYTES_MAX, Flushed::Enough));
+        assert_eq!(output.flush(0, &mut taker).expect("no error").1, Flushed::Enough);
+        assert_eq!(output.flush(0, &mut taker).expect("no error").1, Flushed::All);
     }
 
     #[test]

@@ -46,6 +46,9 @@ const WRITE_BYTES_MAX: usize = 1 << 20;
 /// listened to for ever. rustls reads 4 KiB and more at a time.
 const SOCKET_READS_MAX: usize = 32;
 
+/// What rustls keeps a buffer for on an idle connection.
+const RECORDS_BYTES_USUAL: usize = 2 << 10;
+
 /// Sessions that clients may resume (`-o ssl_session_cache`), for each set of certificates.
 const SESSIONS_MAX: usize = 8 << 10;
 
@@ -191,7 +194,14 @@ impl Tls {
         let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(BUFFER_BYTES_MAX));
         let counters = Arc::clone(&self.counters);
-        Ok(TlsStream { socket, tls, counters, has_more: true, said_goodbye: false })
+        Ok(TlsStream {
+            socket,
+            tls,
+            counters,
+            has_more: true,
+            said_goodbye: false,
+            has_grown: false,
+        })
     }
 }
 
@@ -370,6 +380,8 @@ pub struct TlsStream {
     has_more: bool,
     /// The other end has said that it will send no more.
     said_goodbye: bool,
+    /// rustls may have grown its buffer: the next read of an empty socket lets it shrink again.
+    has_grown: bool,
 }
 
 /// What there is to read without asking the socket.
@@ -384,13 +396,14 @@ enum Plain {
 struct Measured<'a> {
     socket: &'a mut TcpStream,
     was_short: bool,
+    bytes: usize,
 }
 
 impl Read for Measured<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.socket.read(into)?;
-        self.was_short = bytes < into.len();
-        Ok(bytes)
+        self.bytes = self.socket.read(into)?;
+        self.was_short = self.bytes < into.len();
+        Ok(self.bytes)
     }
 }
 
@@ -435,10 +448,11 @@ impl TlsStream {
 
     /// One read of the socket. Answers whether that emptied it.
     fn receive(&mut self) -> io::Result<bool> {
-        let mut measured = Measured { socket: &mut self.socket, was_short: false };
+        let mut measured = Measured { socket: &mut self.socket, was_short: false, bytes: 0 };
         match self.tls.read_tls(&mut measured) {
             Ok(_) => {
                 let was_short = measured.was_short;
+                self.has_grown |= RECORDS_BYTES_USUAL < measured.bytes;
                 self.process()?;
                 Ok(was_short)
             }
@@ -508,13 +522,14 @@ impl Read for TlsStream {
             if filled == into.len() {
                 return Ok(filled);
             }
-            if emptied && filled > 0 {
+            if emptied && filled > 0 && !self.has_grown {
                 return Ok(self.emptied_after(filled));
             }
             match self.receive() {
                 Ok(was_short) => emptied = was_short,
                 // Without bytes to give, the socket itself has to say that it is empty.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.has_grown = false;
                     let filled = self.emptied_after(filled);
                     return if filled > 0 { Ok(filled) } else { Err(error) };
                 }

@@ -171,7 +171,8 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let keeps_on = self.keep.as_ref().is_some_and(|keep| keep.has_more(&mut self.core.shard));
-        let busy = keeps_on || (!self.ready.is_empty() && self.core.has_room());
+        let unsent = !self.dirty.is_empty();
+        let busy = keeps_on || unsent || (!self.ready.is_empty() && self.core.has_room());
         let overdue = self.next_tick <= self.core.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -482,8 +483,11 @@ impl Worker {
                 Ok((bytes, flushed)) => {
                     self.core.count_held(connection);
                     self.core.traffic.bytes_written += bytes as u64;
-                    if flushed == Flushed::All {
-                        self.all_sent(token);
+                    match flushed {
+                        Flushed::All => self.all_sent(token),
+                        Flushed::Waiting => {}
+                        // In the next turn.
+                        Flushed::Enough => Self::mark_dirty(&mut self.dirty, connection, token),
                     }
                 }
                 Err(error) => {
@@ -492,7 +496,10 @@ impl Worker {
                 }
             }
         }
-        self.dirty = dirty;
+        if self.dirty.is_empty() {
+            // Keeps the memory of the list.
+            self.dirty = dirty;
+        }
     }
 
     fn all_sent(&mut self, token: usize) {
