@@ -267,15 +267,64 @@ fn large_values_in_both_directions_and_slow_readers() {
             }
             check(&mut client, "", "END\r\n");
         }
-        // Everything leaves before the connection does.
-        let text = {
-            client.write_all(b"get k1\r\nquit\r\n").unwrap();
-            std::thread::sleep(Duration::from_millis(100));
-            let mut text = Vec::new();
-            client.read_to_end(&mut text).unwrap();
-            text
-        };
-        assert_eq!(text.len(), format!("VALUE k1 0 {BYTES}\r\n\r\nEND\r\n").len() + BYTES);
+    }
+}
+
+/// A client with a small socket, of which the server fills what there is.
+fn connect_narrow(address: SocketAddr, config: &Arc<ClientConfig>) -> Client {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    StreamOwned::new(connection(config), socket.into())
+}
+
+/// The last records of an answer wait inside the server's TLS when the socket is full just then.
+/// They have to leave all the same, and before the connection ends.
+#[test]
+fn the_last_records_leave_although_nothing_else_is_to_be_said() {
+    const STEP_BYTES: usize = 16 << 10;
+    let files = Files::new();
+    let config = files.config(ClientCertificates::Ignored, 1);
+    let config = Config { item_bytes_max: 32 << 20, memory_bytes_max: 256 << 20, ..config };
+    let server = Server::start(config).unwrap();
+    let config = Arc::new(files.client(BOTH, None));
+    let store = |bytes: usize| {
+        let mut client = connect(server.addresses()[0], &config);
+        client.write_all(format!("set k{bytes} 0 0 {bytes}\r\n").as_bytes()).unwrap();
+        client.write_all(&vec![b'v'; bytes]).unwrap();
+        check(&mut client, "\r\n", "STORED\r\n");
+    };
+    // How much the server can say to somebody who does not listen.
+    store(16 << 20);
+    let mut control = files.connect(&server);
+    let mut written = || stat(&mut control, "", "bytes_written").unwrap().parse::<usize>().unwrap();
+    let before = written();
+    let mut deaf = connect_narrow(server.addresses()[0], &config);
+    deaf.write_all(b"get k16777216\r\n").unwrap();
+    deaf.read_exact(&mut [0]).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let taken = written() - before;
+    assert!(taken < 16 << 20, "the socket takes all of it: {taken}");
+    // Up to 64 KiB of it waited inside.
+    let from = taken.saturating_sub(5 * STEP_BYTES);
+    for bytes in (from..taken + 2 * STEP_BYTES).step_by(STEP_BYTES) {
+        store(bytes);
+        for goodbye in ["quit\r\n", ""] {
+            let mut client = connect_narrow(server.addresses()[0], &config);
+            client.write_all(format!("get k{bytes}\r\n{goodbye}").as_bytes()).unwrap();
+            let mut first = [0];
+            client.read_exact(&mut first).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            let around = format!("ALUE k{bytes} 0 {bytes}\r\n\r\nEND\r\n").len();
+            let mut rest = vec![0; around + bytes];
+            client.read_exact(&mut rest).unwrap();
+            assert!(rest.ends_with(b"vv\r\nEND\r\n"));
+            if !goodbye.is_empty() {
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "a proper end");
+            }
+        }
     }
 }
 
@@ -798,4 +847,28 @@ fn the_daemon_reads_a_key_that_only_root_can_read() {
     fs::set_permissions(files.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
     hang_up().unwrap();
     eventually("the second certificate", || now() == second.certificate);
+}
+
+#[test]
+fn sockets_of_a_service_manager_are_for_tls_too() {
+    let files = Files::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (cert, key) = (files.path("cert"), files.path("key"));
+    let list = format!("ssl_chain_cert={},ssl_key={}", cert.display(), key.display());
+    let script = "exec 3<&0; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_distcached"), "-Z", "-o", &list]);
+    if nix::unistd::Uid::effective().is_root() {
+        command.args(["-u", "root"]);
+    }
+    let handed_over = Stdio::from(std::os::fd::OwnedFd::from(listener));
+    let _daemon = Daemon(command.stdin(handed_over).stderr(Stdio::null()).spawn().unwrap());
+    // Whoever comes before the server is there waits in the queue.
+    assert!(is_served(address, files.client(BOTH, None)));
+    let mut plain = socket(address);
+    plain.write_all(b"version\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"VERSION"), "{answer:?}");
 }
