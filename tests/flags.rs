@@ -195,7 +195,7 @@ fn flags_that_cannot_be_followed() {
         (&["-B", "http"], 64, "Invalid value for binding protocol: http"),
         (&["-B", "binary"], 64, "-B binary is not offered"),
         (&["-S"], 64, "-S is not offered"),
-        (&["-Z"], 64, "-Z is not offered"),
+        (&["-Z"], 64, "-Z needs -o ssl_chain_cert=FILE"),
         (&["-p", "-1", "-l", "127.0.0.1", "-Y", "/dev/null"], 1, "names no user"),
         (&["-l", "no-such-host.invalid"], 71, "failed to listen on one of interface(s) no-such"),
     ] {

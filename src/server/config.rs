@@ -74,6 +74,8 @@ pub struct Config {
     pub cluster_file: Option<PathBuf>,
     /// Users and their passwords; with them clients have to log in first (`-Y`).
     pub auth_file: Option<PathBuf>,
+    /// Certificates for [`Listener::Tls`] (`-Z`).
+    pub tls: Option<TlsConfig>,
     /// Keep the data on disk; `None`: nothing touches it (`--data-dir`).
     pub durability: Option<DurabilityConfig>,
     /// Where Prometheus finds the metrics (`--metrics-address`).
@@ -111,11 +113,89 @@ impl Default for DurabilityConfig {
     }
 }
 
+/// What TLS is done with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The server's certificate and those between it and its authority, in PEM format
+    /// (`-o ssl_chain_cert`).
+    pub chain_cert: PathBuf,
+    /// Its private key (`-o ssl_key`).
+    pub key: PathBuf,
+    /// Of the private key (`-o ssl_keyformat`).
+    pub key_format: KeyFormat,
+    /// Authorities of clients' certificates, in PEM format (`-o ssl_ca_cert`).
+    pub ca_cert: Option<PathBuf>,
+    /// Cipher suites of TLS 1.2, by OpenSSL's names; `None`: all there are (`-o ssl_ciphers`).
+    pub ciphers: Option<String>,
+    /// What clients have to speak at least (`-o ssl_min_version`).
+    pub min_version: TlsVersion,
+    /// Let clients resume sessions (`-o ssl_session_cache`).
+    pub session_cache: bool,
+    /// What is asked of clients where the listener does not say (`-o ssl_verify_mode`). For sockets
+    /// that a service manager hands over: a [`Listener::Tls`] says it itself.
+    pub clients: ClientCertificates,
+    /// `-o ssl_verify_mode` as `stats settings` shows it: OpenSSL's number of it.
+    pub verify_mode: u8,
+    /// `-o ssl_wbuf_size` in bytes, only for `stats settings`.
+    pub write_buffer_bytes: u64,
+    /// `-o ssl_kernel_tls`, only for `stats settings`.
+    pub kernel_tls: bool,
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self {
+            chain_cert: PathBuf::new(),
+            key: PathBuf::new(),
+            key_format: KeyFormat::Pem,
+            ca_cert: None,
+            ciphers: None,
+            min_version: TlsVersion::V1_2,
+            session_cache: false,
+            clients: ClientCertificates::Ignored,
+            verify_mode: 0,
+            write_buffer_bytes: 16 << 10,
+            kernel_tls: false,
+        }
+    }
+}
+
+/// How a private key is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// In base64 between two lines.
+    Pem,
+    /// As bytes.
+    Der,
+}
+
+/// Versions of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    V1_2,
+    /// 1.3
+    V1_3,
+}
+
+/// What is asked of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Nothing.
+    Ignored,
+    /// A certificate is verified if the client has one.
+    Optional,
+    /// Without a certificate it is not served.
+    Required,
+}
+
 /// One place to accept connections.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Listener {
     /// A TCP address; port 0 binds a free one.
     Tcp(SocketAddr),
+    /// A TCP address where clients have to speak TLS, and what is asked of them.
+    Tls(SocketAddr, ClientCertificates),
     /// A Unix socket: path and access mode (`-s`, `-a`).
     Unix(PathBuf, u32),
 }
@@ -203,6 +283,10 @@ pub enum ConfigError {
     ItemAboveHalfOfMemory(u32),
     /// Items allowed to be larger than [`ITEM_BYTES_LIMIT_MAX`].
     ItemTooLarge(u32),
+    /// TLS without a certificate.
+    NoCertificate,
+    /// Clients' certificates are asked for, and nothing to verify them by.
+    NoAuthority,
 }
 
 impl fmt::Display for ConfigError {
@@ -226,6 +310,13 @@ impl fmt::Display for ConfigError {
             Self::ItemTooLarge(bytes) => write!(
                 out,
                 "items of up to {bytes} bytes asked for: -I cannot be above a gigabyte (1024m)"
+            ),
+            Self::NoCertificate => {
+                write!(out, "TLS needs -o ssl_chain_cert=FILE and -o ssl_key=FILE")
+            }
+            Self::NoAuthority => write!(
+                out,
+                "clients' certificates are verified by the authorities of -o ssl_ca_cert=FILE"
             ),
         }
     }
@@ -257,7 +348,18 @@ impl Config {
                 ConfigError::ItemTooLarge(self.item_bytes_max),
             ),
         ];
-        rules.into_iter().find(|rule| !rule.0).map_or(Ok(()), |rule| Err(rule.1))
+        rules.into_iter().find(|rule| !rule.0).map_or(Ok(()), |rule| Err(rule.1))?;
+        self.listeners.iter().try_for_each(|listener| self.check_tls(listener))
+    }
+
+    fn check_tls(&self, listener: &Listener) -> Result<(), ConfigError> {
+        let Listener::Tls(_, clients) = listener else { return Ok(()) };
+        let tls = self.tls.as_ref().ok_or(ConfigError::NoCertificate)?;
+        match clients {
+            ClientCertificates::Ignored => Ok(()),
+            _ if tls.ca_cert.is_some() => Ok(()),
+            _ => Err(ConfigError::NoAuthority),
+        }
     }
 }
 
@@ -285,6 +387,7 @@ impl Default for Config {
             port_file: None,
             cluster_file: None,
             auth_file: None,
+            tls: None,
             durability: None,
             metrics_address: None,
             slow_command_us: 0,
@@ -338,6 +441,22 @@ mod tests {
             c.item_bytes_max = (1 << 30) + 1;
         };
         check(more_than_a_gigabyte, Err(ItemTooLarge((1 << 30) + 1)));
+        let tls = |clients, ca_cert: Option<&str>| {
+            let ca_cert = ca_cert.map(PathBuf::from);
+            move |c: &mut Config| {
+                c.listeners = vec![Listener::Tls(SocketAddr::from(([127, 0, 0, 1], 0)), clients)];
+                c.tls = Some(TlsConfig { ca_cert, ..TlsConfig::default() });
+            }
+        };
+        check(tls(ClientCertificates::Ignored, None), Ok(()));
+        check(tls(ClientCertificates::Required, None), Err(NoAuthority));
+        check(tls(ClientCertificates::Optional, None), Err(NoAuthority));
+        check(tls(ClientCertificates::Required, Some("ca")), Ok(()));
+        let without = |c: &mut Config| {
+            tls(ClientCertificates::Ignored, None)(c);
+            c.tls = None;
+        };
+        check(without, Err(NoCertificate));
     }
 
     #[test]

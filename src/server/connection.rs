@@ -4,6 +4,7 @@ use super::clock::Moment;
 use super::latency::Probe;
 use super::report::ConnectionReport;
 use super::session::Session;
+use super::tls::TlsStream;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
@@ -18,6 +19,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+    /// TCP, encrypted. Boxed: it is large, and others need not be.
+    Tls(Box<TlsStream>),
 }
 
 /// A connection on its way from the accepting thread to a worker.
@@ -72,6 +75,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => registry.register(stream, token, interest),
             Self::Unix(stream) => registry.register(stream, token, interest),
+            Self::Tls(stream) => registry.register(stream.socket_mut(), token, interest),
         }
     }
 
@@ -80,31 +84,51 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.socket().as_raw_fd(),
         }
+    }
+
+    /// The TCP socket below, if it is one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.socket()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// There may be more to read, although the last read was a short one.
+    fn has_more(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.has_more())
+    }
+
+    /// What was written has not left yet: the socket has to take more.
+    pub fn has_unsent(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.has_unsent())
     }
 
     /// Address, port and transport of the other end, as watchers are told.
     pub fn peer_parts(&self) -> (String, u16, &'static str) {
-        match self {
-            Self::Tcp(stream) => match stream.peer_addr() {
+        match self.tcp() {
+            Some(stream) => match stream.peer_addr() {
                 Ok(address) => (address.ip().to_string(), address.port(), "tcp"),
                 // Gone already.
                 Err(_) => ("unknown".to_owned(), 0, "tcp"),
             },
-            Self::Unix(_) => ("unix".to_owned(), 0, "local"),
+            None => ("unix".to_owned(), 0, "local"),
         }
     }
 
     /// The other end, as `stats conns` shows it.
     pub fn peer(&self) -> String {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or_else(
+        match self.tcp() {
+            Some(stream) => stream.peer_addr().map_or_else(
                 // Gone already.
                 |_| "unknown".to_owned(),
                 |address| describe_tcp(&address),
             ),
             // Clients of Unix sockets have no name of use.
-            Self::Unix(_) => "unix".to_owned(),
+            None => "unix".to_owned(),
         }
     }
 }
@@ -122,6 +146,7 @@ impl Read for Stream {
         match self {
             Self::Tcp(stream) => stream.read(into),
             Self::Unix(stream) => stream.read(into),
+            Self::Tls(stream) => stream.read(into),
         }
     }
 }
@@ -131,6 +156,7 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
@@ -138,11 +164,16 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write_vectored(slices),
             Self::Unix(stream) => stream.write_vectored(slices),
+            Self::Tls(stream) => stream.write_vectored(slices),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            // The kernel sees to it.
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }
 
@@ -180,7 +211,8 @@ impl Connection {
             }
             Ok(bytes) => {
                 // A short read has emptied the socket: asking again would only be told so.
-                self.readable = bytes == scratch.len() || self.read_closed;
+                let emptied = bytes < scratch.len() && !self.stream.has_more();
+                self.readable = !emptied || self.read_closed;
                 Ok(Some(&scratch[..bytes]))
             }
             Err(error) => self.no_bytes(error).map(|()| None),
@@ -201,7 +233,12 @@ impl Connection {
     /// Nothing more will come of this connection: its replies have left and no command is open.
     pub fn is_done(&self) -> bool {
         let input_over = self.session.is_closing() || (self.ended && !self.queued);
-        input_over && self.session.output.is_empty()
+        input_over && self.all_has_left()
+    }
+
+    /// The socket has taken all there is to send.
+    pub fn all_has_left(&self) -> bool {
+        self.session.output.is_empty() && !self.stream.has_unsent()
     }
 
     /// Its line in `stats conns`.

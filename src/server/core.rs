@@ -602,7 +602,14 @@ impl Router for Core {
             AdminVerb::Lru => push_unless(noreply, knobs.lru(arguments), output),
             AdminVerb::Slabs => push_unless(noreply, knobs.slabs(arguments), output),
             AdminVerb::Config => push_unless(noreply, &knobs.config(arguments), output),
-            AdminVerb::RefreshCertificates => push_unless(noreply, reply::NO_TLS, output),
+            AdminVerb::RefreshCertificates => match self.shared.refresh_certificates() {
+                Some(Ok(())) => push_unless(noreply, reply::OK, output),
+                Some(Err(why)) => {
+                    log::warn!("refresh_certs: {why}; certificates stay as they were");
+                    push_unless(noreply, format!("{why}\r\n").as_bytes(), output);
+                }
+                None => push_unless(noreply, reply::NO_TLS, output),
+            },
         }
         Next::Command
     }

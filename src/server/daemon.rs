@@ -20,6 +20,7 @@ use super::config::{Config, Listener};
 use super::listener::{self, Bound};
 use super::options::Settings;
 use super::os::{self, Exit};
+use super::tls::Tls;
 use super::{Hooks, Server, StartError};
 use super::{metrics, service};
 use crate::durable::{self, ErrorKind};
@@ -85,6 +86,9 @@ fn serve(settings: Settings) -> Result<(), Exit> {
     let identity = os::identity(process.user.as_deref())?;
     allow_descriptors(&mut config)?;
 
+    // The key may be one that only root can read.
+    let tls = config.tls.as_ref().map(Tls::open).transpose();
+    let tls = tls.map_err(|why| Exit::usage(why.to_string()))?;
     let bound = bind_as(identity.as_ref(), &config)?;
     let metrics = metrics::bind(&config)
         .map_err(|why| Exit::os(format!("failed to listen for --metrics-address: {why}")))?;
@@ -97,7 +101,7 @@ fn serve(settings: Settings) -> Result<(), Exit> {
 
     let orders = Orders::listen()?;
     let port_file = config.port_file.clone();
-    let server = start(config, bound, metrics)?;
+    let server = start(config, bound, metrics, tls)?;
     let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
     if let Some(path) = port_file {
         write_port_file(&path, &server);
@@ -116,7 +120,7 @@ fn serve(settings: Settings) -> Result<(), Exit> {
 /// to the user we become. Sockets that a service manager hands over replace all of ours.
 fn bind_as(identity: Option<&os::Identity>, config: &Config) -> Result<Vec<Bound>, Exit> {
     let become_user = || identity.map_or(Ok(()), os::drop_privileges);
-    let inherited = service::inherited_listeners();
+    let inherited = service::inherited_listeners(config);
     let inherited = inherited.map_err(|why| Exit::os(format!("LISTEN_FDS: {why}")))?;
     if !inherited.is_empty() {
         info!("listening on {} sockets of the service manager, not on -l, -p, -s", inherited.len());
@@ -135,10 +139,14 @@ fn bind_as(identity: Option<&os::Identity>, config: &Config) -> Result<Vec<Bound
 fn make_paths_absolute(config: &mut Config, pid_file: &mut Option<PathBuf>) {
     let sockets = config.listeners.iter_mut().filter_map(|at| match at {
         Listener::Unix(path, _) => Some(path),
-        Listener::Tcp(_) => None,
+        Listener::Tcp(_) | Listener::Tls(..) => None,
     });
     let data = config.durability.iter_mut().map(|settings| &mut settings.directory);
-    let read = config.auth_file.iter_mut().chain(&mut config.cluster_file);
+    let tls = config
+        .tls
+        .iter_mut()
+        .flat_map(|tls| [&mut tls.chain_cert, &mut tls.key].into_iter().chain(&mut tls.ca_cert));
+    let read = config.auth_file.iter_mut().chain(&mut config.cluster_file).chain(tls);
     for path in sockets.chain(pid_file).chain(&mut config.port_file).chain(data).chain(read) {
         match std::path::absolute(&*path) {
             Ok(absolute) => *path = absolute,
@@ -166,7 +174,7 @@ fn bind(config: &Config) -> Result<Vec<Bound>, Exit> {
 fn what_failed(config: &Config) -> String {
     let unix = config.listeners.iter().find_map(|at| match at {
         Listener::Unix(path, _) => Some(path),
-        Listener::Tcp(_) => None,
+        Listener::Tcp(_) | Listener::Tls(..) => None,
     });
     match (unix, &config.accepted_only.inter) {
         (Some(path), _) => format!("failed to listen on UNIX socket: {}", path.display()),
@@ -177,11 +185,17 @@ fn what_failed(config: &Config) -> String {
     }
 }
 
-fn start(config: Config, bound: Vec<Bound>, metrics: Option<TcpListener>) -> Result<Server, Exit> {
+fn start(
+    config: Config,
+    bound: Vec<Bound>,
+    metrics: Option<TcpListener>,
+    tls: Option<Tls>,
+) -> Result<Server, Exit> {
     let hooks = Hooks {
         metrics,
         stop: Some(Box::new(os::ask_to_stop)),
         fatal: Some(Box::new(|| std::process::exit(os::EX_IOERR.into()))),
+        tls,
     };
     Server::start_bound(config, bound, hooks).map_err(|why| match why {
         StartError::Data(why) => refuse_data(&why),

@@ -3,7 +3,7 @@
 //! One thread accepts for all listeners and gives each connection to the next worker in turn. It
 //! never reads from a connection.
 
-use super::config::{Config, Listener};
+use super::config::{ClientCertificates, Config, Listener};
 use super::connection::{Arrival, Stream};
 use super::mail::Bell;
 use super::os;
@@ -34,6 +34,8 @@ const WAKER: Token = Token(usize::MAX);
 pub enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
+    /// TCP for TLS, and what is asked of clients.
+    Tls(std::net::TcpListener, ClientCertificates),
     /// Unix, with its path.
     Unix(std::os::unix::net::UnixListener, String),
 }
@@ -45,6 +47,9 @@ pub enum Bound {
 pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
     let bind_one = |listener: &Listener| match listener {
         Listener::Tcp(address) => bind_tcp(*address, config.backlog).map(Bound::Tcp),
+        Listener::Tls(address, clients) => {
+            bind_tcp(*address, config.backlog).map(|listener| Bound::Tls(listener, *clients))
+        }
         Listener::Unix(path, mode) => {
             os::remove_stale_socket(path)?;
             let bind = || std::os::unix::net::UnixListener::bind(path);
@@ -74,7 +79,7 @@ impl Bound {
     /// The TCP address it got; `None` for a Unix socket.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener.local_addr().ok(),
             Self::Unix(..) => None,
         }
     }
@@ -82,7 +87,7 @@ impl Bound {
     /// File descriptor and address, for `stats conns`.
     pub fn describe(&self) -> (i32, String) {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
                 let address = listener.local_addr().map_or_else(
                     |_| "unknown".to_owned(),
                     |address| super::connection::describe_tcp(&address),
@@ -97,7 +102,44 @@ impl Bound {
 /// A listening socket as mio sees it.
 enum Listening {
     Tcp(mio::net::TcpListener),
+    Tls(mio::net::TcpListener, ClientCertificates),
     Unix(mio::net::UnixListener),
+}
+
+impl Listening {
+    fn new(bound: Bound) -> io::Result<Self> {
+        let tcp = |listener: std::net::TcpListener| {
+            listener.set_nonblocking(true)?;
+            Ok(mio::net::TcpListener::from_std(listener))
+        };
+        match bound {
+            Bound::Tcp(listener) => tcp(listener).map(Self::Tcp),
+            Bound::Tls(listener, clients) => {
+                tcp(listener).map(|listener| Self::Tls(listener, clients))
+            }
+            Bound::Unix(listener, _) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(mio::net::UnixListener::from_std(listener)))
+            }
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener,
+            Self::Unix(listener) => listener,
+        }
+    }
+
+    /// A connection as it comes, not encrypted yet.
+    fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
+                listener.accept().map(|(tcp, _)| Stream::Tcp(tcp))
+            }
+            Self::Unix(listener) => listener.accept().map(|(unix, _)| Stream::Unix(unix)),
+        }
+    }
 }
 
 /// Where accepted connections go.
@@ -146,21 +188,8 @@ impl Acceptor {
         let mut listeners = Vec::new();
         for (at, bound) in bound.into_iter().enumerate() {
             let name: Arc<str> = bound.describe().1.into();
-            let mut listening = match bound {
-                Bound::Tcp(listener) => {
-                    listener.set_nonblocking(true)?;
-                    Listening::Tcp(mio::net::TcpListener::from_std(listener))
-                }
-                Bound::Unix(listener, _) => {
-                    listener.set_nonblocking(true)?;
-                    Listening::Unix(mio::net::UnixListener::from_std(listener))
-                }
-            };
-            let source: &mut dyn Source = match &mut listening {
-                Listening::Tcp(listener) => listener,
-                Listening::Unix(listener) => listener,
-            };
-            poll.registry().register(source, Token(at), Interest::READABLE)?;
+            let mut listening = Listening::new(bound)?;
+            poll.registry().register(listening.source(), Token(at), Interest::READABLE)?;
             listeners.push((listening, name));
         }
         let acceptor = Self {
@@ -215,11 +244,7 @@ impl Acceptor {
             if full && !self.limits.refuse_fast {
                 return false;
             }
-            let accepted = match &self.listeners[at].0 {
-                Listening::Tcp(listener) => listener.accept().map(|(tcp, _)| Stream::Tcp(tcp)),
-                Listening::Unix(listener) => listener.accept().map(|(unix, _)| Stream::Unix(unix)),
-            };
-            match accepted {
+            match self.listeners[at].0.accept() {
                 Ok(stream) if full => self.refuse(stream),
                 Ok(stream) => self.hand_out(stream, at),
                 Err(error) => match error.kind() {
@@ -253,7 +278,27 @@ impl Acceptor {
         let _ = stream.write(reply::TOO_MANY_CONNECTIONS);
     }
 
+    /// Makes a connection one of TLS if its listener is one. With the certificates of now: those
+    /// that are read later are for connections that come later.
+    fn secure(&self, stream: Stream, at: usize) -> io::Result<Stream> {
+        match (&self.listeners[at].0, stream) {
+            (Listening::Tls(_, clients), Stream::Tcp(socket)) => {
+                let tls = self.shared.tls.as_ref();
+                let tls = tls.ok_or_else(|| io::Error::other("there are no certificates"))?;
+                tls.accept(socket, *clients).map(|stream| Stream::Tls(Box::new(stream)))
+            }
+            (_, stream) => Ok(stream),
+        }
+    }
+
     fn hand_out(&mut self, stream: Stream, at: usize) {
+        let stream = match self.secure(stream, at) {
+            Ok(stream) => stream,
+            Err(why) => {
+                log::warn!("cannot begin TLS on a new connection: {why}; it is closed");
+                return;
+            }
+        };
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.shared.total_connections.fetch_add(1, Ordering::Relaxed);
         let listener = Arc::clone(&self.listeners[at].1);

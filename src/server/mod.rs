@@ -11,6 +11,7 @@
 //! | `mail` | operations and replies between workers |
 //! | `admin`, `dump`, `watch` | commands of operators: settings, all items, what happens |
 //! | `login` | who may come in |
+//! | `tls` | certificates, and sockets that encrypt |
 //! | `parking` | whether a worker sleeps |
 //! | `stats`, `report` | what `stats` says, and what workers tell for it |
 //! | `latency` | how long commands take, and which were slow |
@@ -45,6 +46,7 @@ pub mod shared;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod watch;
 pub mod worker;
 
@@ -69,6 +71,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, atomic};
 use std::thread::JoinHandle;
+use tls::{Tls, TlsError};
 use worker::{Parts, Worker};
 
 /// Connections on their way to a worker.
@@ -114,6 +117,8 @@ pub enum StartError {
     Data(durable::Error),
     /// A file that a flag names cannot be used: the flag, the file, and why.
     File(&'static str, PathBuf, io::Error),
+    /// Certificates cannot be used; the text names the file.
+    Tls(TlsError),
 }
 
 impl fmt::Display for StartError {
@@ -122,6 +127,7 @@ impl fmt::Display for StartError {
             Self::Config(error) => error.fmt(out),
             Self::Io(error) => error.fmt(out),
             Self::Data(error) => error.fmt(out),
+            Self::Tls(error) => error.fmt(out),
             Self::File(flag, path, why) => write!(out, "{flag} {}: {why}", path.display()),
         }
     }
@@ -132,6 +138,12 @@ impl std::error::Error for StartError {}
 impl From<ConfigError> for StartError {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
@@ -162,6 +174,8 @@ pub struct Hooks {
     pub fatal: Option<FatalHook>,
     /// The socket for metrics, if it is bound already.
     pub metrics: Option<TcpListener>,
+    /// Certificates that the process has read while it might. Without, the server reads them.
+    pub tls: Option<Tls>,
 }
 
 impl Server {
@@ -214,6 +228,7 @@ impl Server {
         let addresses = bound.iter().filter_map(Bound::tcp_address).collect();
         let listeners = bound.iter().map(Bound::describe).collect();
         let clock = Clock::start();
+        hooks.tls = open_tls(&config, &bound, hooks.tls, clock)?;
         let (door, checker) = open_door(&config)?;
         let kept = config.durability.as_ref().map(|settings| kept::open(settings, &config, clock));
         let mut kept = kept.transpose()?;
@@ -292,8 +307,8 @@ impl Server {
         Pulse(Arc::clone(&self.shared))
     }
 
-    /// Reads the files of users and of the cluster again. What cannot be read stays as it was, and
-    /// the log says why. Answers whether there was anything to read.
+    /// Reads the files of users, certificates and the cluster again. What cannot be read stays as
+    /// it was, and the log says why. Answers whether there was anything to read.
     pub fn reload(&self) -> bool {
         let shared = &self.shared;
         if let Some(door) = &shared.door {
@@ -302,10 +317,15 @@ impl Server {
                 Err(why) => log::warn!("-Y {}: {why}; users stay", door.path().display()),
             }
         }
+        match shared.refresh_certificates() {
+            Some(Ok(())) => log::info!("read the certificates again"),
+            Some(Err(why)) => log::warn!("{why}; certificates stay as they were"),
+            None => {}
+        }
         if let Err(why) = load_cluster(shared) {
             log::warn!("{why}; the cluster stays as it was");
         }
-        shared.door.is_some() || shared.config.cluster_file.is_some()
+        shared.door.is_some() || shared.tls.is_some() || shared.config.cluster_file.is_some()
     }
 
     /// Whether there is a data directory.
@@ -371,6 +391,28 @@ fn open_door(config: &Config) -> Result<(Option<Door>, Option<Checker>), StartEr
         Ok((door, checker)) => Ok((Some(door), Some(checker))),
         Err(why) => Err(StartError::File("-Y", path.clone(), why)),
     }
+}
+
+/// The certificates, read now unless they were before.
+fn open_tls(
+    config: &Config,
+    bound: &[Bound],
+    opened: Option<Tls>,
+    clock: Clock,
+) -> Result<Option<Tls>, StartError> {
+    let tls = match (opened, &config.tls) {
+        (Some(tls), _) => Some(tls),
+        (None, Some(settings)) => Some(Tls::open(settings)?),
+        (None, None) => None,
+    };
+    match &tls {
+        Some(tls) => tls.note_refreshed(clock.now().seconds()),
+        None if bound.iter().any(|bound| matches!(bound, Bound::Tls(..))) => {
+            return Err(ConfigError::NoCertificate.into());
+        }
+        None => {}
+    }
+    Ok(tls)
 }
 
 fn load_cluster(shared: &Shared) -> Result<(), StartError> {

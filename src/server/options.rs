@@ -19,6 +19,7 @@ mod listen;
 mod observe;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -32,6 +33,7 @@ use super::config::{
 };
 pub use super::os::Exit;
 use durability::DurabilityDraft;
+use tls::TlsDraft;
 use values::{
     auth_file, backlog, chunk_size, cluster_file, connections, growth_factor, item_bytes,
     listen_on, memory, napi_ids, pid_file, prefix_delimiter, protocol, requests_per_turn, tcp_port,
@@ -104,14 +106,10 @@ impl Surroundings<'_> {
 /// cache that was meant to be closed, lose data that was meant to be kept, or answer in the wrong
 /// protocol. By the flag as it is written; a final `*` stands for any ending. A feature that
 /// arrives deletes its rows and gives its flags an effect in the tables.
-const NOT_OFFERED: [(&str, &str); 12] = [
+const NOT_OFFERED: [(&str, &str); 8] = [
     ("-S", "SASL works with the binary protocol only, and this server speaks the text protocol"),
     ("-e", "items would not survive the restart"),
-    ("-Z", "clients would connect unencrypted; put a TLS proxy in front of the server"),
     ("-B binary", "this server speaks the text protocol; use -B ascii or -B auto"),
-    ("-l btls:", "clients would connect unencrypted; put a TLS proxy in front of the server"),
-    ("-l mtls:", "clients would connect unencrypted; put a TLS proxy in front of the server"),
-    ("-o ssl_*", "clients would connect unencrypted; put a TLS proxy in front of the server"),
     ("-o ext_path", "items have to fit in memory; drop the option and set -m accordingly"),
     ("-o proxy_*", "this server keeps items itself and does not pass requests on"),
     ("-o sock_cookie_id", "sockets would go unmarked, and firewall rules would miss them"),
@@ -183,7 +181,9 @@ static OPTIONS: [Opt; 46] = [
         "obey the \"shutdown\" command"),
     opt('l', "listen", "<addr>", Value(listen_on),
         "address to listen on (default: all); separate\n\
-         several by commas: host, ip:port, [ip6]:port"),
+         several by commas: host, ip:port, [ip6]:port;\n\
+         with -Z, before it notls: (no TLS there), btls:\n\
+         (no client certificate) or mtls: (one required)"),
     opt('d', "daemon", "", Flag(|draft| draft.process().daemonize = true), "run as a daemon"),
     opt('r', "enable-coredumps", "", Flag(|draft| draft.process().core_dumps = true),
         "maximize core file limit"),
@@ -230,7 +230,9 @@ static OPTIONS: [Opt; 46] = [
          user:password, the password plain or as made by\n\
          \"openssl passwd -6\", and is read again on SIGHUP"),
     refused('e', "memory-file"),
-    refused('Z', "enable-ssl"),
+    opt('Z', "enable-ssl", "", Flag(|draft| draft.tls.enabled = true),
+        "enable TLS; with -o ssl_chain_cert and ssl_key,\n\
+         which are read again on SIGHUP"),
     opt('o', "extended", "<list>", Value(extended::apply), "comma separated list of"),
     opt('N', "napi-ids", "<num>", Value(napi_ids), ""),
     opt(LONG_ONLY, "config", "<file>", Value(values::nested_config),
@@ -287,6 +289,8 @@ struct Draft {
     durability: DurabilityDraft,
     /// `--metrics-address`
     metrics_address: Option<String>,
+    /// `-Z` and what goes with it.
+    tls: TlsDraft,
 }
 
 impl Draft {
@@ -309,6 +313,7 @@ impl Draft {
             unused: Vec::new(),
             durability: DurabilityDraft::default(),
             metrics_address: None,
+            tls: TlsDraft::default(),
         }
     }
 
@@ -472,10 +477,12 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
     draft.accepted().set_unused("num_napi_ids", ids);
     extended::check(&draft)?;
 
+    draft.config().tls = tls::finish(&mut draft)?;
     draft.config().listeners = listeners(&mut draft, around)?;
     if let Some(given) = draft.metrics_address.take() {
         draft.config().metrics_address = Some(observe::resolve(&given, around)?);
     }
+    draft.config().check().map_err(invalid)?;
     match std::mem::take(&mut draft.durability).finish() {
         Ok(settings) => draft.config().durability = settings,
         Err(option) => draft.warn(format!("{option} has no effect without --data-dir")),
@@ -513,7 +520,9 @@ fn listeners(draft: &mut Draft, around: &Surroundings<'_>) -> Result<Vec<Listene
         draft.warn("nothing to listen on: -p 0 without -s");
         return Ok(Vec::new());
     }
-    listen::listeners(accepted.inter.as_deref(), port, around)
+    let inter = accepted.inter.clone();
+    let clients = draft.config().tls.as_ref().map(|tls| tls.clients);
+    listen::listeners(inter.as_deref(), port, clients, around)
 }
 
 // Texts

@@ -27,6 +27,9 @@ const HOLE_BYTES_MIN: usize = 4 << 10;
 /// Replies wait this many turns for the ones behind them, so that a batch leaves in one write.
 const HOLD_TURNS: u64 = 2;
 
+/// What one flush writes at most before others get their turn, and the next write.
+const FLUSH_BYTES_MAX: usize = 4 << 20;
+
 /// Consumed bytes of `here` and `late` that are worth moving the rest for.
 const COMPACT_BYTES: usize = 64 << 10;
 
@@ -78,6 +81,8 @@ pub enum Flushed {
     Waiting,
     /// The socket takes no more for now.
     Blocked,
+    /// Enough for one turn: a socket whose other end reads as fast as we write takes anything.
+    Enough,
 }
 
 impl Output {
@@ -234,6 +239,9 @@ impl Output {
         self.held_since = None;
         let mut written_bytes = 0;
         while !self.ready.is_empty() {
+            if written_bytes >= FLUSH_BYTES_MAX {
+                return Ok((written_bytes, Flushed::Enough));
+            }
             let written = if self.ready.values.is_empty() {
                 socket.write(&self.ready.bytes)
             } else {
@@ -256,8 +264,15 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
-        let left = if self.has_open_holes() { Flushed::Waiting } else { Flushed::All };
-        Ok((written_bytes, left))
+        let holes = self.has_open_holes();
+        // What a socket has taken may still wait inside it.
+        match socket.flush() {
+            Ok(()) => Ok((written_bytes, if holes { Flushed::Waiting } else { Flushed::All })),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok((written_bytes, Flushed::Blocked))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the memory of an empty output, for other connections to use.
@@ -319,6 +334,21 @@ mod tests {
             let count = bytes.len().min(self.bytes_at_once);
             self.taken.extend_from_slice(&bytes[..count]);
             Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A socket that takes so much of every write, and never enough to block.
+    struct Taker {
+        bytes_at_once: usize,
+    }
+
+    impl Write for Taker {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len().min(self.bytes_at_once))
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -405,6 +435,19 @@ mod tests {
         }
         output.flush(u64::MAX, &mut sent).unwrap();
         assert!(sent == expected);
+    }
+
+    #[test]
+    fn a_flush_is_bounded_however_much_the_socket_takes() {
+        let mut output = Output::default();
+        for _ in 0..5 {
+            output.here().push_shared(vec![b'v'; FLUSH_BYTES_MAX / 2].into());
+        }
+        let mut taker = Taker { bytes_at_once: FLUSH_BYTES_MAX / 4 };
+        let (first, flushed) = output.flush(0, &mut taker).expect("no error");
+        assert_eq!((first, flushed), (FLUSH_BYTES_MAX, Flushed::Enough));
+        assert_eq!(output.flush(0, &mut taker).expect("no error").1, Flushed::Enough);
+        assert_eq!(output.flush(0, &mut taker).expect("no error").1, Flushed::All);
     }
 
     #[test]

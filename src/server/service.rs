@@ -5,6 +5,7 @@
 //! socket to serve on.
 
 use super::Server;
+use super::config::{ClientCertificates, Config};
 use super::listener::Bound;
 use listenfd::ListenFd;
 use log::{info, warn};
@@ -13,16 +14,22 @@ use socket2::SockRef;
 use std::io;
 use std::time::Duration;
 
-/// The sockets that were handed over (`LISTEN_FDS`); none if there are none.
+/// The sockets that were handed over (`LISTEN_FDS`); none if there are none. Those of TCP are for
+/// TLS if there is TLS.
 ///
 /// # Errors
 /// One of them is neither a listening TCP socket nor a listening Unix socket.
-pub fn inherited_listeners() -> io::Result<Vec<Bound>> {
+pub fn inherited_listeners(config: &Config) -> io::Result<Vec<Bound>> {
     let mut handed_over = ListenFd::from_env();
-    (0..handed_over.len()).map(|at| inherited(&mut handed_over, at)).collect()
+    let clients = config.tls.as_ref().map(|tls| tls.clients);
+    (0..handed_over.len()).map(|at| inherited(&mut handed_over, at, clients)).collect()
 }
 
-fn inherited(handed_over: &mut ListenFd, at: usize) -> io::Result<Bound> {
+fn inherited(
+    handed_over: &mut ListenFd,
+    at: usize,
+    clients: Option<ClientCertificates>,
+) -> io::Result<Bound> {
     let gone = || io::Error::other("a socket was handed over twice");
     match handed_over.take_tcp_listener(at) {
         Ok(listener) => {
@@ -31,7 +38,10 @@ fn inherited(handed_over: &mut ListenFd, at: usize) -> io::Result<Bound> {
             // As for our own: accepted sockets inherit both.
             socket.set_tcp_nodelay(true)?;
             socket.set_keepalive(true)?;
-            Ok(Bound::Tcp(listener))
+            Ok(match clients {
+                Some(clients) => Bound::Tls(listener, clients),
+                None => Bound::Tcp(listener),
+            })
         }
         Err(_) => {
             let listener = handed_over.take_unix_listener(at)?.ok_or_else(gone)?;

@@ -5,6 +5,7 @@ use super::clock::{Clock, Stopwatch};
 use super::config::Config;
 use super::keeper::Durability;
 use super::login::Door;
+use super::tls::{Tls, TlsError};
 use super::watch::Watchers;
 use super::{FatalHook, Hooks, StopHook};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub knobs: Knobs,
     /// Who may log in, if anybody has to.
     pub door: Option<Door>,
+    /// Certificates, if there are listeners for TLS.
+    pub tls: Option<Tls>,
     /// Connections that are told what happens.
     pub watchers: Watchers,
     /// Workers that have taken a turn since somebody looked.
@@ -74,7 +77,7 @@ impl Shared {
         door: Option<Door>,
         hooks: Hooks,
     ) -> Self {
-        let Hooks { stop: stop_hook, fatal: fatal_hook, .. } = hooks;
+        let Hooks { stop: stop_hook, fatal: fatal_hook, tls, metrics: _ } = hooks;
         Self {
             clock,
             durability,
@@ -87,6 +90,7 @@ impl Shared {
             detail: AtomicBool::new(config.detail),
             knobs: Knobs::new(&config.accepted_only),
             door,
+            tls,
             alive: (0..config.workers).map(|_| AtomicBool::new(true)).collect(),
             watchers: Watchers::default(),
             stop_hook,
@@ -109,6 +113,11 @@ impl Shared {
         // All of them are looked at, so that all start anew.
         let silent = |worker: &&AtomicBool| !worker.swap(false, Ordering::Relaxed);
         self.alive.iter().filter(silent).count() == 0
+    }
+
+    /// Reads the certificates again. `None`: there are none.
+    pub fn refresh_certificates(&self) -> Option<Result<(), TlsError>> {
+        self.tls.as_ref().map(|tls| tls.refresh(self.clock.now().seconds()))
     }
 
     /// Asks all threads to end.
@@ -149,6 +158,9 @@ impl Shared {
         self.rejected_connections.store(0, Ordering::Relaxed);
         self.accept_pauses.store(0, Ordering::Relaxed);
         self.watchers.reset_counters();
+        if let Some(tls) = &self.tls {
+            tls.counters.reset();
+        }
     }
 
     /// Threads shall end.

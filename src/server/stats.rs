@@ -5,7 +5,7 @@
 //! come in [`Report`]s.
 
 use super::admin::{CLASS, CLASS_LIMIT};
-use super::config::COMPAT_VERSION;
+use super::config::{COMPAT_VERSION, KeyFormat, TlsConfig, TlsVersion};
 use super::latency::Latencies;
 use super::report::{Report, Traffic, Wanted};
 use super::shared::Shared;
@@ -20,7 +20,8 @@ use crate::store::{self, Ticks};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The answer to `version`.
 pub const VERSION_LINE: &str = concat!("VERSION ", "1.6.45", "\r\n");
@@ -381,6 +382,7 @@ fn memory(lines: &mut Lines, total: &Totals, shared: &Shared) {
     lines.put("log_watcher_skipped", watched.skipped);
     lines.put("log_watcher_sent", watched.sent);
     lines.put("log_watchers", watched.watchers);
+    tls(lines, shared);
     lines.zeros(&["unexpected_napi_ids", "round_robin_fallback"]);
     lines.put("bytes", total.live_bytes);
     lines.put("curr_items", total.items);
@@ -396,6 +398,18 @@ fn memory(lines: &mut Lines, total: &Totals, shared: &Shared) {
     lines.zeros(&["lrutail_reflocked", "moves_to_cold"]);
     lines.put("moves_to_warm", total.store.moves);
     lines.zeros(&["moves_within_lru", "direct_reclaims", "lru_bumps_dropped"]);
+}
+
+fn tls(lines: &mut Lines, shared: &Shared) {
+    let Some(tls) = &shared.tls else { return };
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    if shared.config.tls.as_ref().is_some_and(|settings| settings.session_cache) {
+        lines.put("ssl_new_sessions", count(&tls.counters.new_sessions));
+    }
+    lines.put("ssl_handshake_errors", count(&tls.counters.handshake_errors));
+    lines.put("ssl_proto_errors", count(&tls.counters.protocol_errors));
+    let age = tls.seconds_since_refresh(shared.clock.now().seconds());
+    lines.put("time_since_server_cert_refresh", age);
 }
 
 fn items(total: &Totals) -> Vec<u8> {
@@ -599,7 +613,7 @@ fn settings(shared: &Shared) -> Vec<u8> {
     let yes_no = |yes: bool| if yes { "yes" } else { "no" };
     let unix = config.listeners.iter().find_map(|listener| match listener {
         super::config::Listener::Unix(path, _) => Some(path.display().to_string()),
-        super::config::Listener::Tcp(_) => None,
+        super::config::Listener::Tcp(_) | super::config::Listener::Tls(..) => None,
     });
     let mut lines = Lines::default();
     lines.put("maxbytes", shared.memory_bytes_max.load(Ordering::Relaxed));
@@ -637,7 +651,39 @@ fn settings(shared: &Shared) -> Vec<u8> {
     }
     lines.put("idle_timeout", config.idle_timeout_seconds);
     lines.put("inline_ascii_response", "no");
+    tls_settings(&mut lines, config.tls.as_ref());
     lines.put("memory_file", "(null)");
     lines.put("client_flags_size", size_of::<u32>());
     lines.end()
+}
+
+/// Numbers and words are those of memcached, some of them OpenSSL's.
+fn tls_settings(lines: &mut Lines, given: Option<&TlsConfig>) {
+    let defaults = TlsConfig::default();
+    let settings = given.unwrap_or(&defaults);
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" };
+    let named = |path: &PathBuf| match given {
+        Some(_) => path.display().to_string(),
+        None => "(null)".to_owned(),
+    };
+    let ca_cert = settings.ca_cert.as_ref().map(|path| path.display().to_string());
+    let key_format = match settings.key_format {
+        KeyFormat::Pem => 1,
+        KeyFormat::Der => 2,
+    };
+    let min_version = match settings.min_version {
+        TlsVersion::V1_2 => "tlsv1.2",
+        TlsVersion::V1_3 => "tlsv1.3",
+    };
+    lines.put("ssl_enabled", yes_no(given.is_some()));
+    lines.put("ssl_chain_cert", named(&settings.chain_cert));
+    lines.put("ssl_key", named(&settings.key));
+    lines.put("ssl_verify_mode", settings.verify_mode);
+    lines.put("ssl_keyformat", key_format);
+    lines.put("ssl_ciphers", settings.ciphers.as_deref().unwrap_or("NULL"));
+    lines.put("ssl_ca_cert", ca_cert.as_deref().unwrap_or("NULL"));
+    lines.put("ssl_wbuf_size", settings.write_buffer_bytes);
+    lines.put("ssl_session_cache", yes_no(settings.session_cache));
+    lines.put("ssl_kernel_tls", yes_no(settings.kernel_tls));
+    lines.put("ssl_min_version", min_version);
 }

@@ -159,7 +159,7 @@ impl Worker {
             let unsent = self
                 .connections
                 .iter()
-                .any(|(_, connection)| connection.queued || !connection.session.output.is_empty());
+                .any(|(_, connection)| connection.queued || !connection.all_has_left());
             let idle = !unsent && !self.core.is_busy() && self.inbox.is_empty();
             let all_idle = self.shared.note_idle(was_idle, idle);
             was_idle = idle;
@@ -171,7 +171,8 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let keeps_on = self.keep.as_ref().is_some_and(|keep| keep.has_more(&mut self.core.shard));
-        let busy = keeps_on || (!self.ready.is_empty() && self.core.has_room());
+        let unsent = !self.dirty.is_empty();
+        let busy = keeps_on || unsent || (!self.ready.is_empty() && self.core.has_room());
         let overdue = self.next_tick <= self.core.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -233,7 +234,7 @@ impl Worker {
             connection.read_closed |= event.is_read_closed();
             Self::enqueue(&mut self.ready, connection, token);
         }
-        if event.is_writable() && !connection.session.output.is_empty() {
+        if event.is_writable() && !connection.all_has_left() {
             Self::mark_dirty(&mut self.dirty, connection, token);
         }
     }
@@ -513,8 +514,11 @@ impl Worker {
                         let moment = (self.core.now, self.shared.clock.moment());
                         self.core.timing.end(probes, sent, moment, || stream.peer());
                     }
-                    if flushed == Flushed::All {
-                        self.all_sent(token);
+                    match flushed {
+                        Flushed::All => self.all_sent(token),
+                        Flushed::Waiting | Flushed::Blocked => {}
+                        // In the next turn.
+                        Flushed::Enough => Self::mark_dirty(&mut self.dirty, connection, token),
                     }
                 }
                 Err(error) => {
@@ -523,7 +527,10 @@ impl Worker {
                 }
             }
         }
-        self.dirty = dirty;
+        if self.dirty.is_empty() {
+            // Keeps the memory of the list.
+            self.dirty = dirty;
+        }
     }
 
     fn all_sent(&mut self, token: usize) {

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 
 use super::values::{COUNT_MAX, fraction, unsigned, whole};
-use super::{Draft, Exit, explain, refuse_not_offered};
+use super::{Draft, Exit, explain, refuse_not_offered, tls};
 
 /// One extended option.
 struct Suboption {
@@ -55,13 +55,25 @@ const FLASH: Kind = Kind::Whole { line: None, min: 0, max: U32_MAX, unit: 1 };
 
 /// Every extended option, heeded ones first. Skipped by rustfmt so that a row stays a row.
 #[rustfmt::skip]
-static SUBOPTIONS: [Suboption; 53] = [
+static SUBOPTIONS: [Suboption; 63] = [
     heeded("maxconns_fast", Other(|draft, _| refuse_fast(draft, true)),
         "answer connections beyond -c with an error\n(default)"),
     heeded("no_maxconns_fast", Other(|draft, _| refuse_fast(draft, false)), "let them wait"),
     heeded("idle_timeout", Other(idle_timeout),
         "seconds until a silent connection is closed\n(default: 0, never)"),
     heeded("no_modern", Other(no_modern), "as no_maxconns_fast"),
+    heeded("ssl_chain_cert", Other(tls::chain_cert),
+        "certificate of the server, with its chain (PEM)"),
+    heeded("ssl_key", Other(tls::key), "its private key"),
+    heeded("ssl_keyformat", Other(tls::key_format), "1: PEM (default), 2: DER"),
+    heeded("ssl_ca_cert", Other(tls::ca_cert), "authorities of clients' certificates (PEM)"),
+    heeded("ssl_verify_mode", Other(tls::verify_mode),
+        "clients' certificates: 0 ignored (default), 1\nverified if there is one, 2 or 3 required"),
+    heeded("ssl_ciphers", Other(tls::ciphers), "OpenSSL names of TLS 1.2 suites to use, by \":\""),
+    heeded("ssl_min_version", Other(tls::min_version), "2: TLS 1.2 (default), 3: TLS 1.3"),
+    heeded("ssl_session_cache", Other(tls::session_cache), "let clients resume sessions"),
+    row("ssl_wbuf_size", Other(tls::write_buffer)),
+    row("ssl_kernel_tls", Other(tls::kernel_tls)),
     row("modern", Sets(&[])),
     row("hashpower", number("hashpower_init", 12, 32)),
     row("no_hashexpand", Sets(&[])),

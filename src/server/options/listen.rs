@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! list  = entry *( ("," | ";") entry )
-//! entry = ["notls:"] ["proto[" name "]:"] [("tag[" name "]:") | ("tag_" name "_:")] where
+//! entry = [tls] ["proto[" name "]:"] [("tag[" name "]:") | ("tag_" name "_:")] where
+//! tls   = "notls:" | "btls:" | "mtls:"
 //! where = host | host ":" port | ip6 | "[" ip6 "]" | "[" ip6 "]:" port
 //! ```
 //!
@@ -15,6 +16,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Exit, Listener, Surroundings, refuse_not_offered};
+use crate::server::config::ClientCertificates;
 
 /// The longest tag memcached takes, in bytes.
 const TAG_BYTES_MAX: usize = 8;
@@ -31,33 +33,66 @@ struct Place<'a> {
     port: Option<u16>,
 }
 
+/// What the prefixes for TLS ask of clients; the last one is no TLS.
+const TLS_PREFIXES: [(&str, Option<ClientCertificates>); 3] = [
+    ("btls:", Some(ClientCertificates::Ignored)),
+    ("mtls:", Some(ClientCertificates::Required)),
+    ("notls:", None),
+];
+
 /// Every address of `list`, each once, in order; all interfaces without a list. `port` is the one
-/// of `-p`, 0 for any free one.
+/// of `-p`, 0 for any free one. `clients` is what TLS asks of clients, `None` without TLS.
 pub(super) fn listeners(
     list: Option<&str>,
     port: u16,
+    clients: Option<ClientCertificates>,
     around: &Surroundings<'_>,
 ) -> Result<Vec<Listener>, Exit> {
-    let Some(list) = list else {
-        return Ok(all_interfaces(port, around).into_iter().map(Listener::Tcp).collect());
+    let listener = |address, clients: Option<ClientCertificates>| match clients {
+        Some(clients) => Listener::Tls(address, clients),
+        None => Listener::Tcp(address),
     };
-    let mut addresses = Vec::new();
+    let Some(list) = list else {
+        let all = all_interfaces(port, around).into_iter();
+        return Ok(all.map(|address| listener(address, clients)).collect());
+    };
+    let mut listeners = Vec::new();
     for entry in list.split([',', ';']).filter(|entry| !entry.is_empty()) {
-        let place = place_of(strip_prefixes(entry.trim())?).map_err(|why| {
+        let (clients, rest) = strip_tls_prefix(entry.trim(), clients)?;
+        let place = place_of(strip_prefixes(rest)?).map_err(|why| {
             Exit::usage(format!(
                 "-l: \"{entry}\": {why}; give an address as ip, ip:port, [ip6] or [ip6]:port"
             ))
         })?;
         for address in resolve(&place, port, around).map_err(|why| cannot_listen(list, &why))? {
-            if !addresses.contains(&address) {
-                addresses.push(address);
+            let listener = listener(address, clients);
+            if !listeners.contains(&listener) {
+                listeners.push(listener);
             }
         }
     }
-    if addresses.is_empty() {
+    if listeners.is_empty() {
         return Err(Exit::usage(format!("-l \"{list}\" names no address; leave it out for all")));
     }
-    Ok(addresses.into_iter().map(Listener::Tcp).collect())
+    Ok(listeners)
+}
+
+/// Takes off what an entry says about TLS, and answers what is asked of clients there. Without
+/// `-Z` there is nothing to take away, so that `notls:` does no harm; the others would be ignored.
+fn strip_tls_prefix(
+    entry: &str,
+    clients: Option<ClientCertificates>,
+) -> Result<(Option<ClientCertificates>, &str), Exit> {
+    let found = TLS_PREFIXES
+        .iter()
+        .find_map(|(prefix, asked)| entry.strip_prefix(prefix).map(|rest| (*prefix, *asked, rest)));
+    match found {
+        None => Ok((clients, entry)),
+        Some((prefix, Some(_), _)) if clients.is_none() => {
+            Err(Exit::usage(format!("-l: \"{entry}\": {prefix} needs TLS: -Z")))
+        }
+        Some((_, asked, rest)) => Ok((asked, rest)),
+    }
 }
 
 /// memcached finds out when it binds, so it is the same message and exit code as then.
@@ -76,12 +111,6 @@ fn all_interfaces(port: u16, around: &Surroundings<'_>) -> Vec<SocketAddr> {
 /// Takes off what comes before the address: of no consequence here, or refused.
 fn strip_prefixes(entry: &str) -> Result<&str, Exit> {
     let mut rest = entry;
-    for tls in ["notls:", "btls:", "mtls:"] {
-        if let Some(after) = rest.strip_prefix(tls) {
-            refuse_not_offered(&format!("-l {tls}"))?;
-            rest = after;
-        }
-    }
     if let Some(after) = rest.strip_prefix("proto[") {
         let (name, after) = after
             .split_once("]:")

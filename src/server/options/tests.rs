@@ -3,6 +3,7 @@
 
 use super::super::os::{EX_OSERR, EX_USAGE, EXIT_FAILURE};
 use super::*;
+use crate::server::config::{ClientCertificates, KeyFormat, TlsConfig, TlsVersion};
 
 fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: &[&str] = match host {
@@ -358,16 +359,151 @@ fn threads_default_to_cores() {
 
 #[test]
 fn what_is_dangerous_to_ignore_is_refused() {
-    for words in "-S|--enable-sasl|-S -h|-vS|-e /mnt/x|-Z|\
-                  --enable-ssl|-B binary|-o ssl_key=/x|-o ssl_session_cache|-o ext_path=/x:1G|\
+    for words in "-S|--enable-sasl|-S -h|-vS|-e /mnt/x|\
+                  -B binary|-o ext_path=/x:1G|\
                   -o proxy_config=routelib|-o hashpower=20,proxy_arg=x|-o sock_cookie_id=1|\
-                  -l btls:127.0.0.1|-l mtls:[::1]:5|-l proto[binary]:[::1]|\
+                  -l proto[binary]:[::1]|\
                   -l proto[proxy]:127.0.0.1|-l 127.0.0.1,notls:proto[binary]:tag_x_:[::1]:5"
         .split('|')
     {
         check_refused(&split(words), EX_USAGE, "is not offered: ");
     }
     check_refused(&["-B", "http"], EX_USAGE, "Invalid value for binding protocol: http");
+}
+
+/// `-Z` with a certificate and a key, and what else is given.
+fn with_tls(words: &str) -> Vec<String> {
+    let words = format!("-Z -o ssl_chain_cert=/c,ssl_key=/k {words}");
+    split(&words).into_iter().map(str::to_owned).collect()
+}
+
+fn tls_settings(words: &str) -> Settings {
+    let words = with_tls(words);
+    settings(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The words make just this change to the settings of `-Z`, and are warned of like this.
+fn check_tls(words: &str, change: impl FnOnce(&mut TlsConfig), warnings: &[&str]) {
+    let found = tls_settings(words);
+    let mut expect = TlsConfig {
+        chain_cert: PathBuf::from("/c"),
+        key: PathBuf::from("/k"),
+        ..TlsConfig::default()
+    };
+    change(&mut expect);
+    assert_eq!(found.config.tls, Some(expect), "{words}");
+    assert_eq!(found.warnings, warnings, "{words}");
+}
+
+#[test]
+fn tls_options() {
+    use ClientCertificates::{Ignored, Optional, Required};
+    let verified = |clients, verify_mode| {
+        move |t: &mut TlsConfig| {
+            t.ca_cert = Some("/a".into());
+            (t.clients, t.verify_mode) = (clients, verify_mode);
+        }
+    };
+    check_tls("", |_| (), &[]);
+    check_tls("-o ssl_verify_mode=0,ssl_ca_cert=/a", verified(Ignored, 0), &[]);
+    check_tls("-o ssl_verify_mode=1,ssl_ca_cert=/a", verified(Optional, 1), &[]);
+    check_tls("-o ssl_verify_mode=2 -o ssl_ca_cert=/a", verified(Required, 3), &[]);
+    check_tls("-o ssl_ca_cert=/a,ssl_verify_mode=3", verified(Required, 7), &[]);
+    let alone = "-o ssl_verify_mode=1 has no effect without ssl_ca_cert";
+    check_tls("-o ssl_verify_mode=1", |t| t.verify_mode = 1, &[alone]);
+    check_tls("-o ssl_keyformat=1", |_| (), &[]);
+    check_tls("-o ssl_keyformat=2", |t| t.key_format = KeyFormat::Der, &[]);
+    check_tls("-o ssl_session_cache", |t| t.session_cache = true, &[]);
+    check_tls("-o ssl_min_version=2", |_| (), &[]);
+    check_tls("-o ssl_min_version=3", |t| t.min_version = TlsVersion::V1_3, &[]);
+    let served = "TLS 1.0 and 1.1 are not offered; served from 1.2 on";
+    check_tls("-o ssl_min_version=0", |_| (), &[&format!("-o ssl_min_version=0: {served}")]);
+    check_tls("-o ssl_min_version=1", |_| (), &[&format!("-o ssl_min_version=1: {served}")]);
+    let list = "ECDHE-RSA-AES128-GCM-SHA256:AES128-SHA:!aNULL";
+    check_tls(
+        &format!("-o ssl_ciphers={list}"),
+        |t| t.ciphers = Some(list.to_owned()),
+        &["-o ssl_ciphers: not there, and not offered: AES128-SHA"],
+    );
+    let buffer = |t: &mut TlsConfig| t.write_buffer_bytes = 64 << 10;
+    check_tls("-o ssl_wbuf_size=64", buffer, &[&without_effect("-o ssl_wbuf_size")]);
+    let kernel = |t: &mut TlsConfig| t.kernel_tls = true;
+    check_tls("-o ssl_kernel_tls", kernel, &[&without_effect("-o ssl_kernel_tls")]);
+}
+
+#[test]
+fn tls_options_that_cannot_be_followed() {
+    for (words, code, part) in [
+        ("-Z", EX_USAGE, "-Z needs -o ssl_chain_cert=FILE"),
+        ("--enable-ssl -o ssl_key=/k", EX_USAGE, "-Z needs -o ssl_chain_cert=FILE"),
+        ("-Z -o ssl_chain_cert=/c", EX_USAGE, "-Z needs -o ssl_key=FILE"),
+        ("-l btls:127.0.0.1", EX_USAGE, "btls: needs TLS: -Z"),
+        ("-l 127.0.0.1,mtls:[::1]:5", EX_USAGE, "mtls: needs TLS: -Z"),
+    ] {
+        check_refused(&split(words), code, part);
+    }
+    for (words, code, part) in [
+        ("-p 0", EX_USAGE, "You cannot enable SSL without a TCP port"),
+        ("-o ssl_verify_mode=2", EX_USAGE, "-o ssl_ca_cert=FILE"),
+        ("-l mtls:127.0.0.1", EX_USAGE, "-o ssl_ca_cert=FILE"),
+        ("-o ssl_verify_mode=4", EXIT_FAILURE, "-o ssl_verify_mode"),
+        ("-o ssl_verify_mode", EXIT_FAILURE, "-o ssl_verify_mode"),
+        ("-o ssl_min_version=4", EXIT_FAILURE, "-o ssl_min_version"),
+        ("-o ssl_keyformat=3", EXIT_FAILURE, "-o ssl_keyformat"),
+        ("-o ssl_ciphers=RC4-MD5", EXIT_FAILURE, "-o ssl_ciphers"),
+        ("-o ssl_ciphers=HIGH:!AES128", EXIT_FAILURE, "!AES128 is not understood"),
+        ("-o ssl_ciphers", EXIT_FAILURE, "-o ssl_ciphers"),
+        ("-o ssl_key=", EXIT_FAILURE, "-o ssl_key"),
+        ("-o ssl_ca_cert", EXIT_FAILURE, "-o ssl_ca_cert"),
+        ("-o ssl_wbuf_size=x", EXIT_FAILURE, "-o ssl_wbuf_size"),
+        ("-o ssl_what=1", EXIT_FAILURE, "Illegal suboption"),
+    ] {
+        let words = with_tls(words);
+        check_refused(&words.iter().map(String::as_str).collect::<Vec<_>>(), code, part);
+    }
+}
+
+#[test]
+fn tls_is_a_matter_of_each_listener() {
+    use ClientCertificates::{Ignored, Optional, Required};
+    let at = |text: &str| text.parse().unwrap();
+    let (one, two) = ("127.0.0.1:1", "127.0.0.1:2");
+    for (words, expected) in [
+        (
+            "",
+            vec![
+                Listener::Tls(at("0.0.0.0:11211"), Ignored),
+                Listener::Tls(at("[::]:11211"), Ignored),
+            ],
+        ),
+        (
+            "-l 127.0.0.1:1,notls:127.0.0.1:2",
+            vec![Listener::Tls(at(one), Ignored), Listener::Tcp(at(two))],
+        ),
+        (
+            "-o ssl_ca_cert=/a,ssl_verify_mode=1 -l 127.0.0.1:1;mtls:127.0.0.1:2;btls:[::1]:3",
+            vec![
+                Listener::Tls(at(one), Optional),
+                Listener::Tls(at(two), Required),
+                Listener::Tls(at("[::1]:3"), Ignored),
+            ],
+        ),
+        (
+            "-o ssl_ca_cert=/a -l mtls:proto[ascii]:tag_tools_:127.0.0.1:1",
+            vec![Listener::Tls(at(one), Required)],
+        ),
+    ] {
+        assert_eq!(tls_settings(words).config.listeners, expected, "{words}");
+    }
+    let unix = tls_settings("-s /s");
+    assert_eq!(unix.config.listeners, [Listener::Unix("/s".into(), 0o700)]);
+    assert!(unix.warnings[0].contains("served without TLS"), "{:?}", unix.warnings);
+
+    // Without -Z nothing is encrypted; memcached says nothing about it.
+    let without = settings(&["-o", "ssl_chain_cert=/c,ssl_key=/k", "-l", "notls:127.0.0.1:1"]);
+    assert_eq!(without.config.listeners, tcp(&[one]));
+    assert_eq!(without.config.tls, None);
+    assert_eq!(without.warnings, ["no effect without -Z: -o ssl_chain_cert, ssl_key"]);
 }
 
 #[test]
@@ -473,7 +609,8 @@ fn texts_are_what_tools_read() {
     assert!(help.starts_with(&version));
     assert!(help.contains("--unix-socket=<file>"));
     // Test suites search for these to learn what is built in.
-    for absent in ["enable-ssl", "sasl", "ext_path", "proxy_config", "drop_privileges", "udp"] {
+    assert!(help.contains("--enable-ssl"));
+    for absent in ["sasl", "ext_path", "proxy_config", "drop_privileges", "udp"] {
         assert!(!help.to_lowercase().contains(absent), "{absent}");
     }
     assert!(help.lines().all(|line| line.len() <= 80 && line.is_ascii()), "{help}");
@@ -491,5 +628,5 @@ fn tables_hold_together() {
     }
     let refused = OPTIONS.iter().filter(|o| refuse_not_offered(&format!("-{}", o.short)).is_err());
     assert!(refused.clone().all(|option| option.help.is_empty()));
-    assert_eq!(refused.map(|option| option.short).collect::<String>(), "SeZ");
+    assert_eq!(refused.map(|option| option.short).collect::<String>(), "Se");
 }
