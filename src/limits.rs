@@ -52,6 +52,10 @@ pub const VALUE_BYTES_BY_REFERENCE_MIN: usize = 8 << 10;
 /// Lookups announced to the store at a time: about as many reads as a processor has under way.
 pub const LOOKUPS_ANNOUNCED_MAX: usize = 16;
 
+/// So many keys of a list to get count as a further command of `-R`: a list takes its turn like
+/// the same keys asked for one by one, only cheaper.
+pub const KEYS_PER_COMMAND: usize = 16;
+
 /// Mail in flight from one worker to another. Reaching it stops reading from sockets.
 pub const MAIL_IN_FLIGHT_MAX: usize = 4;
 
