@@ -46,6 +46,13 @@ pub const READ_BYTES: usize = 64 << 10;
 /// A connection whose unsent replies exceed this is not served until the client has read.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
+/// What one connection is sent in a turn: a client that takes a gibibyte as fast as it comes does
+/// not keep the others waiting meanwhile.
+pub const WRITE_BYTES_MAX: usize = 256 << 10;
+
+/// Connections accepted, or refused, from one listener before the others get their turn.
+pub const ACCEPTS_MAX: usize = 256;
+
 /// Values at least this large leave by reference instead of being copied into the reply.
 pub const VALUE_BYTES_BY_REFERENCE_MIN: usize = 8 << 10;
 

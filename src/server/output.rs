@@ -12,6 +12,7 @@
 //! When the first hole is filled, it and what follows up to the next open one become ready. Owns
 //! the bytes until they are sent; does not know sockets, only `Write`.
 
+use crate::limits::WRITE_BYTES_MAX;
 use crate::shard::replies::{Mark, Replies};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -73,6 +74,8 @@ pub struct Output {
 pub enum Flushed {
     /// Nothing is left to send.
     All,
+    /// The socket may take more, in the next turn.
+    More,
     /// The socket takes no more for now, or a hole is open.
     Waiting,
 }
@@ -215,10 +218,14 @@ impl Output {
         self.held_since = None;
         let mut written_bytes = 0;
         while !self.ready.is_empty() {
+            if written_bytes >= WRITE_BYTES_MAX {
+                return Ok((written_bytes, Flushed::More));
+            }
+            let bytes_max = WRITE_BYTES_MAX - written_bytes;
             let written = if self.ready.values.is_empty() {
-                socket.write(&self.ready.bytes)
+                socket.write(&self.ready.bytes[..self.ready.bytes.len().min(bytes_max)])
             } else {
-                write_slices(&self.ready, socket)
+                write_slices(&self.ready, bytes_max, socket)
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -262,18 +269,25 @@ impl Output {
     }
 }
 
-/// One vectored write of bytes and values.
-fn write_slices(replies: &Replies, socket: &mut impl Write) -> io::Result<usize> {
+/// One vectored write of bytes and values, at most `bytes_max` of them.
+fn write_slices(replies: &Replies, bytes_max: usize, socket: &mut impl Write) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); 2 * VALUES_PER_WRITE_MAX + 1];
     let mut count = 0;
+    let mut bytes_left = bytes_max;
     let mut done = 0;
-    for (position, value) in replies.values.iter().take(VALUES_PER_WRITE_MAX) {
-        slices[count] = IoSlice::new(&replies.bytes[done..*position]);
-        slices[count + 1] = IoSlice::new(value);
-        (count, done) = (count + 2, *position);
+    let values = replies.values.iter().take(VALUES_PER_WRITE_MAX);
+    let parts = values.flat_map(|(position, value)| {
+        let before = &replies.bytes[std::mem::replace(&mut done, *position)..*position];
+        [before, value]
+    });
+    for part in parts {
+        let part = &part[..part.len().min(bytes_left)];
+        slices[count] = IoSlice::new(part);
+        (count, bytes_left) = (count + 1, bytes_left - part.len());
     }
     if replies.values.len() <= VALUES_PER_WRITE_MAX {
-        slices[count] = IoSlice::new(&replies.bytes[done..]);
+        let rest = &replies.bytes[done..];
+        slices[count] = IoSlice::new(&rest[..rest.len().min(bytes_left)]);
         count += 1;
     }
     socket.write_vectored(&slices[..count])
@@ -343,6 +357,34 @@ mod tests {
         }
         assert_eq!(drain(&mut output, 3), "one two and a half three four FIVE six");
         assert!(output.is_empty());
+    }
+
+    /// Once a client that read fast was sent all it had asked for in one turn, and a hundred that
+    /// did not read at all had their sockets filled in one: others waited 100 ms for that.
+    #[test]
+    fn what_a_connection_is_sent_in_a_turn_is_bounded() {
+        let large = Bytes::from(vec![b'v'; WRITE_BYTES_MAX / 3 * 2]);
+        for shared in [true, false] {
+            let mut output = Output::default();
+            for _ in 0..3 {
+                output.here().push(b"VALUE ");
+                if shared {
+                    output.here().push_shared(large.clone());
+                } else {
+                    output.here().push(&large);
+                }
+            }
+            let all_bytes = output.pending_bytes();
+            let (mut sent, mut turns) = (Vec::new(), 0);
+            while let (bytes, Flushed::More) = output.flush(turns, &mut sent).unwrap() {
+                assert_eq!(bytes, WRITE_BYTES_MAX, "{shared}, turn {turns}");
+                turns += 1;
+            }
+            assert_eq!((turns, sent.len()), (2, all_bytes), "{shared}");
+            assert!(
+                sent.split(|byte| *byte != b'v').filter(|v| v.len() == large.len()).count() == 3
+            );
+        }
     }
 
     #[test]
