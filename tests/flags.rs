@@ -386,6 +386,26 @@ fn more_connections_than_files() {
     assert!(said.contains("connections that -c allows"), "{said}");
 }
 
+/// Once it started, and the allocator ended it when the cache had grown to the limit.
+#[test]
+fn more_memory_than_address_space() {
+    for (limit, flag) in [("-v", "ulimit -v"), ("-d", "ulimit -d")] {
+        let below = |mebibytes: u32| {
+            let mut command = Command::new("sh");
+            let script = format!("ulimit {limit} {} && exec \"$0\" \"$@\"", mebibytes << 10);
+            command.arg("-c").arg(script).arg(BINARY).args(["-u", "root", "-m", "1024"]);
+            command.args(["-l", "127.0.0.1", "-p", "-1", "-t", "2"]).env_remove("RUST_LOG");
+            command.stdin(Stdio::null()).stderr(Stdio::piped());
+            command
+        };
+        check_refused(&mut below(1000), 71, flag);
+        check_refused(&mut below(1000), 71, "-m 1024: raise it to 1792 MiB, or lower -m");
+        let server = Running::spawn(&mut below(1792));
+        assert!(server.answers(), "{flag}");
+        server.end(Signal::SIGTERM);
+    }
+}
+
 #[test]
 fn environment_decides_what_is_logged() {
     let mut command = distcached(&["-l", "127.0.0.1", "-p", "-1", "-vvv"]);
