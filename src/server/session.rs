@@ -316,14 +316,14 @@ impl Session {
         self.closing
     }
 
-    /// Memory the conversation holds outside the store: a data block that is arriving, replies
-    /// that wait, and values they refer to.
+    /// Memory the conversation holds outside the store: commands that wait, a data block that is
+    /// arriving, replies that wait, and values they refer to.
     pub fn held_bytes(&self) -> usize {
         let block_bytes = match &self.state {
             State::Value(pending) => pending.block.capacity(),
             _ => 0,
         };
-        block_bytes + self.output.pending_bytes()
+        self.input.capacity() + block_bytes + self.output.pending_bytes()
     }
 
     /// Nothing is under way: the next byte would begin a command.
@@ -354,6 +354,10 @@ impl Session {
         if self.consumed > 0 {
             self.input.drain(..self.consumed);
             self.consumed = 0;
+        }
+        if self.input.len() + bytes.len() > LINE_BYTES_MAX {
+            // Most of a read: twice that would be a waste.
+            self.input.reserve_exact(bytes.len());
         }
         self.input.extend_from_slice(bytes);
     }
