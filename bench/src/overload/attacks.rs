@@ -110,6 +110,8 @@ pub fn slow_reader(address: SocketAddr, clients: usize, signals: &Signals) -> Re
     for stream in &mut streams {
         stream.write_all(&requests)?;
     }
+    // Until the kernel's buffers are full the clients are as good as reading: that is `multiget`.
+    signals.sleep(SETTLE);
     signals.ready();
     signals.sleep(TIMEOUT);
     Ok(clients as u64)
@@ -143,6 +145,26 @@ pub fn pinned(address: SocketAddr, clients: usize, signals: &Signals) -> Result<
     signals.ready();
     signals.sleep(TIMEOUT);
     Ok(replaced)
+}
+
+/// Clients that ask for a list of all keys, of which there are many, and read nothing.
+pub fn dump(address: SocketAddr, clients: usize, signals: &Signals) -> Result<u64> {
+    const KEYS: usize = 100_000;
+    let mut writer = dial(address)?;
+    let mut sets = Vec::new();
+    for number in 0..KEYS {
+        write!(sets, "set dumped-key-number-{number:09} 0 0 1 noreply\r\nx\r\n")?;
+    }
+    sets.extend_from_slice(b"version\r\n");
+    ask(&mut writer, &sets, b"\r\n")?;
+    let mut streams = dial_many(address, clients)?;
+    for stream in &mut streams {
+        stream.write_all(b"lru_crawler metadump all\r\n")?;
+    }
+    signals.sleep(SETTLE);
+    signals.ready();
+    signals.sleep(TIMEOUT);
+    Ok(clients as u64)
 }
 
 /// Connections beyond `-c` at a rate: each must be told so, in exactly these words, and closed.

@@ -23,7 +23,7 @@ const READY_POLL: Duration = Duration::from_millis(5);
 const RESIDENT_POLL: Duration = Duration::from_millis(20);
 /// Attackers come from elsewhere: here they take the processor only when nobody else wants it.
 const ATTACKER_NICE: i32 = 10;
-/// Between an attack and the next measurement without one.
+/// Between an attack and the next measurement without one, or less if measurements are shorter.
 const REST: Duration = Duration::from_millis(300);
 
 /// Microseconds: median, 99th percentile, maximum.
@@ -153,7 +153,7 @@ pub fn run(subject: &Subject, pace: &Pace, attack: &mut Attack<'_>) -> Result<Ro
         one_attack(subject, &mut others, attack, &mut rounds)?;
         let settled = subject.descriptors_settled(rounds.descriptors_before, pace.settle);
         rounds.descriptors_after = settled?;
-        thread::sleep(REST);
+        thread::sleep(REST.min(pace.time));
     }
     Ok(rounds)
 }
