@@ -61,7 +61,7 @@ pub const LOOKUPS_ANNOUNCED_MAX: usize = 16;
 
 /// So many keys of a list to get count as a further command of `-R`: a list takes its turn like
 /// the same keys asked for one by one, only cheaper.
-pub const KEYS_PER_COMMAND: usize = 16;
+pub const KEYS_PER_COMMAND: usize = 8;
 
 /// Mail in flight from one worker to another. Reaching it stops reading from sockets.
 pub const MAIL_IN_FLIGHT_MAX: usize = 4;
