@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
 
@@ -285,6 +286,33 @@ fn unix_socket_with_mask() {
 
     drop(peer);
     server.end(Signal::SIGTERM);
+    remove_with_directory(&path);
+}
+
+/// Whatever a client's end of a Unix socket is called, the server can say so: memcached once read
+/// beyond such a name.
+#[test]
+fn unix_clients_with_any_kind_of_name() {
+    let path = temporary("named");
+    let text = path.to_str().unwrap();
+    let mut server = Bounded::start(&mut distcached(&["-s", text, "-vvv"]));
+    eventually("the socket", || UnixStream::connect(&path).ok());
+    let own = path.with_extension("client");
+    let abstract_name = format!("\0distcached-{}-{}", std::process::id(), "n".repeat(80));
+    for name in ["", own.to_str().unwrap(), "\0", &abstract_name] {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        if !name.is_empty() {
+            socket.bind(&SockAddr::unix(name).unwrap()).unwrap();
+        }
+        socket.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        (&socket).write_all(b"stats conns\r\nmn\r\n").unwrap();
+        let lines = BufReader::new(&socket).lines().map_while(Result::ok);
+        let lines: Vec<String> = lines.take_while(|line| line != "MN").collect();
+        assert!(lines.iter().any(|line| line.ends_with(":addr unix")), "{name:?}: {lines:?}");
+    }
+    server.end(Signal::SIGTERM);
+    fs::remove_file(&own).unwrap();
     remove_with_directory(&path);
 }
 
