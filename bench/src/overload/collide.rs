@@ -89,7 +89,8 @@ fn one_round(stream: &mut TcpStream, keys: &[Vec<u8>]) -> Result<Cost> {
     let begin = Instant::now();
     for is_get in [false, true] {
         for batch in keys.chunks(BATCH) {
-            (request.clear(), expected.clear());
+            request.clear();
+            expected.clear();
             batch.iter().for_each(|key| push(key, is_get, &mut request, &mut expected));
             let sent = Instant::now();
             stream.write_all(&request)?;

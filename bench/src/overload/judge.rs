@@ -46,7 +46,7 @@ pub fn growth_of_unread_replies(connections: usize) -> u64 {
 /// Replies that refer to values which the store no longer holds: counted against `-m`. What was
 /// freed goes back to the system after some seconds only, so that two rounds may overlap.
 pub fn growth_within_limit(memory_mib: u64) -> u64 {
-    RSS_SLACK_BYTES + (2 * memory_mib << 20)
+    RSS_SLACK_BYTES + ((2 * memory_mib) << 20)
 }
 
 /// What was broken; empty if nothing was. `growth_max` bounds the growth of resident memory,
