@@ -226,6 +226,19 @@ fn a_long_list_of_keys_does_not_hold_up_other_clients() {
     }
 }
 
+/// Once only data blocks and replies were counted, and a read's worth of commands came on top.
+#[test]
+fn commands_that_wait_are_memory_that_is_held() {
+    let mut rig = Rig::new(1 << 20, true);
+    assert_eq!(rig.session.held_bytes(), 0);
+    let commands = b"get none\r\n".repeat(5000);
+    rig.session.advance(&commands, &mut 1, &mut rig.router);
+    let held = rig.session.held_bytes();
+    assert!((commands.len() - 10..commands.len() + 1000).contains(&held), "{held}");
+    rig.say(b"");
+    assert_eq!(rig.session.held_bytes(), 0);
+}
+
 #[test]
 fn an_item_too_large_for_its_limit_takes_the_old_value_with_it() {
     let mut rig = Rig::new(2048, true);

@@ -285,7 +285,10 @@ impl Results {
     ) -> Result<()> {
         let head = vec![name.to_owned(), spec.name.clone()];
         let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) else {
-            let finding = edge(setup, spec, name)?;
+            let finding = edge(setup, spec, name).unwrap_or_else(|error| Finding {
+                text: "-".to_owned(),
+                complaints: vec![error.to_string()],
+            });
             let verdict = self.verdict(&finding.complaints, judged);
             self.edges.push([head, vec![finding.text, verdict]].concat());
             return Ok(());
