@@ -46,11 +46,22 @@ pub const READ_BYTES: usize = 64 << 10;
 /// A connection whose unsent replies exceed this is not served until the client has read.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
+/// What one connection is sent in a turn: a client that takes a gibibyte as fast as it comes does
+/// not keep the others waiting meanwhile.
+pub const WRITE_BYTES_MAX: usize = 256 << 10;
+
+/// Connections accepted, or refused, from one listener before the others get their turn.
+pub const ACCEPTS_MAX: usize = 256;
+
 /// Values at least this large leave by reference instead of being copied into the reply.
 pub const VALUE_BYTES_BY_REFERENCE_MIN: usize = 8 << 10;
 
 /// Lookups announced to the store at a time: about as many reads as a processor has under way.
 pub const LOOKUPS_ANNOUNCED_MAX: usize = 16;
+
+/// So many keys of a list to get count as a further command of `-R`: a list takes its turn like
+/// the same keys asked for one by one, only cheaper.
+pub const KEYS_PER_COMMAND: usize = 8;
 
 /// Mail in flight from one worker to another. Reaching it stops reading from sockets.
 pub const MAIL_IN_FLIGHT_MAX: usize = 4;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
 
@@ -288,6 +289,33 @@ fn unix_socket_with_mask() {
     remove_with_directory(&path);
 }
 
+/// Whatever a client's end of a Unix socket is called, the server can say so: memcached once read
+/// beyond such a name.
+#[test]
+fn unix_clients_with_any_kind_of_name() {
+    let path = temporary("named");
+    let text = path.to_str().unwrap();
+    let mut server = Bounded::start(&mut distcached(&["-s", text, "-vvv"]));
+    eventually("the socket", || UnixStream::connect(&path).ok());
+    let own = path.with_extension("client");
+    let abstract_name = format!("\0distcached-{}-{}", std::process::id(), "n".repeat(80));
+    for name in ["", own.to_str().unwrap(), "\0", &abstract_name] {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        if !name.is_empty() {
+            socket.bind(&SockAddr::unix(name).unwrap()).unwrap();
+        }
+        socket.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        (&socket).write_all(b"stats conns\r\nmn\r\n").unwrap();
+        let lines = BufReader::new(&socket).lines().map_while(Result::ok);
+        let lines: Vec<String> = lines.take_while(|line| line != "MN").collect();
+        assert!(lines.iter().any(|line| line.ends_with(":addr unix")), "{name:?}: {lines:?}");
+    }
+    server.end(Signal::SIGTERM);
+    fs::remove_file(&own).unwrap();
+    remove_with_directory(&path);
+}
+
 #[test]
 fn a_stale_socket_file_is_replaced_and_another_file_is_not() {
     let path = temporary("socket");
@@ -384,6 +412,26 @@ fn more_connections_than_files() {
     assert!(server.answers());
     let said = server.end(Signal::SIGTERM);
     assert!(said.contains("connections that -c allows"), "{said}");
+}
+
+/// Once it started, and the allocator ended it when the cache had grown to the limit.
+#[test]
+fn more_memory_than_address_space() {
+    for (limit, flag) in [("-v", "ulimit -v"), ("-d", "ulimit -d")] {
+        let below = |mebibytes: u32| {
+            let mut command = Command::new("sh");
+            let script = format!("ulimit {limit} {} && exec \"$0\" \"$@\"", mebibytes << 10);
+            command.arg("-c").arg(script).arg(BINARY).args(["-u", "root", "-m", "1024"]);
+            command.args(["-l", "127.0.0.1", "-p", "-1", "-t", "2"]).env_remove("RUST_LOG");
+            command.stdin(Stdio::null()).stderr(Stdio::piped());
+            command
+        };
+        check_refused(&mut below(1000), 71, flag);
+        check_refused(&mut below(1000), 71, "-m 1024: raise it to 1792 MiB, or lower -m");
+        let server = Running::spawn(&mut below(1792));
+        assert!(server.answers(), "{flag}");
+        server.end(Signal::SIGTERM);
+    }
 }
 
 #[test]

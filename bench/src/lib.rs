@@ -24,6 +24,7 @@
 //! embedded            distcached's shard in this process; no sockets
 //! replay, pauses      the streams of `hitratio`, and the time of single calls, on `embedded`
 //! large_value         a value of a gibibyte in a server within this process
+//! overload            a well-behaved client beside attackers
 //! ```
 //! Imports run down that list only in the direction of use: nothing above `server` knows of it.
 
@@ -40,6 +41,7 @@ pub mod load;
 pub mod load_command;
 pub mod memory;
 pub mod options;
+pub mod overload;
 pub mod pauses;
 pub mod persistent;
 pub mod plot;

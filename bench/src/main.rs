@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bench::options::{Opt, Options};
 use bench::{
     Result, cleanup, compare, durability, hitratio, idle, large_value, latency, load_command,
-    memory, pauses, persistent, replay, restart, simulate, snapshot, traces, trial,
+    memory, overload, pauses, persistent, replay, restart, simulate, snapshot, traces, trial,
 };
 use lexopt::Arg;
 
@@ -76,6 +76,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         "a very large value in distcached, and what other clients notice",
         &[large_value::OPTIONS],
         large_value::run,
+    ),
+    (
+        "overload",
+        "what others notice while one client attacks, and what that costs",
+        &[overload::OPTIONS],
+        overload::run,
     ),
 ];
 

@@ -32,6 +32,8 @@ pub struct ServerSpec {
     pub protocol: Protocol,
     program: String,
     arguments: Vec<String>,
+    /// What starts the program: words before it, that end in replacing themselves by it.
+    launcher: Vec<String>,
 }
 
 impl ServerSpec {
@@ -42,7 +44,16 @@ impl ServerSpec {
             protocol: Protocol::Resp,
             program: program.to_owned(),
             arguments: Vec::new(),
+            launcher: Vec::new(),
         }
+    }
+
+    /// The same started by a program that replaces itself by the one behind its own arguments, such
+    /// as `env` or `prlimit`, so that the process keeps its number.
+    pub fn launched_by<S: Into<String>>(&self, words: impl IntoIterator<Item = S>) -> Self {
+        let mut spec = self.clone();
+        spec.launcher.extend(words.into_iter().map(Into::into));
+        spec
     }
 
     /// The same with more arguments.
@@ -64,7 +75,8 @@ impl FromStr for ServerSpec {
         match words.next() {
             Some(program) if !name.is_empty() => {
                 let (name, arguments) = (name.to_owned(), words.collect());
-                Ok(Self { name, protocol: Protocol::Text, program, arguments })
+                let launcher = Vec::new();
+                Ok(Self { name, protocol: Protocol::Text, program, arguments, launcher })
             }
             _ => Err(format!("server \"{text}\": say name=program")),
         }
@@ -167,7 +179,8 @@ impl Server {
         Ok(begin.elapsed())
     }
 
-    fn pid(&self) -> Result<Pid> {
+    /// The process.
+    pub fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_raw(i32::try_from(self.child.id())?))
     }
 
@@ -235,15 +248,16 @@ pub fn start_all(specs: &[ServerSpec], flags: &Flags) -> Result<Vec<Server>> {
     specs.iter().map(|spec| Server::start(spec, flags)).collect()
 }
 
-/// `taskset` replaces itself by the server, so the child's process id is the server's either way.
+/// `taskset` and launchers replace themselves by the server, so the child's process id is the
+/// server's either way.
 fn command(spec: &ServerSpec, flags: &Flags, address: SocketAddr) -> Command {
-    let mut command = if flags.cores.is_empty() {
-        Command::new(&spec.program)
-    } else {
-        let mut taskset = Command::new("taskset");
-        taskset.args(["-c", &flags.cores, &spec.program]);
-        taskset
-    };
+    let mut words = Vec::new();
+    if !flags.cores.is_empty() {
+        words.extend(["taskset", "-c", &flags.cores]);
+    }
+    words.extend(spec.launcher.iter().chain([&spec.program]).map(String::as_str));
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     let (ip, port) = (address.ip().to_string(), address.port().to_string());
     let connections_max = flags.connections_max.to_string();
     match spec.protocol {

@@ -85,6 +85,8 @@ fn serve(settings: Settings) -> Result<(), Exit> {
     }
     let identity = os::identity(process.user.as_deref())?;
     allow_descriptors(&mut config)?;
+    let workers = u64::try_from(config.workers).unwrap_or(u64::MAX);
+    os::check_address_space(config.memory_bytes_max, workers)?;
 
     // The key may be one that only root can read.
     let tls = config.tls.as_ref().map(Tls::open).transpose();

@@ -8,6 +8,7 @@ use super::connection::{Arrival, Stream};
 use super::mail::Bell;
 use super::os;
 use super::shared::Shared;
+use crate::limits::ACCEPTS_MAX;
 use crate::protocol::reply;
 use crossbeam::channel::Sender;
 use mio::event::Source;
@@ -163,6 +164,17 @@ pub struct Acceptor {
     out_of_descriptors: bool,
 }
 
+/// What accepting from a listener ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepted {
+    /// Nobody waits.
+    All,
+    /// Others may wait: it goes on when the other listeners had their turn.
+    Some,
+    /// There is no room, or no descriptor: they wait.
+    Stuck,
+}
+
 /// What the configuration says about connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -208,8 +220,8 @@ impl Acceptor {
     /// Accepts until the server stops.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(64);
+        let mut timeout = TICK;
         while !self.shared.stopping() {
-            let timeout = if self.ready.is_empty() { TICK } else { PAUSE };
             if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -221,28 +233,33 @@ impl Acceptor {
                     self.ready.push(event.token().0);
                 }
             }
-            self.accept_ready();
+            timeout = self.accept_ready();
         }
     }
 
-    /// Accepts from every listener until it is empty or there is no room.
-    fn accept_ready(&mut self) {
+    /// Accepts from every listener that has connections waiting. Returns how long to wait for more.
+    fn accept_ready(&mut self) -> Duration {
+        let mut timeout = TICK;
+        let mut stuck = false;
         for at in std::mem::take(&mut self.ready) {
-            if !self.accept_all(at) {
-                self.ready.push(at);
+            match self.accept_some(at) {
+                Accepted::All => continue,
+                Accepted::Some => timeout = Duration::ZERO,
+                Accepted::Stuck => (stuck, timeout) = (true, timeout.min(PAUSE)),
             }
+            self.ready.push(at);
         }
-        let pausing = !self.ready.is_empty();
-        self.shared.note_accepting(!pausing);
+        self.shared.note_accepting(!stuck);
+        timeout
     }
 
-    /// Answers whether the listener was emptied.
-    fn accept_all(&mut self, at: usize) -> bool {
-        loop {
+    /// A number of connections from one listener.
+    fn accept_some(&mut self, at: usize) -> Accepted {
+        for _ in 0..ACCEPTS_MAX {
             let full =
                 self.shared.connections.load(Ordering::Relaxed) >= self.limits.connections_max;
             if full && !self.limits.refuse_fast {
-                return false;
+                return Accepted::Stuck;
             }
             match self.listeners[at].0.accept() {
                 Ok(stream) if full => self.refuse(stream),
@@ -250,17 +267,21 @@ impl Acceptor {
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
                         self.out_of_descriptors = false;
-                        return true;
+                        return Accepted::All;
                     }
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                    _ => return self.note_failure(&error),
+                    _ => {
+                        self.note_failure(&error);
+                        return Accepted::Stuck;
+                    }
                 },
             }
         }
+        Accepted::Some
     }
 
     /// Out of descriptors or of kernel memory: connections wait in the queue; existing ones go on.
-    fn note_failure(&mut self, error: &io::Error) -> bool {
+    fn note_failure(&mut self, error: &io::Error) {
         if !self.out_of_descriptors {
             log::warn!(
                 "cannot accept connections: {error}; they wait until others close \
@@ -268,7 +289,6 @@ impl Acceptor {
             );
             self.out_of_descriptors = true;
         }
-        false
     }
 
     fn refuse(&self, mut stream: Stream) {

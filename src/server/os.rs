@@ -158,6 +158,45 @@ pub fn allow_descriptors(connections: u64, reserve: u64) -> Result<u64, Exit> {
     }
 }
 
+/// Address space beside the items: code, stacks, what the allocator reserves ahead.
+const ADDRESS_SPACE_BYTES_BASE: u64 = 384 << 20;
+
+/// The same for each worker.
+const ADDRESS_SPACE_BYTES_PER_WORKER: u64 = 64 << 20;
+
+/// One part in so many of `-m` more: rounding up, and memory freed but not given back yet.
+const ADDRESS_SPACE_SHARE: u64 = 4;
+
+/// What a limit of address space has to be at least for a cache of this size.
+fn address_space_needed(memory_bytes_max: u64, workers: u64) -> u64 {
+    let items = memory_bytes_max.saturating_add(memory_bytes_max / ADDRESS_SPACE_SHARE);
+    let threads = workers.saturating_mul(ADDRESS_SPACE_BYTES_PER_WORKER);
+    items.saturating_add(threads).saturating_add(ADDRESS_SPACE_BYTES_BASE)
+}
+
+/// Refuses a start under a limit of address space or of data (`ulimit -v`, `-d`) that `-m` would
+/// run into: the allocator ends the process then, in the middle of serving.
+///
+/// # Errors
+/// When there is such a limit.
+pub fn check_address_space(memory_bytes_max: u64, workers: u64) -> Result<(), Exit> {
+    let needed = address_space_needed(memory_bytes_max, workers);
+    for (resource, flag) in [(Resource::RLIMIT_AS, "-v"), (Resource::RLIMIT_DATA, "-d")] {
+        let refused = |why: Errno| Exit::os(format!("cannot tell the limits: {}", why.desc()));
+        let (soft, _) = getrlimit(resource).map_err(refused)?;
+        if soft < needed {
+            return Err(Exit::os(format!(
+                "the limit of memory (ulimit {flag}), {} MiB, is too small for -m {}: raise it to \
+                 {} MiB, or lower -m",
+                soft >> 20,
+                memory_bytes_max >> 20,
+                needed >> 20,
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Keeps all memory of the process, now and later, from being paged out (`-k`). Call it after
 /// [`daemonize`]: a child does not inherit the lock. A refusal is only worth a warning.
 pub fn lock_memory() {
@@ -406,6 +445,17 @@ mod tests {
         check((256, 1023), 1024, RaiseHard { wanted: 1064, connections_else: None });
         check((40, 40), 40, RaiseHard { wanted: 80, connections_else: None });
         check((1024, 4096), u64::MAX, RaiseHard { wanted: u64::MAX, connections_else: None });
+    }
+
+    #[test]
+    fn address_space_has_room_for_more_than_the_items() {
+        for (memory_mib, workers, needed_mib) in
+            [(0, 1, 448), (64, 2, 592), (1024, 2, 1792), (1024, 16, 2688)]
+        {
+            assert_eq!(address_space_needed(memory_mib << 20, workers), needed_mib << 20);
+        }
+        // No limit is enough for any size.
+        assert_eq!(address_space_needed(u64::MAX, u64::MAX), RLIM_INFINITY);
     }
 
     #[test]

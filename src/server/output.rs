@@ -13,6 +13,7 @@
 //! the bytes until they are sent; does not know sockets, only `Write`.
 
 use super::latency::Sent;
+use crate::limits::WRITE_BYTES_MAX;
 use crate::shard::replies::{Mark, Replies};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -26,9 +27,6 @@ const HOLE_BYTES_MIN: usize = 4 << 10;
 
 /// Replies wait this many turns for the ones behind them, so that a batch leaves in one write.
 const HOLD_TURNS: u64 = 2;
-
-/// What one flush writes at most before others get their turn, and the next write.
-const FLUSH_BYTES_MAX: usize = 4 << 20;
 
 /// Consumed bytes of `here` and `late` that are worth moving the rest for.
 const COMPACT_BYTES: usize = 64 << 10;
@@ -77,12 +75,12 @@ pub struct Output {
 pub enum Flushed {
     /// Nothing is left to send.
     All,
+    /// The socket may take more, in the next turn.
+    More,
     /// A hole is open.
     Waiting,
     /// The socket takes no more for now.
     Blocked,
-    /// Enough for one turn: a socket whose other end reads as fast as we write takes anything.
-    Enough,
 }
 
 impl Output {
@@ -239,13 +237,14 @@ impl Output {
         self.held_since = None;
         let mut written_bytes = 0;
         while !self.ready.is_empty() {
-            if written_bytes >= FLUSH_BYTES_MAX {
-                return Ok((written_bytes, Flushed::Enough));
+            if written_bytes >= WRITE_BYTES_MAX {
+                return Ok((written_bytes, Flushed::More));
             }
+            let bytes_max = WRITE_BYTES_MAX - written_bytes;
             let written = if self.ready.values.is_empty() {
-                socket.write(&self.ready.bytes)
+                socket.write(&self.ready.bytes[..self.ready.bytes.len().min(bytes_max)])
             } else {
-                write_slices(&self.ready, socket)
+                write_slices(&self.ready, bytes_max, socket)
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -296,18 +295,25 @@ impl Output {
     }
 }
 
-/// One vectored write of bytes and values.
-fn write_slices(replies: &Replies, socket: &mut impl Write) -> io::Result<usize> {
+/// One vectored write of bytes and values, at most `bytes_max` of them.
+fn write_slices(replies: &Replies, bytes_max: usize, socket: &mut impl Write) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); 2 * VALUES_PER_WRITE_MAX + 1];
     let mut count = 0;
+    let mut bytes_left = bytes_max;
     let mut done = 0;
-    for (position, value) in replies.values.iter().take(VALUES_PER_WRITE_MAX) {
-        slices[count] = IoSlice::new(&replies.bytes[done..*position]);
-        slices[count + 1] = IoSlice::new(value);
-        (count, done) = (count + 2, *position);
+    let values = replies.values.iter().take(VALUES_PER_WRITE_MAX);
+    let parts = values.flat_map(|(position, value)| {
+        let before = &replies.bytes[std::mem::replace(&mut done, *position)..*position];
+        [before, value]
+    });
+    for part in parts {
+        let part = &part[..part.len().min(bytes_left)];
+        slices[count] = IoSlice::new(part);
+        (count, bytes_left) = (count + 1, bytes_left - part.len());
     }
     if replies.values.len() <= VALUES_PER_WRITE_MAX {
-        slices[count] = IoSlice::new(&replies.bytes[done..]);
+        let rest = &replies.bytes[done..];
+        slices[count] = IoSlice::new(&rest[..rest.len().min(bytes_left)]);
         count += 1;
     }
     socket.write_vectored(&slices[..count])
@@ -334,21 +340,6 @@ mod tests {
             let count = bytes.len().min(self.bytes_at_once);
             self.taken.extend_from_slice(&bytes[..count]);
             Ok(count)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// A socket that takes so much of every write, and never enough to block.
-    struct Taker {
-        bytes_at_once: usize,
-    }
-
-    impl Write for Taker {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len().min(self.bytes_at_once))
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -394,6 +385,34 @@ mod tests {
         assert!(output.is_empty());
     }
 
+    /// Once a client that read fast was sent all it had asked for in one turn, and a hundred that
+    /// did not read at all had their sockets filled in one: others waited 100 ms for that.
+    #[test]
+    fn what_a_connection_is_sent_in_a_turn_is_bounded() {
+        let large = Bytes::from(vec![b'v'; WRITE_BYTES_MAX / 3 * 2]);
+        for shared in [true, false] {
+            let mut output = Output::default();
+            for _ in 0..3 {
+                output.here().push(b"VALUE ");
+                if shared {
+                    output.here().push_shared(large.clone());
+                } else {
+                    output.here().push(&large);
+                }
+            }
+            let all_bytes = output.pending_bytes();
+            let (mut sent, mut turns) = (Vec::new(), 0);
+            while let (bytes, Flushed::More) = output.flush(turns, &mut sent).unwrap() {
+                assert_eq!(bytes, WRITE_BYTES_MAX, "{shared}, turn {turns}");
+                turns += 1;
+            }
+            assert_eq!((turns, sent.len()), (2, all_bytes), "{shared}");
+            assert!(
+                sent.split(|byte| *byte != b'v').filter(|v| v.len() == large.len()).count() == 3
+            );
+        }
+    }
+
     #[test]
     fn what_is_ready_does_not_wait_for_ever() {
         let mut output = Output::default();
@@ -435,19 +454,6 @@ mod tests {
         }
         output.flush(u64::MAX, &mut sent).unwrap();
         assert!(sent == expected);
-    }
-
-    #[test]
-    fn a_flush_is_bounded_however_much_the_socket_takes() {
-        let mut output = Output::default();
-        for _ in 0..5 {
-            output.here().push_shared(vec![b'v'; FLUSH_BYTES_MAX / 2].into());
-        }
-        let mut taker = Taker { bytes_at_once: FLUSH_BYTES_MAX / 4 };
-        let (first, flushed) = output.flush(0, &mut taker).expect("no error");
-        assert_eq!((first, flushed), (FLUSH_BYTES_MAX, Flushed::Enough));
-        assert_eq!(output.flush(0, &mut taker).expect("no error").1, Flushed::Enough);
-        assert_eq!(output.flush(0, &mut taker).expect("no error").1, Flushed::All);
     }
 
     #[test]

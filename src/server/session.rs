@@ -26,8 +26,8 @@ use super::latency::Command;
 use super::login::Verdict;
 use super::output::Output;
 use crate::limits::{
-    KEY_BYTES_MAX, LINE_BYTES_MAX, LOGIN_BYTES_MAX, LOOKUPS_ANNOUNCED_MAX, OUTPUT_BYTES_MAX,
-    READ_BYTES, VALUE_BYTES_BY_REFERENCE_MIN,
+    KEY_BYTES_MAX, KEYS_PER_COMMAND, LINE_BYTES_MAX, LOGIN_BYTES_MAX, LOOKUPS_ANNOUNCED_MAX,
+    OUTPUT_BYTES_MAX, VALUE_BYTES_BY_REFERENCE_MIN,
 };
 use crate::protocol::parse::{Line, words};
 use crate::protocol::{
@@ -345,14 +345,14 @@ impl Session {
         self.closing
     }
 
-    /// Memory the conversation holds outside the store: a data block that is arriving, replies
-    /// that wait, and values they refer to.
+    /// Memory the conversation holds outside the store: commands that wait, a data block that is
+    /// arriving, replies that wait, and values they refer to.
     pub fn held_bytes(&self) -> usize {
         let block_bytes = match &self.state {
             State::Value(pending) => pending.block.capacity(),
             _ => 0,
         };
-        block_bytes + self.output.pending_bytes()
+        self.input.capacity() + block_bytes + self.output.pending_bytes()
     }
 
     /// Nothing is under way: the next byte would begin a command.
@@ -383,6 +383,10 @@ impl Session {
         if self.consumed > 0 {
             self.input.drain(..self.consumed);
             self.consumed = 0;
+        }
+        if self.input.len() + bytes.len() > LINE_BYTES_MAX {
+            // Most of a read: twice that would be a waste.
+            self.input.reserve_exact(bytes.len());
         }
         self.input.extend_from_slice(bytes);
     }
@@ -582,6 +586,7 @@ impl Session {
     ) -> Step {
         let mut at = 0;
         let mut keys_warmed = 0;
+        let mut keys_left = KEYS_PER_COMMAND;
         loop {
             if keys_warmed == 0 {
                 keys_warmed = warm_keys(&input[at..], router);
@@ -607,6 +612,7 @@ impl Session {
                     return Step::Part(at);
                 }
                 self.get_one(key, touch, with_cas, router);
+                keys_left -= 1;
             }
             at += end;
             if line_ends {
@@ -617,10 +623,12 @@ impl Session {
                 }
                 return Step::Part(at + 1);
             }
-            // Long lists share the connection's turn with nobody, but they do end it.
-            if at > READ_BYTES {
-                *budget = 0;
-                return Step::Part(at);
+            if keys_left == 0 {
+                keys_left = KEYS_PER_COMMAND;
+                *budget = budget.saturating_sub(1);
+                if *budget == 0 {
+                    return Step::Part(at);
+                }
             }
         }
     }
@@ -860,6 +868,8 @@ fn peek_command(input: &[u8]) -> Option<(&[u8], usize)> {
 
 /// Announces the lookups of the next keys of a list. Returns after how many keys to look again.
 fn warm_keys<R: Router>(input: &[u8], router: &R) -> usize {
+    // No further than these keys reach: the list is looked at again and again.
+    let input = &input[..input.len().min(LOOKUPS_ANNOUNCED_MAX * (KEY_BYTES_MAX + 1))];
     let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
     let keys = line.split(|byte| *byte == b' ').filter(|key| !key.is_empty());
     let mut hashes = [0; LOOKUPS_ANNOUNCED_MAX];

@@ -3,6 +3,7 @@
 
 use super::output::{Flushed, Output};
 use super::session::{Router, Session};
+use crate::limits::KEYS_PER_COMMAND;
 use crate::protocol::{Exptime, Request};
 use crate::shard::operation::Operation;
 use crate::shard::{Rules, Shard, item_fits};
@@ -198,6 +199,44 @@ fn however_the_bytes_arrive_the_replies_are_the_same() {
         let answer: String = padded.chunks(piece_bytes).map(|piece| rig.say(piece)).collect();
         assert_eq!(answer, expected, "in pieces of {piece_bytes}");
     }
+}
+
+/// Once a list took a turn for each 64 KiB, however many keys that was: 500 clients with lists of
+/// one-letter keys held everybody else up for seconds.
+#[test]
+fn a_long_list_of_keys_does_not_hold_up_other_clients() {
+    const COMMANDS: usize = 20;
+    let keys = 10_000;
+    let list = format!("get{}\r\n", " k".repeat(keys));
+    // Also without an end in sight.
+    for received in [list.as_bytes(), &list.as_bytes()[..list.len() - 2]] {
+        let mut rig = Rig::new(1 << 20, true);
+        rig.check("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+        let (mut answered, mut received) = (0, received);
+        while answered < keys - 1 {
+            let mut budget = COMMANDS;
+            rig.session.advance(received, &mut budget, &mut rig.router);
+            received = b"";
+            let mut sent = Vec::new();
+            rig.session.output.flush(0, &mut sent).expect("a Vec takes all");
+            let now = String::from_utf8_lossy(&sent).matches("VALUE k ").count();
+            assert!(0 < now && now <= (COMMANDS + 1) * KEYS_PER_COMMAND, "{now} keys in a turn");
+            answered += now;
+        }
+    }
+}
+
+/// Once only data blocks and replies were counted, and a read's worth of commands came on top.
+#[test]
+fn commands_that_wait_are_memory_that_is_held() {
+    let mut rig = Rig::new(1 << 20, true);
+    assert_eq!(rig.session.held_bytes(), 0);
+    let commands = b"get none\r\n".repeat(5000);
+    rig.session.advance(&commands, &mut 1, &mut rig.router);
+    let held = rig.session.held_bytes();
+    assert!((commands.len() - 10..commands.len() + 1000).contains(&held), "{held}");
+    rig.say(b"");
+    assert_eq!(rig.session.held_bytes(), 0);
 }
 
 #[test]

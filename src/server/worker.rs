@@ -171,8 +171,8 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let keeps_on = self.keep.as_ref().is_some_and(|keep| keep.has_more(&mut self.core.shard));
-        let unsent = !self.dirty.is_empty();
-        let busy = keeps_on || unsent || (!self.ready.is_empty() && self.core.has_room());
+        let can_serve = !self.ready.is_empty() && self.core.has_room();
+        let busy = keeps_on || can_serve || !self.dirty.is_empty();
         let overdue = self.next_tick <= self.core.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -483,8 +483,11 @@ impl Worker {
         }
     }
 
+    /// One write for each connection. What it leaves of replies that the socket would take goes in
+    /// the next turn.
     fn send_replies(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
+        let mut unfinished = Vec::new();
         for token in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(token) else { continue };
             connection.dirty = false;
@@ -516,9 +519,8 @@ impl Worker {
                     }
                     match flushed {
                         Flushed::All => self.all_sent(token),
+                        Flushed::More => Self::mark_dirty(&mut unfinished, connection, token),
                         Flushed::Waiting | Flushed::Blocked => {}
-                        // In the next turn.
-                        Flushed::Enough => Self::mark_dirty(&mut self.dirty, connection, token),
                     }
                 }
                 Err(error) => {
@@ -527,10 +529,9 @@ impl Worker {
                 }
             }
         }
-        if self.dirty.is_empty() {
-            // Keeps the memory of the list.
-            self.dirty = dirty;
-        }
+        // Keeps the memory of the list.
+        dirty.append(&mut unfinished);
+        self.dirty = dirty;
     }
 
     fn all_sent(&mut self, token: usize) {

@@ -4,8 +4,8 @@
 //! queue (S3-FIFO: Yang et al., SOSP 2023). Sixteen bits of the hash stand for the key: a wrong
 //! match only places one item in the better queue. Costs 2 bytes for each key remembered.
 //!
-//! The table comes and goes in chunks of a page: for hundreds of millions of keys it has hundreds of
-//! megabytes, which nobody could wait for.
+//! The table comes and goes in chunks of a page: for hundreds of millions of keys it has hundreds
+//! of megabytes, which nobody could wait for.
 
 const WAYS: usize = 8;
 const SETS_PER_CHUNK: usize = 256;

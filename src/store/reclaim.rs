@@ -2,10 +2,11 @@
 //! for expired items, and the slow freeing of what a flush threw away.
 //!
 //! S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP
-//! 2023) works on whole segments here: the oldest segment of a queue is drained, items worth keeping
-//! are copied to the main queue's tail, the rest is evicted. A segment of small items has thousands
-//! of them: below the reserve, every store drains a few, so that a whole segment is free before it is
-//! needed. Only who needs more than the reserve (a large value) waits for the rest of a segment.
+//! 2023) works on whole segments here: the oldest segment of a queue is drained, items worth
+//! keeping are copied to the main queue's tail, the rest is evicted. A segment of small items has
+//! thousands of them: below the reserve, every store drains a few, so that a whole segment is free
+//! before it is needed. Only who needs more than the reserve (a large value) waits for the rest of
+//! a segment.
 //!
 //! What is worth keeping depends on size as well, in the spirit of GDSF (Cherkasova: "Improving WWW
 //! proxies performance with greedy-dual-size-frequency caching policy", HP Labs 1998): the hits an
@@ -47,8 +48,8 @@ const COMPACT_CLASS_MIN_NO_EVICTION: usize = 1;
 /// After so many segments walked for one item, frequency no longer saves the items of the next.
 const PATIENT_VICTIMS_MAX: usize = 1;
 
-/// Segments the limit leaves free: one for survivors, which are copied before their segment is freed,
-/// and others so that a value of up to a segment need not wait for any to be drained.
+/// Segments the limit leaves free: one for survivors, which are copied before their segment is
+/// freed, and others so that a value of up to a segment need not wait for any to be drained.
 const RESERVE_SEGMENTS: usize = 3;
 
 /// What the next head leaves of them.
@@ -61,8 +62,8 @@ pub const LEFT_BY_LARGE_SEGMENTS: usize = 1 + LEFT_BY_HEAD_SEGMENTS;
 const _: () = assert!(LEFT_BY_LARGE_SEGMENTS <= RESERVE_SEGMENTS);
 
 /// Items that a store drains while the reserve is not complete, in batches. Each store adds one
-/// item, and a drained segment has few that stay: more than ten would be drained for one stored only
-/// while nearly all that is there is in use.
+/// item, and a drained segment has few that stay: more than ten would be drained for one stored
+/// only while nearly all that is there is in use.
 pub const BATCHES_PER_STORE: usize = 1;
 
 /// Batches that one call of [`Store::maintain`] drains.

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the server does wrong.
+/// What the server does wrong. Each test file has its own faults.
+#[allow(dead_code)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -23,6 +24,12 @@ pub enum Fault {
     StallOnce(Duration),
     /// Closes the connection after 100 commands.
     Close,
+    /// Answers nobody for this long when asked for the key `stall`.
+    StallAll(Duration),
+    /// Keeps a mebibyte and the socket of every connection for ever.
+    Leak,
+    /// Tells connections after so many that there are too many, in its own words.
+    Refuse(usize),
 }
 
 #[derive(Debug)]
@@ -53,8 +60,17 @@ impl Fake {
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for (count, stream) in listener.incoming().flatten().enumerate() {
                 let state = Arc::clone(&shared);
+                match fault {
+                    Fault::Leak => std::mem::forget((stream.try_clone(), vec![1_u8; 1 << 20])),
+                    Fault::Refuse(places) if count >= places => {
+                        // The client may be gone.
+                        let _ = (&stream).write_all(b"ERROR Too many\r\n");
+                        continue;
+                    }
+                    _ => {}
+                }
                 // Errors are the load generator hanging up.
                 thread::spawn(move || state.serve(stream));
             }
@@ -195,7 +211,11 @@ impl State {
     }
 
     fn value(&self, key: &str) -> Option<Vec<u8>> {
-        let mut value = self.items.lock().unwrap().get(key)?.clone();
+        let items = self.items.lock().unwrap();
+        if let ("stall", Fault::StallAll(time)) = (key, self.fault) {
+            thread::sleep(time);
+        }
+        let mut value = items.get(key)?.clone();
         match self.fault {
             Fault::FlipBit => *value.last_mut()? ^= 1,
             Fault::OtherValue => value.clone_from(&self.last.lock().unwrap()),
