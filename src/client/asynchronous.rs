@@ -14,9 +14,10 @@ use super::config::{Config, Expiry};
 use super::error::Error;
 use super::events::{Counters, ServerStatus, count};
 use super::key::{AsKey, WireKey};
+use super::login;
 use super::node::Node;
 use super::outcome::{self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned, nowhere};
-use super::reply::{Decoder, Fault, Reply};
+use super::reply::{Decoder, Reply};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
@@ -184,7 +185,8 @@ impl Cluster {
                 return Ok(loan);
             }
         }
-        match self.connect_async(server, deadline).await {
+        server.may_log_in(clock::now(), self.config.probe_after_max)?;
+        match self.enter_async(server, deadline).await {
             Ok(connection) => {
                 count(&self.counters.connections);
                 (loan.connection, loan.reused) = (Some(connection), false);
@@ -195,6 +197,19 @@ impl Cluster {
                 Err(error)
             }
         }
+    }
+
+    /// A connection on which we are logged in.
+    async fn enter_async(&self, server: &Server, deadline: Instant) -> Result<Connection, Error> {
+        let mut connection = self.connect_async(server, deadline).await?;
+        let Some(login) = &self.config.login else { return Ok(connection) };
+        let until = deadline.min(clock::now() + self.config.connect_timeout);
+        let write = |_, out: &mut Vec<u8>| login.write(out);
+        let accepted = &mut login::accepted;
+        let said = exchange(self, server, &mut connection, until, None, &write, accepted).await;
+        said.and_then(|result| result).map_err(login::failed)?;
+        server.let_in();
+        Ok(connection)
     }
 
     async fn connect_async(&self, server: &Server, deadline: Instant) -> Result<Connection, Error> {
@@ -385,7 +400,7 @@ impl Cluster {
                 return Err(Error::closed(name));
             }
             decoder.arrived(count);
-            batch.advance(decoder, sink).map_err(|Fault(what)| Error::protocol(name, what))?;
+            batch.advance(decoder, sink).map_err(|fault| Error::fault(name, fault))?;
         }
         Ok(())
     }
@@ -447,7 +462,7 @@ async fn exchange<R>(
         }
         connection.decoder.arrived(count);
         let advanced = single.advance(&mut connection.decoder, &server.name, convert);
-        if advanced.map_err(|Fault(what)| Error::protocol(&server.name, what))? {
+        if advanced.map_err(|fault| Error::fault(&server.name, fault))? {
             let none = || Error::protocol(&server.name, "no reply");
             return single.result.ok_or_else(none);
         }

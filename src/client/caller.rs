@@ -88,10 +88,14 @@ impl Cluster {
     }
 
     fn connect<'s>(&self, mut loan: Loan<'s>, limits: Limits) -> Result<Loan<'s>, Error> {
-        let (server, timeout) = (loan.server, self.config.connect_timeout);
-        match Connection::open(&server.node, &server.addresses(), timeout, limits.deadline) {
+        let server = loan.server;
+        server.may_log_in(clock::now(), self.config.probe_after_max)?;
+        match Connection::open(&server.node, &server.addresses(), &self.config, limits.deadline) {
             Ok(connection) => {
                 count(&self.counters.connections);
+                if self.config.login.is_some() {
+                    server.let_in();
+                }
                 (loan.connection, loan.reused) = (Some(connection), false);
                 Ok(loan)
             }

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One server, as long as it is on the list.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(super) struct Server {
     #[cfg(feature = "tokio")]
     pub async_pool: super::asynchronous::Pool,
     failures: AtomicU64,
+    /// The refusal of our login that stands, and until when it is not tried again.
+    refusal: Mutex<Option<(Error, Instant)>>,
     /// A probe or a check is under way.
     pub is_looked_after: AtomicBool,
     /// When it was last checked.
@@ -66,6 +68,7 @@ impl Server {
             #[cfg(feature = "tokio")]
             async_pool: super::asynchronous::Pool::new(config.connections_max),
             failures: AtomicU64::new(0),
+            refusal: Mutex::new(None),
             is_looked_after: AtomicBool::new(false),
             heard_at: Mutex::new(clock::now()),
         }
@@ -98,6 +101,27 @@ impl Server {
         self.pool.clear();
         #[cfg(feature = "tokio")]
         self.async_pool.clear();
+    }
+
+    /// The refusal of our login, as long as it stands. When its time is over, one caller may try.
+    pub fn may_log_in(&self, now: Instant, wait: Duration) -> Result<(), Error> {
+        match &mut *self.refusal() {
+            Some((error, until)) if now < *until => Err(error.clone()),
+            Some((_, until)) => {
+                *until = now + wait;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A new connection was let in.
+    pub fn let_in(&self) {
+        *self.refusal() = None;
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(Error, Instant)>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Back in use after a probe.
@@ -303,6 +327,9 @@ impl Cluster {
             return;
         }
         let now = clock::now();
+        if self.config.login.is_none() {
+            server.let_in();
+        }
         let mut health = server.health();
         server.untroubled.store(health.state() != State::Ejected, Ordering::Release);
         let away = health.succeeded(now);
@@ -320,6 +347,9 @@ impl Cluster {
         if matches!(error, Error::Timeout { .. }) {
             count(&self.counters.timeouts);
         }
+        if matches!(error, Error::Login { .. }) {
+            return self.login_refused(server, error);
+        }
         let mut health = server.health();
         server.untroubled.store(false, Ordering::Release);
         let ejects = health.failed(clock::now());
@@ -334,6 +364,19 @@ impl Cluster {
             self.wake_monitor();
             let cause = error.to_string();
             self.tell(Event::Ejected { server: server.name.clone(), cause });
+        }
+    }
+
+    /// The server is there and does not want us. That says nothing against it, so it stays in use,
+    /// but it is left alone for a while: guessing is what this would look like.
+    fn login_refused(&self, server: &Server, error: &Error) {
+        let until = clock::now() + self.config.probe_after_max;
+        let before = server.refusal().replace((error.clone(), until));
+        // The next success is to be noted.
+        server.untroubled.store(false, Ordering::Release);
+        if before.is_none() {
+            let cause = error.to_string();
+            self.tell(Event::LoginRefused { server: server.name.clone(), cause });
         }
     }
 

@@ -5,6 +5,7 @@ use super::discovery::Discovery;
 use super::error::Error;
 use super::events::Event;
 use super::key::{KeyPolicy, KeyRules};
+use super::login::Login;
 use super::node::Node;
 use super::ring::RingKind;
 use super::value::Codec;
@@ -182,7 +183,10 @@ pub struct Config {
     pub codec: Codec,
     /// The expiry of calls that name none.
     pub expiry: Expiry,
-    /// Longest wait for a connection to be made.
+    /// Who to say we are to every server, on each connection before its first use. Servers started
+    /// with `-Y` answer nobody else.
+    pub login: Option<Login>,
+    /// Longest wait for a connection to be made, and once more for a login on it.
     pub connect_timeout: Duration,
     /// Longest wait for the next bytes of a reply.
     pub read_timeout: Duration,
@@ -200,7 +204,7 @@ pub struct Config {
     pub failures_max: u32,
     /// Wait before the first probe of an ejected server; each further one waits twice as long.
     pub probe_after: Duration,
-    /// Longest wait between two probes.
+    /// Longest wait between two probes, and the wait before a refused login is tried again.
     pub probe_after_max: Duration,
     /// How often servers in use are probed too, so that one that died is noticed without calls.
     pub check_every: Option<Duration>,
@@ -228,6 +232,7 @@ impl Default for Config {
             key_policy: KeyPolicy::default(),
             codec: Codec::default(),
             expiry: Expiry::default(),
+            login: None,
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),
@@ -273,7 +278,7 @@ impl Config {
         if self.key_prefix.len() > 200 {
             return wrong("key_prefix leaves no room for keys: 200 bytes at most".into());
         }
-        Ok(())
+        self.login.as_ref().map_or(Ok(()), Login::check)
     }
 
     pub(super) fn key_rules(&self) -> KeyRules {

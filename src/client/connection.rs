@@ -7,8 +7,9 @@ use super::command::{Expect, ServerCommand};
 use super::config::Config;
 use super::error::Error;
 use super::key::WireKey;
+use super::login;
 use super::node::Node;
-use super::reply::{Decoder, Fault, Reply};
+use super::reply::{Decoder, Reply};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io::{self, ErrorKind, Read, Write};
@@ -83,13 +84,14 @@ pub(super) fn resolve(node: &Node) -> io::Result<Vec<SocketAddr>> {
 }
 
 impl Connection {
-    /// Connects to the first address that answers.
+    /// Connects to the first address that answers, and logs in.
     pub fn open(
         node: &Node,
         addresses: &[SocketAddr],
-        timeout: Duration,
+        config: &Config,
         deadline: Instant,
     ) -> Result<Self, Error> {
+        let timeout = config.connect_timeout;
         let server = node.name();
         let failed = |cause: String| Error::Connect { server: server.clone(), cause };
         let stream = match node.unix_path() {
@@ -117,7 +119,7 @@ impl Connection {
                 Stream::Tcp(stream)
             }
         };
-        Ok(Self {
+        let mut connection = Self {
             stream,
             server,
             decoder: Decoder::default(),
@@ -126,7 +128,20 @@ impl Connection {
             idle_since: clock::now(),
             read_set: Duration::ZERO,
             write_set: Duration::ZERO,
-        })
+        };
+        connection.log_in(config, deadline)?;
+        Ok(connection)
+    }
+
+    fn log_in(&mut self, config: &Config, deadline: Instant) -> Result<(), Error> {
+        let Some(login) = &config.login else { return Ok(()) };
+        let timeout = config.connect_timeout;
+        let deadline = deadline.min(clock::now() + timeout);
+        let limits = Limits { read: timeout, write: timeout, deadline };
+        match self.call(None, limits, |_, out| login.write(out), &mut login::accepted) {
+            Call::Clean(result) => result.map_err(login::failed),
+            Call::Broken(error) => Err(login::failed(error)),
+        }
     }
 
     /// Whether it can carry another call: not idle for too long, not closed by the server, and
@@ -191,7 +206,7 @@ impl Connection {
             match single.advance(&mut self.decoder, &self.server, convert) {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(Fault(what)) => return Call::Broken(Error::protocol(&self.server, what)),
+                Err(fault) => return Call::Broken(Error::fault(&self.server, fault)),
             }
         }
         match single.result {
@@ -254,7 +269,7 @@ impl Connection {
             write: config.write_timeout,
             deadline: clock::now() + config.call_timeout,
         };
-        let mut connection = Self::open(node, &addresses, config.connect_timeout, limits.deadline)?;
+        let mut connection = Self::open(node, &addresses, config, limits.deadline)?;
         match connection.call(None, limits, |_, out| command.write(out), convert) {
             Call::Clean(result) => result,
             Call::Broken(error) => Err(error),
@@ -339,8 +354,8 @@ impl<'c, 'k> Exchange<'c, 'k> {
         }
         decoder.arrived(count);
         self.progress_at = clock::now();
-        if let Err(Fault(what)) = self.batch.advance(decoder, sink) {
-            self.failure = Some(Error::protocol(server, what));
+        if let Err(fault) = self.batch.advance(decoder, sink) {
+            self.failure = Some(Error::fault(server, fault));
         }
     }
 

@@ -1,5 +1,7 @@
 //! What can go wrong in a call, and what to do about it. Owns the texts.
 
+use super::login;
+use super::reply::Fault;
 use std::fmt;
 use std::io;
 
@@ -70,6 +72,14 @@ pub enum Error {
         /// Which server.
         server: String,
     },
+    /// The server wants a login, or another one than it was given. It is not asked again for
+    /// `Config::probe_after_max`; calls meanwhile fail with this.
+    Login {
+        /// Which server.
+        server: String,
+        /// Its answer.
+        answer: String,
+    },
     /// There are no servers.
     NoServers,
     /// Others changed the item each time between reading and writing.
@@ -112,6 +122,15 @@ impl Error {
         }
     }
 
+    /// What arrived is no reply to what was asked. A refused login is one of these, whatever was
+    /// asked.
+    pub(super) fn fault(server: &str, Fault(what): Fault) -> Self {
+        match login::is_refusal(&what) {
+            true => Self::Login { server: server.to_owned(), answer: what },
+            false => Self::protocol(server, what),
+        }
+    }
+
     pub(super) fn protocol(server: &str, what: impl Into<String>) -> Self {
         Self::Protocol { server: server.to_owned(), what: what.into() }
     }
@@ -147,6 +166,11 @@ impl fmt::Display for Error {
             Self::Down { server } => {
                 write!(out, "{server} is ejected after failures; probes look for its return")
             }
+            Self::Login { server, answer } => write!(
+                out,
+                "{server} lets nobody in without the right login: {answer}; set Config::login to a \
+                 user and password that its file of users (-Y) has"
+            ),
             Self::NoServers => write!(out, "no servers: name at least one, or check the discovery"),
             Self::Contended { attempts } => write!(
                 out,

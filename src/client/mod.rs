@@ -34,6 +34,7 @@
 //! | `ring`, `hash`, `node` | which server owns a key |
 //! | `key`, `value`, `plain`, `sniff` | what programs hand over, as bytes |
 //! | `command`, `reply`, `batch`, `outcome` | the protocol: requests and replies, without sockets |
+//! | `login` | what is said to servers that ask who is there |
 //! | `health`, `cluster` | which servers are in use, and what becomes of the others' keys |
 //! | `connection`, `pool`, `caller`, `client` | the blocking face |
 //! | `asynchronous` | the asynchronous face (feature `tokio`) |
@@ -56,6 +57,7 @@ mod events;
 mod hash;
 mod health;
 mod key;
+mod login;
 mod monitor;
 mod node;
 mod outcome;
@@ -77,6 +79,7 @@ pub use events::{Counters, Event, ServerStatus};
 pub use hash::KeyHash;
 pub use health::State;
 pub use key::{AsKey, KeyPolicy};
+pub use login::Login;
 pub use node::Node;
 pub use outcome::{Cas, Inspection, Many, PerServer, Raw, Versioned};
 pub use ring::{Point, Ring, RingKind};
