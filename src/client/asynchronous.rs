@@ -11,6 +11,7 @@ use super::clock;
 use super::cluster::{Cluster, Route, Server, for_stand_in};
 use super::command::{Command, Effect, Expect, Mode, ServerCommand};
 use super::config::{Config, Expiry};
+use super::dialer::handshake_failed;
 use super::error::Error;
 use super::events::{Counters, ServerStatus, count};
 use super::key::{AsKey, WireKey};
@@ -18,16 +19,17 @@ use super::login;
 use super::node::Node;
 use super::outcome::{self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned, nowhere};
 use super::reply::{Decoder, Reply};
+use super::stream::{self, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
@@ -62,23 +64,55 @@ impl Pool {
 }
 
 #[derive(Debug)]
-enum Stream {
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-macro_rules! on_stream {
-    ($self:expr, $stream:ident => $call:expr) => {
+macro_rules! on_socket {
+    ($self:expr, $socket:ident => $call:expr) => {
         match $self {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
+            Socket::Tcp($socket) => $call,
+            Socket::Unix($socket) => $call,
         }
     };
 }
 
+impl stream::Socket for Socket {
+    fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
+        on_socket!(self, socket => socket.try_read(room))
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        on_socket!(self, socket => socket.try_write(bytes))
+    }
+}
+
+/// Waits until the socket can do one of these.
+async fn ready(stream: &Stream<Socket>, interest: Interest) -> io::Result<()> {
+    on_socket!(&stream.socket, socket => socket.ready(interest).await.map(|_| ()))
+}
+
+/// What a stream waits for while it receives.
+fn receiving(stream: &Stream<Socket>, sends: bool) -> Interest {
+    match sends || stream.owes() {
+        true => Interest::READABLE | Interest::WRITABLE,
+        false => Interest::READABLE,
+    }
+}
+
+/// What the socket did, or that it must be waited for.
+fn done<R>(result: io::Result<R>) -> io::Result<Option<R>> {
+    match result {
+        Ok(result) => Ok(Some(result)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[derive(Debug)]
 struct Connection {
-    stream: Stream,
+    stream: Stream<Socket>,
     decoder: Decoder,
     opaque: u32,
     idle_since: Instant,
@@ -86,23 +120,39 @@ struct Connection {
 
 impl Connection {
     /// Whether it can carry another call; see the blocking face.
-    fn is_usable(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let mut byte = [0];
-        let quiet = match on_stream!(&self.stream, stream => stream.try_read(&mut byte)) {
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-            // Closed, or a byte that nobody asked for.
-            Ok(_) => false,
-        };
-        quiet && now.saturating_duration_since(self.idle_since) < idle_timeout
+    fn is_usable(&mut self, now: Instant, idle_timeout: Duration) -> bool {
+        now.saturating_duration_since(self.idle_since) < idle_timeout && self.stream.is_quiet()
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        on_stream!(&mut self.stream, stream => stream.write_all(bytes).await)
+    async fn shake_hands(&mut self) -> io::Result<()> {
+        while done(self.stream.try_handshake())?.is_none() {
+            let owes = self.stream.owes();
+            let interest = if owes { Interest::WRITABLE } else { Interest::READABLE };
+            ready(&self.stream, interest).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match done(self.stream.try_send(bytes))? {
+                Some(count) => bytes = &bytes[count..],
+                None => ready(&self.stream, Interest::WRITABLE).await?,
+            }
+        }
+        while done(self.stream.try_flush())?.is_none() {
+            ready(&self.stream, Interest::WRITABLE).await?;
+        }
+        Ok(())
     }
 
     async fn receive(&mut self) -> io::Result<usize> {
-        let Self { stream, decoder, .. } = self;
-        on_stream!(stream, stream => stream.read(decoder.room()).await)
+        loop {
+            match done(self.stream.try_receive(self.decoder.room()))? {
+                Some(count) => return Ok(count),
+                None => ready(&self.stream, receiving(&self.stream, false)).await?,
+            }
+        }
     }
 }
 
@@ -119,7 +169,7 @@ struct Loan<'s> {
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take().filter(|_| self.keep) else { return };
-        if !connection.decoder.is_empty() || !self.server.is_in_use() {
+        if !connection.decoder.is_empty() || connection.stream.holds() || !self.server.is_in_use() {
             return;
         }
         connection.idle_since = clock::now();
@@ -179,7 +229,7 @@ impl Cluster {
         let mut loan =
             Loan { server, connection: None, reused: true, keep: false, idle_max, _permit: permit };
         loop {
-            let Some(connection) = server.async_pool.lock().pop() else { break };
+            let Some(mut connection) = server.async_pool.lock().pop() else { break };
             if connection.is_usable(clock::now(), self.config.idle_timeout) {
                 loan.connection = Some(connection);
                 return Ok(loan);
@@ -199,11 +249,18 @@ impl Cluster {
         }
     }
 
-    /// A connection on which we are logged in.
+    /// A connection, encrypted if it is to be, on which we are logged in.
     async fn enter_async(&self, server: &Server, deadline: Instant) -> Result<Connection, Error> {
         let mut connection = self.connect_async(server, deadline).await?;
-        let Some(login) = &self.config.login else { return Ok(connection) };
         let until = deadline.min(clock::now() + self.config.connect_timeout);
+        match timeout_at(until.into(), connection.shake_hands()).await {
+            Ok(shaken) => shaken.map_err(|error| handshake_failed(&server.name, &error))?,
+            Err(_) => {
+                let (server, waiting_for) = (server.name.clone(), "the TLS handshake");
+                return Err(Error::Timeout { server, waiting_for });
+            }
+        }
+        let Some(login) = &self.dialer.login else { return Ok(connection) };
         let write = |_, out: &mut Vec<u8>| login.write(out);
         let accepted = &mut login::accepted;
         let said = exchange(self, server, &mut connection, until, None, &write, accepted).await;
@@ -215,8 +272,9 @@ impl Cluster {
     async fn connect_async(&self, server: &Server, deadline: Instant) -> Result<Connection, Error> {
         let deadline = deadline.min(clock::now() + self.config.connect_timeout);
         let failed = |cause: String| Error::Connect { server: server.name.clone(), cause };
-        let made = |stream| Connection {
-            stream,
+        let session = self.dialer.session(&server.node)?;
+        let made = |socket| Connection {
+            stream: Stream::new(socket, session),
             decoder: Decoder::default(),
             opaque: 0,
             idle_since: clock::now(),
@@ -224,14 +282,14 @@ impl Cluster {
         if let Some(path) = server.node.unix_path() {
             let stream = timeout_at(deadline.into(), UnixStream::connect(path)).await;
             let stream = stream.map_err(|_| failed("time ran out".into()))?;
-            return Ok(made(Stream::Unix(stream.map_err(|error| failed(error.to_string()))?)));
+            return Ok(made(Socket::Unix(stream.map_err(|error| failed(error.to_string()))?)));
         }
         let mut last = failed(format!("{} does not resolve", server.node.host()));
         for address in server.addresses() {
             match timeout_at(deadline.into(), TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-                    return Ok(made(Stream::Tcp(stream)));
+                    return Ok(made(Socket::Tcp(stream)));
                 }
                 Ok(Err(error)) => last = failed(format!("{address}: {error}")),
                 Err(_) => last = failed(format!("{address}: time ran out")),
@@ -358,49 +416,36 @@ impl Cluster {
         batch: &mut Batch<'_>,
         sink: &mut impl FnMut(usize, Reply<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let requests = std::mem::take(&mut batch.requests);
         let Connection { stream, decoder, .. } = connection;
         let name = &server.name;
-        let (mut reader, mut writer): (
-            Box<dyn tokio::io::AsyncRead + Send + Unpin + '_>,
-            Box<dyn tokio::io::AsyncWrite + Send + Unpin + '_>,
-        ) = match stream {
-            Stream::Tcp(stream) => {
-                let (reader, writer) = stream.split();
-                (Box::new(reader), Box::new(writer))
-            }
-            Stream::Unix(stream) => {
-                let (reader, writer) = stream.split();
-                (Box::new(reader), Box::new(writer))
-            }
-        };
-        let write = async {
-            let deadline = deadline.min(clock::now() + self.config.write_timeout);
-            within(server, deadline, "a request to be sent", writer.write_all(&requests)).await
-        };
-        let mut write = pin!(write);
-        let mut written = false;
+        let failed = |error: io::Error| Error::io(name, "replies", &error);
+        let mut progress_at = clock::now();
         while !batch.is_done() {
-            let until = deadline.min(clock::now() + self.config.read_timeout);
-            let count = {
-                let read = within(server, until, "replies", reader.read(decoder.room()));
-                let mut read = pin!(read);
-                let both = std::future::poll_fn(|context| {
-                    if !written && let Poll::Ready(result) = write.as_mut().poll(context) {
-                        written = true;
-                        if let Err(error) = result {
-                            return Poll::Ready(Err(error));
-                        }
-                    }
-                    read.as_mut().poll(context)
-                });
-                both.await?
+            // A connection that is always ready must not keep the thread from other tasks.
+            tokio::task::coop::consume_budget().await;
+            let sent = match batch.unsent() {
+                [] => done(stream.try_flush()).map_err(failed)?.and(None),
+                unsent => done(stream.try_send(unsent)).map_err(failed)?,
             };
-            if count == 0 {
-                return Err(Error::closed(name));
+            let received = done(stream.try_receive(decoder.room())).map_err(failed)?;
+            if let Some(count) = sent {
+                batch.sent += count;
             }
-            decoder.arrived(count);
-            batch.advance(decoder, sink).map_err(|fault| Error::fault(name, fault))?;
+            match received {
+                Some(0) => return Err(Error::closed(name)),
+                Some(count) => {
+                    decoder.arrived(count);
+                    batch.advance(decoder, sink).map_err(|fault| Error::fault(name, fault))?;
+                }
+                None if sent.is_none() => {
+                    let until = deadline.min(progress_at + self.config.read_timeout);
+                    let interest = receiving(stream, !batch.unsent().is_empty());
+                    within(server, until, "replies", ready(stream, interest)).await?;
+                    continue;
+                }
+                None => {}
+            }
+            progress_at = clock::now();
         }
         Ok(())
     }

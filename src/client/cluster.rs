@@ -5,6 +5,7 @@ use super::clock;
 use super::command::{Command, Effect};
 use super::config::{Config, StaleGuard, WhenDown, capped};
 use super::connection::{Connection, resolve};
+use super::dialer::Dialer;
 use super::error::Error;
 use super::events::{Event, LiveCounters, ServerStatus, count};
 use super::health::{Health, Rules, State};
@@ -178,6 +179,7 @@ pub(super) enum Route {
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub config: Config,
+    pub dialer: Dialer,
     pub rules: KeyRules,
     topology: RwLock<Arc<Topology>>,
     next_id: AtomicUsize,
@@ -192,6 +194,7 @@ impl Cluster {
         config.check()?;
         let cluster = Self {
             rules: config.key_rules(),
+            dialer: Dialer::new(&config)?,
             topology: RwLock::new(Arc::new(Topology {
                 servers: Vec::new(),
                 ring: Ring::new(config.ring, &[]),

@@ -186,7 +186,10 @@ pub struct Config {
     /// Who to say we are to every server, on each connection before its first use. Servers started
     /// with `-Y` answer nobody else.
     pub login: Option<Login>,
-    /// Longest wait for a connection to be made, and once more for a login on it.
+    /// Whether and how connections are encrypted.
+    #[cfg(feature = "tls")]
+    pub tls: Option<super::tls::Tls>,
+    /// Longest wait for a connection to be made, and once more for the TLS handshake and login on it.
     pub connect_timeout: Duration,
     /// Longest wait for the next bytes of a reply.
     pub read_timeout: Duration,
@@ -233,6 +236,8 @@ impl Default for Config {
             codec: Codec::default(),
             expiry: Expiry::default(),
             login: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),

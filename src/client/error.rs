@@ -2,6 +2,7 @@
 
 use super::login;
 use super::reply::Fault;
+use super::tls;
 use std::fmt;
 use std::io;
 
@@ -53,6 +54,14 @@ pub enum Error {
         /// What was waited for.
         waiting_for: &'static str,
     },
+    /// An encrypted connection could not be made, or broke. Text and cause say which certificate to
+    /// look at.
+    Tls {
+        /// Which server.
+        server: String,
+        /// What is wrong.
+        cause: String,
+    },
     /// The server sent what is no answer to the request. The connection was closed.
     Protocol {
         /// Which server.
@@ -95,7 +104,11 @@ impl Error {
     pub fn is_failure_of_server(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Io { .. } | Self::Timeout { .. } | Self::Protocol { .. }
+            Self::Connect { .. }
+                | Self::Io { .. }
+                | Self::Timeout { .. }
+                | Self::Tls { .. }
+                | Self::Protocol { .. }
         )
     }
 
@@ -105,6 +118,9 @@ impl Error {
     }
 
     pub(super) fn io(server: &str, waiting_for: &'static str, error: &io::Error) -> Self {
+        if let Some(cause) = tls::cause(error) {
+            return Self::Tls { server: server.to_owned(), cause };
+        }
         match error.kind() {
             // What a socket with a time-out says when it runs out.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -157,6 +173,11 @@ impl fmt::Display for Error {
             Self::Timeout { server, waiting_for } => write!(
                 out,
                 "{server}: time ran out waiting for {waiting_for}; a write may or may not be done"
+            ),
+            Self::Tls { server, cause } => write!(
+                out,
+                "{server}: no encrypted connection: {cause}; is TLS on at that port, are roots, \
+                 server name and our certificate right?"
             ),
             Self::Protocol { server, what } => write!(
                 out,

@@ -36,6 +36,7 @@
 //! | `command`, `reply`, `batch`, `outcome` | the protocol: requests and replies, without sockets |
 //! | `login` | what is said to servers that ask who is there |
 //! | `health`, `cluster` | which servers are in use, and what becomes of the others' keys |
+//! | `dialer`, `stream`, `tls` | how a connection begins, and bytes on it, encrypted or not |
 //! | `connection`, `pool`, `caller`, `client` | the blocking face |
 //! | `asynchronous` | the asynchronous face (feature `tokio`) |
 //! | `monitor`, `discovery` | probes, repairs, changing lists of servers |
@@ -51,6 +52,7 @@ mod cluster;
 mod command;
 mod config;
 mod connection;
+mod dialer;
 mod discovery;
 mod error;
 mod events;
@@ -66,6 +68,9 @@ mod pool;
 mod reply;
 mod ring;
 mod sniff;
+mod stream;
+#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
+mod tls;
 mod value;
 
 #[allow(clippy::module_inception, reason = "the face named as the module")]
@@ -83,4 +88,6 @@ pub use login::Login;
 pub use node::Node;
 pub use outcome::{Cas, Inspection, Many, PerServer, Raw, Versioned};
 pub use ring::{Point, Ring, RingKind};
+#[cfg(feature = "tls")]
+pub use tls::{ClientCertificate, Tls};
 pub use value::{Codec, Compression, Family, Format};

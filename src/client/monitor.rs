@@ -163,8 +163,8 @@ fn look_after(cluster: &Cluster, server: &Server) {
 /// A fresh connection on which the server has answered.
 fn ask_version(cluster: &Cluster, server: &Server, limits: Limits) -> Result<Connection, Error> {
     let addresses = server.addresses();
-    let config = &cluster.config;
-    let mut connection = Connection::open(&server.node, &addresses, config, limits.deadline)?;
+    let dialer = &cluster.dialer;
+    let mut connection = Connection::open(&server.node, &addresses, dialer, limits.deadline)?;
     command(&mut connection, limits, ServerCommand::Version)?;
     server.let_in();
     Ok(connection)
