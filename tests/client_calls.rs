@@ -291,6 +291,15 @@ fn expiries() {
     assert_eq!(client.get::<u8>("now").unwrap(), None);
     client.set_with("long", 1, Duration::from_secs(100 * 86_400)).unwrap();
     assert!(ttl("long").unwrap() > 99 * 86_400, "longer than 30 days is not the year 1970");
+    let minute = Duration::from_secs(60);
+    client.set_many_with(&[("many", 1)], minute).all().unwrap();
+    client.update_with("updated", minute, |_: Option<u8>| Some(1)).unwrap();
+    assert!(client.replace_with("default", 2, minute).unwrap());
+    let token = client.get_versioned::<u8>("never").unwrap().unwrap().token;
+    assert_eq!(client.cas_with("never", 2, token, minute), Ok(Cas::Stored));
+    for key in ["many", "updated", "default", "never"] {
+        assert!((58..=60).contains(&ttl(key).unwrap()), "{key}");
+    }
     client.touch("never", Duration::from_millis(1500)).unwrap();
     assert!(ttl("never").unwrap() <= 2);
 }

@@ -36,6 +36,10 @@ Options:
     -u, --user NAME       log in as NAME, with the password in DISTCACHE_PASSWORD or
         --password-file FILE  in the first line of FILE; never on the command line, which others see
     -T, --timeout MS      longest time for a call (2000)
+        --tls             encrypt, and believe whom the system believes (feature tls)
+        --tls-ca FILE     believe these authorities instead (PEM)
+        --tls-name NAME   the name on the servers' certificates, if not their host
+        --tls-cert FILE, --tls-key FILE   our own certificate and its key (PEM)
         --once            top: one sample, as text
     -h, --help
     -V, --version
@@ -56,6 +60,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
     let servers = std::env::var("DISTCACHE_SERVERS").unwrap_or_else(|_| "localhost:11211".into());
     let mut options = Options { servers, ..Options::default() };
     let (mut user, mut password_file) = (None, None);
+    let mut tls = TlsOptions::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Short('s') | Arg::Long("servers") => options.servers = parser.value()?.string()?,
@@ -68,6 +73,11 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
             Arg::Short('u') | Arg::Long("user") => user = Some(parser.value()?.string()?),
             Arg::Long("password-file") => password_file = Some(PathBuf::from(parser.value()?)),
             Arg::Long("once") => options.once = true,
+            Arg::Long("tls") => tls.on = true,
+            Arg::Long("tls-ca") => tls.ca = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("tls-name") => tls.name = Some(parser.value()?.string()?),
+            Arg::Long("tls-cert") => tls.certificate = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("tls-key") => tls.key = Some(PathBuf::from(parser.value()?)),
             Arg::Short('T') | Arg::Long("timeout") => {
                 let timeout = Duration::from_millis(parser.value()?.parse()?);
                 options.config.call_timeout = timeout;
@@ -88,7 +98,39 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
         }
     }
     options.config.login = login(user, password_file)?;
+    if tls != TlsOptions::default() {
+        tls.apply(&mut options.config)?;
+    }
     Ok(Some(options))
+}
+
+/// What was said of encryption; any of it switches it on.
+#[derive(Debug, Default, PartialEq)]
+struct TlsOptions {
+    on: bool,
+    ca: Option<PathBuf>,
+    name: Option<String>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    #[cfg(feature = "tls")]
+    fn apply(self, config: &mut Config) -> Result<(), Failure> {
+        use distcache::client::{ClientCertificate, Tls};
+        let certificate = match (self.certificate, self.key) {
+            (Some(chain), Some(key)) => Some(ClientCertificate { chain, key }),
+            (None, None) => None,
+            _ => return Err("--tls-cert and --tls-key go together".into()),
+        };
+        config.tls = Some(Tls { roots: self.ca, server_name: self.name, certificate });
+        Ok(())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn apply(self, _config: &mut Config) -> Result<(), Failure> {
+        Err("this distcache was built without TLS: build it with --features tls".into())
+    }
 }
 
 /// The password comes from a file or the environment: command lines are seen by all users.

@@ -22,6 +22,7 @@ use super::reply::{Decoder, Reply};
 use super::stream::{self, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
@@ -565,7 +566,15 @@ impl Client {
         servers: impl IntoIterator<Item = impl AsRef<str>>,
         config: Config,
     ) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new(Inner { cluster: start(parse_nodes(servers)?, config)? }) })
+        Self::with_nodes(parse_nodes(servers)?, config)
+    }
+
+    /// The same with servers as values.
+    ///
+    /// # Errors
+    /// As of the blocking [`with_config`](super::Client::with_config).
+    pub fn with_nodes(nodes: Vec<Node>, config: Config) -> Result<Self, Error> {
+        Ok(Self { inner: Arc::new(Inner { cluster: start(nodes, config)? }) })
     }
 
     fn cluster(&self) -> &Cluster {
@@ -706,8 +715,17 @@ impl Client {
 
     /// As of the blocking [`set_many`](super::Client::set_many).
     pub async fn set_many(&self, items: &[(impl AsKey, impl Serialize)]) -> Many<()> {
+        self.set_many_with(items, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`set_many_with`](super::Client::set_many_with).
+    pub async fn set_many_with(
+        &self,
+        items: &[(impl AsKey, impl Serialize)],
+        expiry: impl Into<Expiry>,
+    ) -> Many<()> {
         let config = &self.cluster().config;
-        let exptime = config.expiry.exptime();
+        let exptime = expiry.into().exptime();
         let encode = |(_, value): &(_, _)| config.codec.encode(value);
         let values: Vec<Result<(Vec<u8>, u32), Error>> = items.iter().map(encode).collect();
         let sent: Vec<usize> = (0..items.len()).filter(|at| values[*at].is_ok()).collect();
@@ -754,8 +772,20 @@ impl Client {
     /// # Errors
     /// The same.
     pub async fn add(&self, key: impl AsKey, value: impl Serialize) -> Result<bool, Error> {
-        let expiry = self.cluster().config.expiry;
-        self.store(&key, &value, Mode::Add, expiry, outcome::stored).await
+        self.add_with(key, value, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`add_with`](super::Client::add_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn add_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        expiry: impl Into<Expiry>,
+    ) -> Result<bool, Error> {
+        self.store(&key, &value, Mode::Add, expiry.into(), outcome::stored).await
     }
 
     /// As of the blocking [`replace`](super::Client::replace).
@@ -763,8 +793,20 @@ impl Client {
     /// # Errors
     /// The same.
     pub async fn replace(&self, key: impl AsKey, value: impl Serialize) -> Result<bool, Error> {
-        let expiry = self.cluster().config.expiry;
-        self.store(&key, &value, Mode::Replace, expiry, outcome::stored).await
+        self.replace_with(key, value, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`replace_with`](super::Client::replace_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn replace_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        expiry: impl Into<Expiry>,
+    ) -> Result<bool, Error> {
+        self.store(&key, &value, Mode::Replace, expiry.into(), outcome::stored).await
     }
 
     /// As of the blocking [`append`](super::Client::append).
@@ -795,8 +837,21 @@ impl Client {
         value: impl Serialize,
         token: u64,
     ) -> Result<Cas, Error> {
-        let expiry = self.cluster().config.expiry;
-        self.store(&key, &value, Mode::Cas(token), expiry, outcome::cas).await
+        self.cas_with(key, value, token, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`cas_with`](super::Client::cas_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn cas_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        token: u64,
+        expiry: impl Into<Expiry>,
+    ) -> Result<Cas, Error> {
+        self.store(&key, &value, Mode::Cas(token), expiry.into(), outcome::cas).await
     }
 
     /// As of the blocking [`update`](super::Client::update).
@@ -806,15 +861,29 @@ impl Client {
     pub async fn update<T: DeserializeOwned + Serialize>(
         &self,
         key: impl AsKey,
+        change: impl FnMut(Option<T>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        self.update_with(key, self.cluster().config.expiry, change).await
+    }
+
+    /// As of the blocking [`update_with`](super::Client::update_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn update_with<T: DeserializeOwned + Serialize>(
+        &self,
+        key: impl AsKey,
+        expiry: impl Into<Expiry>,
         mut change: impl FnMut(Option<T>) -> Option<T>,
     ) -> Result<Option<T>, Error> {
+        let expiry = expiry.into();
         for attempt in 0..UPDATE_ATTEMPTS_MAX {
             let read = self.get_versioned::<T>(&key).await?;
             let token = read.as_ref().map(|read| read.token);
             let Some(value) = change(read.map(|read| read.value)) else { return Ok(None) };
             let stored = match token {
-                Some(token) => self.cas(&key, &value, token).await? == Cas::Stored,
-                None => self.add(&key, &value).await?,
+                Some(token) => self.cas_with(&key, &value, token, expiry).await? == Cas::Stored,
+                None => self.add_with(&key, &value, expiry).await?,
             };
             if stored {
                 return Ok(Some(value));
@@ -972,6 +1041,38 @@ impl Client {
         .await
     }
 
+    /// As of the blocking [`ping`](super::Client::ping).
+    pub async fn ping(&self) -> PerServer<Duration> {
+        let servers = self.cluster().topology().servers.clone();
+        let ping = |server: Arc<Server>| async move {
+            let start = clock::now();
+            let write = |_, out: &mut Vec<u8>| ServerCommand::Version.write(out);
+            let convert = &mut |_: Reply<'_>| Ok(());
+            let asked = self.cluster().ask_async(&server, None, Effect::Read, write, convert);
+            let asked = asked.await.map(|()| clock::now().duration_since(start));
+            (server.node.clone(), asked)
+        };
+        all(servers.into_iter().map(ping).collect()).await
+    }
+
+    /// As of the blocking [`stats`](super::Client::stats).
+    pub async fn stats(&self, which: &str) -> PerServer<BTreeMap<String, String>> {
+        let servers = self.cluster().topology().servers.clone();
+        let ask = |server: Arc<Server>| async move {
+            if which.bytes().any(|byte| byte.is_ascii_control()) {
+                let error = Error::Config("stats: control characters".into());
+                return (server.node.clone(), Err(error));
+            }
+            let mut stats = BTreeMap::new();
+            let write = |_, out: &mut Vec<u8>| ServerCommand::Stats(which).write(out);
+            let convert = &mut |reply: Reply<'_>| outcome::stat(reply, &mut stats);
+            let asked = self.cluster().ask_async(&server, None, Effect::Write, write, convert);
+            let asked = asked.await;
+            (server.node.clone(), asked.map(|()| stats))
+        };
+        all(servers.into_iter().map(ask).collect()).await
+    }
+
     /// As of the blocking [`flush_all`](super::Client::flush_all).
     pub async fn flush_all(&self, delay: Option<Duration>) -> PerServer<()> {
         let seconds = delay.unwrap_or_default().as_secs();
@@ -1011,6 +1112,22 @@ impl Client {
     /// As of the blocking [`server_of`](super::Client::server_of).
     pub fn server_of(&self, key: impl AsKey) -> Option<Node> {
         self.cluster().owner(&key).map(|server| server.node.clone())
+    }
+
+    /// As of the blocking [`add_server`](super::Client::add_server).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn add_server(&self, server: &str) -> Result<(), Error> {
+        self.set_servers(self.cluster().nodes_with(server)?)
+    }
+
+    /// As of the blocking [`remove_server`](super::Client::remove_server).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn remove_server(&self, server: &str) -> Result<(), Error> {
+        self.set_servers(self.cluster().nodes_without(server)?)
     }
 
     /// As of the blocking [`set_servers`](super::Client::set_servers).

@@ -258,6 +258,29 @@ impl Cluster {
         Ok(())
     }
 
+    fn nodes(&self) -> Vec<Node> {
+        self.topology().servers.iter().map(|server| server.node.clone()).collect()
+    }
+
+    /// The list with one server more.
+    pub fn nodes_with(&self, server: &str) -> Result<Vec<Node>, Error> {
+        let mut nodes = self.nodes();
+        nodes.push(server.parse()?);
+        Ok(nodes)
+    }
+
+    /// The list without a server, named by its address or its name.
+    pub fn nodes_without(&self, server: &str) -> Result<Vec<Node>, Error> {
+        let address = server.parse::<Node>().map(|node| node.address()).unwrap_or_default();
+        let mut nodes = self.nodes();
+        let before = nodes.len();
+        nodes.retain(|node| node.address() != address && node.name() != server);
+        match nodes.len() == before {
+            true => Err(Error::Config(format!("{server} is not one of the servers"))),
+            false => Ok(nodes),
+        }
+    }
+
     pub fn statuses(&self) -> Vec<ServerStatus> {
         self.topology().servers.iter().map(|server| server.status()).collect()
     }

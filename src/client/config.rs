@@ -95,6 +95,16 @@ pub(super) fn capped(exptime: i64, seconds_max: u32) -> i64 {
 ///
 /// Before a server is ejected, each of its failures is an error to a write, since nobody knows
 /// whether it was done; to a read it is an error with `Error` and a miss with the other choices.
+///
+/// ```
+/// use distcache::client::{Client, Config, WhenDown};
+///
+/// let spare = vec!["10.0.1.1".parse()?];
+/// let when_down = WhenDown::Gutter { nodes: spare, expiry_seconds_max: 10 };
+/// let config = Config { when_down, ..Config::default() };
+/// let client = Client::with_config(["10.0.0.1", "10.0.0.2"], config)?;
+/// # Ok::<(), distcache::client::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum WhenDown {
     /// Calls fail at once. Right where the data is not a copy of something.
@@ -134,6 +144,18 @@ pub enum StaleGuard {
 }
 
 /// A function that is told what happens.
+///
+/// ```
+/// use distcache::client::{Client, Config, Event, Listener};
+///
+/// let listener = Listener::new(|event: &Event| match event {
+///     Event::Ejected { server, cause } => eprintln!("{server} is not used any more: {cause}"),
+///     other => eprintln!("{other:?}"),
+/// });
+/// let config = Config { listener: Some(listener), ..Config::default() };
+/// let client = Client::with_config(["10.0.0.1", "10.0.0.2"], config)?;
+/// # Ok::<(), distcache::client::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Listener(pub(super) Arc<dyn Fn(&Event) + Send + Sync>);
 
@@ -189,7 +211,7 @@ pub struct Config {
     /// Whether and how connections are encrypted.
     #[cfg(feature = "tls")]
     pub tls: Option<super::tls::Tls>,
-    /// Longest wait for a connection to be made, and once more for the TLS handshake and login on it.
+    /// Longest wait for a connection to be made, and once more for TLS handshake and login on it.
     pub connect_timeout: Duration,
     /// Longest wait for the next bytes of a reply.
     pub read_timeout: Duration,

@@ -1,6 +1,6 @@
-//! Encrypted connections: which certificates are believed, and TLS as bytes in and out. Owns rustls;
-//! opens no socket and never waits. There is no way to believe every certificate: one who does not
-//! check may as well not encrypt.
+//! Encrypted connections: which certificates are believed, and TLS as bytes in and out. Owns
+//! rustls; opens no socket and never waits. There is no way to believe every certificate: who does not check
+//! may as well not encrypt.
 
 use super::error::Error;
 use super::node::Node;
