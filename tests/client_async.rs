@@ -66,6 +66,9 @@ async fn operations() {
         assert_eq!(stored, Ok(Cas::Stored));
         assert!(client.inspect(key).await.unwrap().unwrap().ttl_seconds.unwrap() < 10);
     }
+    let read = client.get_many_versioned::<u32>(&["x", "none"]).await.all().unwrap();
+    assert_eq!(client.cas("x", 1, read[0].unwrap().token).await, Ok(Cas::Stored));
+    assert_eq!(read[1], None);
     assert!(client.ping().await.iter().all(|(_, time)| time.is_ok()));
     let stats = client.stats("").await;
     assert!(stats.iter().all(|(_, stats)| stats.as_ref().unwrap().contains_key("uptime")));

@@ -674,6 +674,24 @@ impl Client {
         many
     }
 
+    /// As of the blocking [`get_many_versioned`](super::Client::get_many_versioned).
+    pub async fn get_many_versioned<T: DeserializeOwned>(
+        &self,
+        keys: &[impl AsKey],
+    ) -> Many<Option<Versioned<T>>> {
+        let codec = &self.cluster().config.codec;
+        let asked = self.cluster().call_many_async(
+            keys,
+            Effect::Read,
+            |keys, _, opaque| Batch::get(keys, true, opaque),
+            || Ok(None),
+            |reply| outcome::versioned(codec, reply),
+        );
+        let many = asked.await;
+        self.cluster().count_all_found(&many);
+        many
+    }
+
     /// As of the blocking [`inspect`](super::Client::inspect).
     ///
     /// # Errors
@@ -1003,7 +1021,8 @@ impl Client {
         let give_up_at = clock::now() + self.cluster().config.lease;
         let mut pause = LEASE_POLL[0];
         let token = loop {
-            let command = Command::Lease { seconds, recache: None };
+            let recache = self.cluster().config.recompute_before.map(lease_seconds);
+            let command = Command::Lease { seconds, recache };
             let leased = self.call(&key, command, |reply| outcome::leased(codec, reply)).await;
             self.cluster().count_found(matches!(leased, Ok(Leased::Value(_))));
             match leased {

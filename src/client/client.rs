@@ -242,6 +242,23 @@ impl Client {
         many
     }
 
+    /// The same with flags and tokens, as of [`get_versioned`](Self::get_versioned).
+    pub fn get_many_versioned<T: DeserializeOwned>(
+        &self,
+        keys: &[impl AsKey],
+    ) -> Many<Option<Versioned<T>>> {
+        let codec = &self.cluster().config.codec;
+        let many = self.cluster().call_many(
+            keys,
+            Effect::Read,
+            |keys, _, opaque| Batch::get(keys, true, opaque),
+            || Ok(None),
+            |_, reply| outcome::versioned(codec, reply),
+        );
+        self.cluster().count_all_found(&many);
+        many
+    }
+
     /// The value, whose expiry is set anew.
     ///
     /// # Errors
@@ -878,7 +895,8 @@ impl Client {
         seconds: u32,
     ) -> Result<Leased<T>, Error> {
         let codec = &self.cluster().config.codec;
-        let command = Command::Lease { seconds, recache: None };
+        let recache = self.cluster().config.recompute_before.map(lease_seconds);
+        let command = Command::Lease { seconds, recache };
         let leased = self.call(key, command, |reply| outcome::leased(codec, reply));
         self.cluster().count_found(matches!(leased, Ok(Leased::Value(_))));
         leased

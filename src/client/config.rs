@@ -239,6 +239,9 @@ pub struct Config {
     pub stale_guard: StaleGuard,
     /// How long `get_or_compute` lets one caller compute before another may try.
     pub lease: Duration,
+    /// When less than this is left of an item's time, `get_or_compute` lets one caller compute it
+    /// anew while the others read it, so that nobody ever waits for a key in steady use.
+    pub recompute_before: Option<Duration>,
     /// Where the list of servers comes from, if it changes while the program runs.
     pub discovery: Option<Discovery>,
     /// How often that is read.
@@ -274,6 +277,7 @@ impl Default for Config {
             when_down: WhenDown::default(),
             stale_guard: StaleGuard::Repair { keys_max: 100_000 },
             lease: Duration::from_secs(10),
+            recompute_before: None,
             discovery: None,
             discovery_every: Duration::from_secs(30),
             listener: None,

@@ -1,6 +1,6 @@
 //! Encrypted connections: which certificates are believed, and TLS as bytes in and out. Owns
-//! rustls; opens no socket and never waits. There is no way to believe every certificate: who does not check
-//! may as well not encrypt.
+//! rustls; opens no socket and never waits. There is no way to believe every certificate: who does
+//! not check may as well not encrypt.
 
 use super::error::Error;
 use super::node::Node;
@@ -29,7 +29,8 @@ pub struct Tls {
     /// A PEM file with the authorities that vouch for servers; `None` is those that the system
     /// knows. A cache's authority is mostly the operator's own.
     pub roots: Option<PathBuf>,
-    /// The name that servers' certificates must have; `None` is each server's host.
+    /// The name that servers' certificates must have; `None` is each server's host. Servers found
+    /// by `Discovery::Dns` have addresses for hosts.
     pub server_name: Option<String>,
     /// What we show to servers that ask who we are.
     pub certificate: Option<ClientCertificate>,

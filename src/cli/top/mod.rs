@@ -51,7 +51,8 @@ pub fn run(servers: &[&str], config: &Config, options: &Options) -> Result<bool,
         discovery: None,
         ..config.clone()
     };
-    let series: Vec<Series> = servers.iter().map(|server| Series::new(server.trim())).collect();
+    let names = servers.iter().map(|server| server.trim()).filter(|name| !name.is_empty());
+    let series: Vec<Series> = names.map(Series::new).collect();
     for series in &series {
         // Addresses that make no sense are an error, not a server that is down.
         Client::with_config([&series.name], config.clone())?;
@@ -94,11 +95,17 @@ impl Source {
             Err(Error::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         };
-        let stats = ask("")?;
-        let at = clock::now();
-        let (latency, hot) = (optional("latency")?, optional("hotkeys")?);
-        self.client = Some(client);
-        Ok(Sample::new(at, stats, latency.as_ref(), hot.as_ref()))
+        let sampled = (|| {
+            let stats = ask("")?;
+            let at = clock::now();
+            let (latency, hot) = (optional("latency")?, optional("hotkeys")?);
+            Ok(Sample::new(at, stats, latency.as_ref(), hot.as_ref()))
+        })();
+        // A client whose login was refused knows not to try again at once.
+        if matches!(sampled, Ok(_) | Err(Error::Login { .. })) {
+            self.client = Some(client);
+        }
+        sampled
     }
 }
 
@@ -195,7 +202,8 @@ impl Drop for Held {
 
 fn live(mut series: Vec<Series>, config: &Config, interval: Duration) -> Result<bool, Failure> {
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let watch = Watch::start(&series, config, interval)?;
