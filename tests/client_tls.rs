@@ -4,6 +4,10 @@
 
 #![cfg(all(feature = "server", feature = "tls"))]
 
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod chaos;
+
+use chaos::{BAD_WEATHER, Proxy, Weather};
 use distcache::client::{Client, ClientCertificate, Config, Error, Login, State, Tls, WhenDown};
 use distcache::server::Server;
 use rcgen::{
@@ -465,6 +469,48 @@ fn a_server_that_died_comes_back() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(client.servers()[0].state, State::Healthy);
+}
+
+#[test]
+fn bad_weather_costs_calls_and_time_but_no_value_is_wrong() {
+    let setup = Setup::new(2);
+    let proxies: Vec<Proxy> = setup.fronts.iter().map(|front| Proxy::to(front.address)).collect();
+    let timeout = Duration::from_millis(100);
+    let config = Config {
+        call_timeout: timeout,
+        connect_timeout: timeout,
+        probe_after: Duration::from_millis(5),
+        probe_after_max: Duration::from_millis(20),
+        ..setup.config()
+    };
+    let addresses = proxies.iter().map(|proxy| proxy.address.to_string());
+    let client = Client::with_config(addresses, config).unwrap();
+    let keys: Vec<u32> = (0..20).collect();
+    let value = |key: u32| format!("{key} {}", "v".repeat(key as usize * 50));
+    let mut good = 0;
+    for weather in BAD_WEATHER.into_iter().flat_map(|bad| [bad, Weather::Fair]) {
+        proxies.iter().for_each(|proxy| proxy.set(weather));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(150) {
+            let begun = Instant::now();
+            let key = keys[good % keys.len()];
+            good += usize::from(client.set(key, value(key)).is_ok());
+            for (key, found) in keys.iter().zip(client.get_many::<String>(&keys)) {
+                if let Ok(Some(found)) = found {
+                    assert_eq!(found, value(*key), "{weather:?}");
+                    good += 1;
+                }
+            }
+            assert!(begun.elapsed() < 2 * timeout + PATIENCE / 4, "{weather:?}");
+        }
+    }
+    assert!(good > 100, "{good}");
+    // And afterwards all is well again.
+    let start = Instant::now();
+    while client.get_many::<String>(&keys).all().is_err() {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[cfg(feature = "cli")]
