@@ -53,6 +53,33 @@ async fn operations() {
     assert_eq!(client.get_or_compute("c", minute, compute).await, Ok(9));
     let again = client.get_or_compute("c", minute, async { Err(Error::NoServers) }).await;
     assert_eq!(again, Ok(9));
+    let minute = Duration::from_secs(60);
+    client.set_many_with(&[("x", 1), ("y", 2)], minute).await.all().unwrap();
+    assert!(client.replace_with("x", 3, minute).await.unwrap());
+    assert!(!client.add_with("y", 3, minute).await.unwrap());
+    client.update_with("y", minute, |y: Option<u32>| y.map(|y| y + 1)).await.unwrap();
+    for (key, value) in [("x", 3), ("y", 3)] {
+        let read = client.get_versioned::<u32>(key).await.unwrap().unwrap();
+        assert_eq!(read.value, value);
+        assert!(client.inspect(key).await.unwrap().unwrap().ttl_seconds.unwrap() > 50);
+        let stored = client.cas_with(key, 0, read.token, Duration::from_secs(9)).await;
+        assert_eq!(stored, Ok(Cas::Stored));
+        assert!(client.inspect(key).await.unwrap().unwrap().ttl_seconds.unwrap() < 10);
+    }
+    let read = client.get_many_versioned::<u32>(&["x", "none"]).await.all().unwrap();
+    assert_eq!(client.cas("x", 1, read[0].unwrap().token).await, Ok(Cas::Stored));
+    assert_eq!(read[1], None);
+    assert!(client.ping().await.iter().all(|(_, time)| time.is_ok()));
+    let stats = client.stats("").await;
+    assert!(stats.iter().all(|(_, stats)| stats.as_ref().unwrap().contains_key("uptime")));
+    // What a server does not have costs nothing.
+    for (_, stats) in client.stats("nonsense").await {
+        assert!(matches!(stats, Err(Error::Refused { .. })), "{stats:?}");
+    }
+    assert!(client.servers().iter().all(|server| server.failures == 0));
+    client.add_server("10.0.0.9").unwrap();
+    assert_eq!(client.servers().len(), 4);
+    client.remove_server("10.0.0.9").unwrap();
     assert!(client.version().await.iter().all(|(_, version)| version.is_ok()));
     assert!(client.flush_all(None).await.iter().all(|(_, flushed)| flushed.is_ok()));
     assert_eq!(client.get::<u8>("sum").await.unwrap(), None);

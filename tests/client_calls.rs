@@ -279,6 +279,38 @@ fn a_failed_computation_lets_the_next_caller_try() {
 }
 
 #[test]
+fn what_expires_soon_is_computed_anew_by_one() {
+    let config = Config { recompute_before: Some(Duration::from_secs(60)), ..Config::default() };
+    let (_servers, client) = client(1, config);
+    client.set_with("k", "old", Duration::from_secs(10)).unwrap();
+    let hour = Duration::from_secs(3600);
+    let compute = || {
+        // Everybody else reads what there is.
+        let other: String = client.get_or_compute("k", hour, || "other".into()).unwrap();
+        assert_eq!(other, "old");
+        "new".to_owned()
+    };
+    assert_eq!(client.get_or_compute("k", hour, compute).unwrap(), "new");
+    let again: String = client.get_or_compute("k", hour, || "again".into()).unwrap();
+    assert_eq!(again, "new");
+}
+
+#[test]
+fn tokens_of_many() {
+    let (_servers, client) = client(3, Config::default());
+    let items: Vec<(u32, u32)> = (0..20).map(|at| (at, at)).collect();
+    client.set_many(&items).all().unwrap();
+    let keys: Vec<u32> = (0..21).collect();
+    let read = client.get_many_versioned::<u32>(&keys).all().unwrap();
+    assert_eq!(read[20], None);
+    for (key, read) in keys.iter().zip(read.into_iter().flatten()) {
+        assert_eq!(read.value, *key);
+        assert_eq!(client.cas(*key, 0, read.token), Ok(Cas::Stored));
+        assert_eq!(client.cas(*key, 0, read.token), Ok(Cas::Changed));
+    }
+}
+
+#[test]
 fn expiries() {
     let config = Config { expiry: Expiry::In(Duration::from_secs(100)), ..Config::default() };
     let (_servers, client) = client(1, config);
@@ -291,6 +323,15 @@ fn expiries() {
     assert_eq!(client.get::<u8>("now").unwrap(), None);
     client.set_with("long", 1, Duration::from_secs(100 * 86_400)).unwrap();
     assert!(ttl("long").unwrap() > 99 * 86_400, "longer than 30 days is not the year 1970");
+    let minute = Duration::from_secs(60);
+    client.set_many_with(&[("many", 1)], minute).all().unwrap();
+    client.update_with("updated", minute, |_: Option<u8>| Some(1)).unwrap();
+    assert!(client.replace_with("default", 2, minute).unwrap());
+    let token = client.get_versioned::<u8>("never").unwrap().unwrap().token;
+    assert_eq!(client.cas_with("never", 2, token, minute), Ok(Cas::Stored));
+    for key in ["many", "updated", "default", "never"] {
+        assert!((58..=60).contains(&ttl(key).unwrap()), "{key}");
+    }
     client.touch("never", Duration::from_millis(1500)).unwrap();
     assert!(ttl("never").unwrap() <= 2);
 }

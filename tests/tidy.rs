@@ -30,8 +30,8 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("cli", &["client"]),
 ];
 
-/// The places that read time: the daemon's and the client's.
-const CLOCKS: [&str; 2] = ["src/server/clock.rs", "src/client/clock.rs"];
+/// The places that read time: the daemon's, the client's and the tool's.
+const CLOCKS: [&str; 3] = ["src/server/clock.rs", "src/client/clock.rs", "src/cli/clock.rs"];
 
 /// Functions above the limit: path, name, lines, and why. They may shrink (then lower the number),
 /// not grow.

@@ -1,49 +1,15 @@
-//! The command-line tool `distcache`. Reads arguments and prints; the client does the work.
+//! The command-line tool `distcache`. Carries out commands and prints; the client does the work.
 
-use distcache::client::{Client, Config, KeyHash, Many, Node, Ring, RingKind};
-use lexopt::{Arg, ValueExt};
+mod clock;
+mod options;
+mod top;
+
+use distcache::client::{Client, Many, Node, Ring, RingKind};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str = "\
-distcache: asks servers that share keys, as one cache
-
-    distcache [-s SERVERS] [-r RING] [-p PREFIX] [-T MILLISECONDS] COMMAND
-
-Commands:
-    get KEY...                 values, one a line
-    set KEY VALUE [SECONDS]    store, for ever or so many seconds
-    delete KEY...
-    incr KEY [DELTA]           also decr; a counter that is missing starts at DELTA (decr: at 0)
-    touch KEY SECONDS
-    inspect KEY...             size, flags, token, time to live
-    owner KEY...               which server owns each key
-    ring [KEYS]                balance of KEYS keys (100000) and how many move with a server
-    ping                       whether each server answers, and how fast
-    version
-    stats [WHICH]              general statistics, or settings, items, slabs, ...
-    flush                      makes all items of all servers invalid
-
-Options:
-    -s, --servers LIST    host:port[:weight],... (else DISTCACHE_SERVERS, else localhost:11211)
-    -r, --ring RING       weighted (libmemcached, php, pylibmc; the default), consistent[:HASH],
-                          spymemcached, spymemcached-libmemcached, libmemcached-spy,
-                          twemproxy[:HASH], modula[:HASH]
-    -p, --prefix PREFIX   put before every key
-    -T, --timeout MS      longest time for a call (2000)
-    -h, --help
-    -V, --version
-";
-
 type Failure = Box<dyn std::error::Error>;
-
-/// What the options say.
-struct Options {
-    servers: String,
-    config: Config,
-    command: Vec<String>,
-}
 
 fn main() -> ExitCode {
     match run() {
@@ -58,7 +24,7 @@ fn main() -> ExitCode {
 
 /// False when a key was missing or a server did not answer.
 fn run() -> Result<bool, Failure> {
-    let Some(options) = parse(lexopt::Parser::from_env())? else { return Ok(true) };
+    let Some(options) = options::parse(lexopt::Parser::from_env())? else { return Ok(true) };
     let servers: Vec<&str> = options.servers.split(',').collect();
     let words: Vec<&str> = options.command.iter().map(String::as_str).collect();
     let Some((command, arguments)) = words.split_first() else {
@@ -66,6 +32,15 @@ fn run() -> Result<bool, Failure> {
     };
     if *command == "ring" {
         return ring(&servers, options.config.ring, arguments);
+    }
+    if *command == "top" {
+        let seconds = match arguments {
+            [] => "2",
+            [seconds] => seconds,
+            _ => return Err("top takes one number of seconds".into()),
+        };
+        let told = top::Options::new(seconds, options.once)?;
+        return top::run(&servers, &options.config, &told);
     }
     let client = Client::with_config(&servers, options.config)?;
     match (*command, arguments) {
@@ -97,56 +72,6 @@ fn run() -> Result<bool, Failure> {
         ("flush", []) => each(client.flush_all(None), |()| "flushed".to_owned()),
         _ => Err(format!("{}: not understood; --help lists the commands", words.join(" ")).into()),
     }
-}
-
-/// `None` when all was said already.
-fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
-    let servers = std::env::var("DISTCACHE_SERVERS").unwrap_or_else(|_| "localhost:11211".into());
-    let mut options = Options { servers, config: Config::default(), command: Vec::new() };
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Short('s') | Arg::Long("servers") => options.servers = parser.value()?.string()?,
-            Arg::Short('r') | Arg::Long("ring") => {
-                options.config.ring = ring_kind(&parser.value()?.string()?)?;
-            }
-            Arg::Short('p') | Arg::Long("prefix") => {
-                options.config.key_prefix = parser.value()?.string()?;
-            }
-            Arg::Short('T') | Arg::Long("timeout") => {
-                let timeout = Duration::from_millis(parser.value()?.parse()?);
-                options.config.call_timeout = timeout;
-                options.config.connect_timeout = timeout;
-                options.config.read_timeout = timeout;
-                options.config.write_timeout = timeout;
-            }
-            Arg::Short('h') | Arg::Long("help") => {
-                print!("{USAGE}");
-                return Ok(None);
-            }
-            Arg::Short('V') | Arg::Long("version") => {
-                println!("distcache {}", env!("CARGO_PKG_VERSION"));
-                return Ok(None);
-            }
-            Arg::Value(word) => options.command.push(word.string()?),
-            _ => return Err(argument.unexpected().into()),
-        }
-    }
-    Ok(Some(options))
-}
-
-fn ring_kind(text: &str) -> Result<RingKind, String> {
-    let (name, hash) = text.split_once(':').unwrap_or((text, ""));
-    let hash = |default| if hash.is_empty() { Ok(default) } else { hash.parse() };
-    Ok(match name {
-        "weighted" => RingKind::Weighted,
-        "consistent" => RingKind::Consistent(hash(KeyHash::OneAtATime)?),
-        "spymemcached" => RingKind::Spymemcached,
-        "spymemcached-libmemcached" => RingKind::SpymemcachedLibmemcached,
-        "libmemcached-spy" => RingKind::LibmemcachedSpy,
-        "twemproxy" => RingKind::Twemproxy(hash(KeyHash::Fnv1a64)?),
-        "modula" => RingKind::Modula(hash(KeyHash::OneAtATime)?),
-        _ => return Err(format!("{name:?} is no ring; --help lists them")),
-    })
 }
 
 fn done(result: Result<(), distcache::client::Error>) -> Result<bool, Failure> {

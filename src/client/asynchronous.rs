@@ -11,22 +11,26 @@ use super::clock;
 use super::cluster::{Cluster, Route, Server, for_stand_in};
 use super::command::{Command, Effect, Expect, Mode, ServerCommand};
 use super::config::{Config, Expiry};
+use super::dialer::handshake_failed;
 use super::error::Error;
 use super::events::{Counters, ServerStatus, count};
 use super::key::{AsKey, WireKey};
+use super::login;
 use super::node::Node;
 use super::outcome::{self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned, nowhere};
-use super::reply::{Decoder, Fault, Reply};
+use super::reply::{Decoder, Reply};
+use super::stream::{self, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
@@ -61,23 +65,55 @@ impl Pool {
 }
 
 #[derive(Debug)]
-enum Stream {
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-macro_rules! on_stream {
-    ($self:expr, $stream:ident => $call:expr) => {
+macro_rules! on_socket {
+    ($self:expr, $socket:ident => $call:expr) => {
         match $self {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
+            Socket::Tcp($socket) => $call,
+            Socket::Unix($socket) => $call,
         }
     };
 }
 
+impl stream::Socket for Socket {
+    fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
+        on_socket!(self, socket => socket.try_read(room))
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        on_socket!(self, socket => socket.try_write(bytes))
+    }
+}
+
+/// Waits until the socket can do one of these.
+async fn ready(stream: &Stream<Socket>, interest: Interest) -> io::Result<()> {
+    on_socket!(&stream.socket, socket => socket.ready(interest).await.map(|_| ()))
+}
+
+/// What a stream waits for while it receives.
+fn receiving(stream: &Stream<Socket>, sends: bool) -> Interest {
+    match sends || stream.owes() {
+        true => Interest::READABLE | Interest::WRITABLE,
+        false => Interest::READABLE,
+    }
+}
+
+/// What the socket did, or that it must be waited for.
+fn done<R>(result: io::Result<R>) -> io::Result<Option<R>> {
+    match result {
+        Ok(result) => Ok(Some(result)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[derive(Debug)]
 struct Connection {
-    stream: Stream,
+    stream: Stream<Socket>,
     decoder: Decoder,
     opaque: u32,
     idle_since: Instant,
@@ -85,23 +121,39 @@ struct Connection {
 
 impl Connection {
     /// Whether it can carry another call; see the blocking face.
-    fn is_usable(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let mut byte = [0];
-        let quiet = match on_stream!(&self.stream, stream => stream.try_read(&mut byte)) {
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-            // Closed, or a byte that nobody asked for.
-            Ok(_) => false,
-        };
-        quiet && now.saturating_duration_since(self.idle_since) < idle_timeout
+    fn is_usable(&mut self, now: Instant, idle_timeout: Duration) -> bool {
+        now.saturating_duration_since(self.idle_since) < idle_timeout && self.stream.is_quiet()
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        on_stream!(&mut self.stream, stream => stream.write_all(bytes).await)
+    async fn shake_hands(&mut self) -> io::Result<()> {
+        while done(self.stream.try_handshake())?.is_none() {
+            let owes = self.stream.owes();
+            let interest = if owes { Interest::WRITABLE } else { Interest::READABLE };
+            ready(&self.stream, interest).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match done(self.stream.try_send(bytes))? {
+                Some(count) => bytes = &bytes[count..],
+                None => ready(&self.stream, Interest::WRITABLE).await?,
+            }
+        }
+        while done(self.stream.try_flush())?.is_none() {
+            ready(&self.stream, Interest::WRITABLE).await?;
+        }
+        Ok(())
     }
 
     async fn receive(&mut self) -> io::Result<usize> {
-        let Self { stream, decoder, .. } = self;
-        on_stream!(stream, stream => stream.read(decoder.room()).await)
+        loop {
+            match done(self.stream.try_receive(self.decoder.room()))? {
+                Some(count) => return Ok(count),
+                None => ready(&self.stream, receiving(&self.stream, false)).await?,
+            }
+        }
     }
 }
 
@@ -118,7 +170,7 @@ struct Loan<'s> {
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take().filter(|_| self.keep) else { return };
-        if !connection.decoder.is_empty() || !self.server.is_in_use() {
+        if !connection.decoder.is_empty() || connection.stream.holds() || !self.server.is_in_use() {
             return;
         }
         connection.idle_since = clock::now();
@@ -178,13 +230,14 @@ impl Cluster {
         let mut loan =
             Loan { server, connection: None, reused: true, keep: false, idle_max, _permit: permit };
         loop {
-            let Some(connection) = server.async_pool.lock().pop() else { break };
+            let Some(mut connection) = server.async_pool.lock().pop() else { break };
             if connection.is_usable(clock::now(), self.config.idle_timeout) {
                 loan.connection = Some(connection);
                 return Ok(loan);
             }
         }
-        match self.connect_async(server, deadline).await {
+        server.may_log_in(clock::now(), self.config.probe_after_max)?;
+        match self.enter_async(server, deadline).await {
             Ok(connection) => {
                 count(&self.counters.connections);
                 (loan.connection, loan.reused) = (Some(connection), false);
@@ -197,11 +250,32 @@ impl Cluster {
         }
     }
 
+    /// A connection, encrypted if it is to be, on which we are logged in.
+    async fn enter_async(&self, server: &Server, deadline: Instant) -> Result<Connection, Error> {
+        let mut connection = self.connect_async(server, deadline).await?;
+        let until = deadline.min(clock::now() + self.config.connect_timeout);
+        match timeout_at(until.into(), connection.shake_hands()).await {
+            Ok(shaken) => shaken.map_err(|error| handshake_failed(&server.name, &error))?,
+            Err(_) => {
+                let (server, waiting_for) = (server.name.clone(), "the TLS handshake");
+                return Err(Error::Timeout { server, waiting_for });
+            }
+        }
+        let Some(login) = &self.dialer.login else { return Ok(connection) };
+        let write = |_, out: &mut Vec<u8>| login.write(out);
+        let accepted = &mut login::accepted;
+        let said = exchange(self, server, &mut connection, until, None, &write, accepted).await;
+        said.and_then(|result| result).map_err(login::failed)?;
+        server.let_in();
+        Ok(connection)
+    }
+
     async fn connect_async(&self, server: &Server, deadline: Instant) -> Result<Connection, Error> {
         let deadline = deadline.min(clock::now() + self.config.connect_timeout);
         let failed = |cause: String| Error::Connect { server: server.name.clone(), cause };
-        let made = |stream| Connection {
-            stream,
+        let session = self.dialer.session(&server.node)?;
+        let made = |socket| Connection {
+            stream: Stream::new(socket, session),
             decoder: Decoder::default(),
             opaque: 0,
             idle_since: clock::now(),
@@ -209,14 +283,14 @@ impl Cluster {
         if let Some(path) = server.node.unix_path() {
             let stream = timeout_at(deadline.into(), UnixStream::connect(path)).await;
             let stream = stream.map_err(|_| failed("time ran out".into()))?;
-            return Ok(made(Stream::Unix(stream.map_err(|error| failed(error.to_string()))?)));
+            return Ok(made(Socket::Unix(stream.map_err(|error| failed(error.to_string()))?)));
         }
         let mut last = failed(format!("{} does not resolve", server.node.host()));
         for address in server.addresses() {
             match timeout_at(deadline.into(), TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-                    return Ok(made(Stream::Tcp(stream)));
+                    return Ok(made(Socket::Tcp(stream)));
                 }
                 Ok(Err(error)) => last = failed(format!("{address}: {error}")),
                 Err(_) => last = failed(format!("{address}: time ran out")),
@@ -343,49 +417,36 @@ impl Cluster {
         batch: &mut Batch<'_>,
         sink: &mut impl FnMut(usize, Reply<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let requests = std::mem::take(&mut batch.requests);
         let Connection { stream, decoder, .. } = connection;
         let name = &server.name;
-        let (mut reader, mut writer): (
-            Box<dyn tokio::io::AsyncRead + Send + Unpin + '_>,
-            Box<dyn tokio::io::AsyncWrite + Send + Unpin + '_>,
-        ) = match stream {
-            Stream::Tcp(stream) => {
-                let (reader, writer) = stream.split();
-                (Box::new(reader), Box::new(writer))
-            }
-            Stream::Unix(stream) => {
-                let (reader, writer) = stream.split();
-                (Box::new(reader), Box::new(writer))
-            }
-        };
-        let write = async {
-            let deadline = deadline.min(clock::now() + self.config.write_timeout);
-            within(server, deadline, "a request to be sent", writer.write_all(&requests)).await
-        };
-        let mut write = pin!(write);
-        let mut written = false;
+        let failed = |error: io::Error| Error::io(name, "replies", &error);
+        let mut progress_at = clock::now();
         while !batch.is_done() {
-            let until = deadline.min(clock::now() + self.config.read_timeout);
-            let count = {
-                let read = within(server, until, "replies", reader.read(decoder.room()));
-                let mut read = pin!(read);
-                let both = std::future::poll_fn(|context| {
-                    if !written && let Poll::Ready(result) = write.as_mut().poll(context) {
-                        written = true;
-                        if let Err(error) = result {
-                            return Poll::Ready(Err(error));
-                        }
-                    }
-                    read.as_mut().poll(context)
-                });
-                both.await?
+            // A connection that is always ready must not keep the thread from other tasks.
+            tokio::task::coop::consume_budget().await;
+            let sent = match batch.unsent() {
+                [] => done(stream.try_flush()).map_err(failed)?.and(None),
+                unsent => done(stream.try_send(unsent)).map_err(failed)?,
             };
-            if count == 0 {
-                return Err(Error::closed(name));
+            let received = done(stream.try_receive(decoder.room())).map_err(failed)?;
+            if let Some(count) = sent {
+                batch.sent += count;
             }
-            decoder.arrived(count);
-            batch.advance(decoder, sink).map_err(|Fault(what)| Error::protocol(name, what))?;
+            match received {
+                Some(0) => return Err(Error::closed(name)),
+                Some(count) => {
+                    decoder.arrived(count);
+                    batch.advance(decoder, sink).map_err(|fault| Error::fault(name, fault))?;
+                }
+                None if sent.is_none() => {
+                    let until = deadline.min(progress_at + self.config.read_timeout);
+                    let interest = receiving(stream, !batch.unsent().is_empty());
+                    within(server, until, "replies", ready(stream, interest)).await?;
+                    continue;
+                }
+                None => {}
+            }
+            progress_at = clock::now();
         }
         Ok(())
     }
@@ -447,7 +508,7 @@ async fn exchange<R>(
         }
         connection.decoder.arrived(count);
         let advanced = single.advance(&mut connection.decoder, &server.name, convert);
-        if advanced.map_err(|Fault(what)| Error::protocol(&server.name, what))? {
+        if advanced.map_err(|fault| Error::fault(&server.name, fault))? {
             let none = || Error::protocol(&server.name, "no reply");
             return single.result.ok_or_else(none);
         }
@@ -505,7 +566,15 @@ impl Client {
         servers: impl IntoIterator<Item = impl AsRef<str>>,
         config: Config,
     ) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new(Inner { cluster: start(parse_nodes(servers)?, config)? }) })
+        Self::with_nodes(parse_nodes(servers)?, config)
+    }
+
+    /// The same with servers as values.
+    ///
+    /// # Errors
+    /// As of the blocking [`with_config`](super::Client::with_config).
+    pub fn with_nodes(nodes: Vec<Node>, config: Config) -> Result<Self, Error> {
+        Ok(Self { inner: Arc::new(Inner { cluster: start(nodes, config)? }) })
     }
 
     fn cluster(&self) -> &Cluster {
@@ -605,6 +674,24 @@ impl Client {
         many
     }
 
+    /// As of the blocking [`get_many_versioned`](super::Client::get_many_versioned).
+    pub async fn get_many_versioned<T: DeserializeOwned>(
+        &self,
+        keys: &[impl AsKey],
+    ) -> Many<Option<Versioned<T>>> {
+        let codec = &self.cluster().config.codec;
+        let asked = self.cluster().call_many_async(
+            keys,
+            Effect::Read,
+            |keys, _, opaque| Batch::get(keys, true, opaque),
+            || Ok(None),
+            |reply| outcome::versioned(codec, reply),
+        );
+        let many = asked.await;
+        self.cluster().count_all_found(&many);
+        many
+    }
+
     /// As of the blocking [`inspect`](super::Client::inspect).
     ///
     /// # Errors
@@ -646,8 +733,17 @@ impl Client {
 
     /// As of the blocking [`set_many`](super::Client::set_many).
     pub async fn set_many(&self, items: &[(impl AsKey, impl Serialize)]) -> Many<()> {
+        self.set_many_with(items, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`set_many_with`](super::Client::set_many_with).
+    pub async fn set_many_with(
+        &self,
+        items: &[(impl AsKey, impl Serialize)],
+        expiry: impl Into<Expiry>,
+    ) -> Many<()> {
         let config = &self.cluster().config;
-        let exptime = config.expiry.exptime();
+        let exptime = expiry.into().exptime();
         let encode = |(_, value): &(_, _)| config.codec.encode(value);
         let values: Vec<Result<(Vec<u8>, u32), Error>> = items.iter().map(encode).collect();
         let sent: Vec<usize> = (0..items.len()).filter(|at| values[*at].is_ok()).collect();
@@ -694,8 +790,20 @@ impl Client {
     /// # Errors
     /// The same.
     pub async fn add(&self, key: impl AsKey, value: impl Serialize) -> Result<bool, Error> {
-        let expiry = self.cluster().config.expiry;
-        self.store(&key, &value, Mode::Add, expiry, outcome::stored).await
+        self.add_with(key, value, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`add_with`](super::Client::add_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn add_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        expiry: impl Into<Expiry>,
+    ) -> Result<bool, Error> {
+        self.store(&key, &value, Mode::Add, expiry.into(), outcome::stored).await
     }
 
     /// As of the blocking [`replace`](super::Client::replace).
@@ -703,8 +811,20 @@ impl Client {
     /// # Errors
     /// The same.
     pub async fn replace(&self, key: impl AsKey, value: impl Serialize) -> Result<bool, Error> {
-        let expiry = self.cluster().config.expiry;
-        self.store(&key, &value, Mode::Replace, expiry, outcome::stored).await
+        self.replace_with(key, value, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`replace_with`](super::Client::replace_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn replace_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        expiry: impl Into<Expiry>,
+    ) -> Result<bool, Error> {
+        self.store(&key, &value, Mode::Replace, expiry.into(), outcome::stored).await
     }
 
     /// As of the blocking [`append`](super::Client::append).
@@ -735,8 +855,21 @@ impl Client {
         value: impl Serialize,
         token: u64,
     ) -> Result<Cas, Error> {
-        let expiry = self.cluster().config.expiry;
-        self.store(&key, &value, Mode::Cas(token), expiry, outcome::cas).await
+        self.cas_with(key, value, token, self.cluster().config.expiry).await
+    }
+
+    /// As of the blocking [`cas_with`](super::Client::cas_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn cas_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        token: u64,
+        expiry: impl Into<Expiry>,
+    ) -> Result<Cas, Error> {
+        self.store(&key, &value, Mode::Cas(token), expiry.into(), outcome::cas).await
     }
 
     /// As of the blocking [`update`](super::Client::update).
@@ -746,15 +879,29 @@ impl Client {
     pub async fn update<T: DeserializeOwned + Serialize>(
         &self,
         key: impl AsKey,
+        change: impl FnMut(Option<T>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        self.update_with(key, self.cluster().config.expiry, change).await
+    }
+
+    /// As of the blocking [`update_with`](super::Client::update_with).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn update_with<T: DeserializeOwned + Serialize>(
+        &self,
+        key: impl AsKey,
+        expiry: impl Into<Expiry>,
         mut change: impl FnMut(Option<T>) -> Option<T>,
     ) -> Result<Option<T>, Error> {
+        let expiry = expiry.into();
         for attempt in 0..UPDATE_ATTEMPTS_MAX {
             let read = self.get_versioned::<T>(&key).await?;
             let token = read.as_ref().map(|read| read.token);
             let Some(value) = change(read.map(|read| read.value)) else { return Ok(None) };
             let stored = match token {
-                Some(token) => self.cas(&key, &value, token).await? == Cas::Stored,
-                None => self.add(&key, &value).await?,
+                Some(token) => self.cas_with(&key, &value, token, expiry).await? == Cas::Stored,
+                None => self.add_with(&key, &value, expiry).await?,
             };
             if stored {
                 return Ok(Some(value));
@@ -874,7 +1021,8 @@ impl Client {
         let give_up_at = clock::now() + self.cluster().config.lease;
         let mut pause = LEASE_POLL[0];
         let token = loop {
-            let command = Command::Lease { seconds, recache: None };
+            let recache = self.cluster().config.recompute_before.map(lease_seconds);
+            let command = Command::Lease { seconds, recache };
             let leased = self.call(&key, command, |reply| outcome::leased(codec, reply)).await;
             self.cluster().count_found(matches!(leased, Ok(Leased::Value(_))));
             match leased {
@@ -910,6 +1058,38 @@ impl Client {
             other => Err(Error::protocol("", format!("{other:?}"))),
         })
         .await
+    }
+
+    /// As of the blocking [`ping`](super::Client::ping).
+    pub async fn ping(&self) -> PerServer<Duration> {
+        let servers = self.cluster().topology().servers.clone();
+        let ping = |server: Arc<Server>| async move {
+            let start = clock::now();
+            let write = |_, out: &mut Vec<u8>| ServerCommand::Version.write(out);
+            let convert = &mut |_: Reply<'_>| Ok(());
+            let asked = self.cluster().ask_async(&server, None, Effect::Read, write, convert);
+            let asked = asked.await.map(|()| clock::now().duration_since(start));
+            (server.node.clone(), asked)
+        };
+        all(servers.into_iter().map(ping).collect()).await
+    }
+
+    /// As of the blocking [`stats`](super::Client::stats).
+    pub async fn stats(&self, which: &str) -> PerServer<BTreeMap<String, String>> {
+        let servers = self.cluster().topology().servers.clone();
+        let ask = |server: Arc<Server>| async move {
+            if which.bytes().any(|byte| byte.is_ascii_control()) {
+                let error = Error::Config("stats: control characters".into());
+                return (server.node.clone(), Err(error));
+            }
+            let mut stats = BTreeMap::new();
+            let write = |_, out: &mut Vec<u8>| ServerCommand::Stats(which).write(out);
+            let convert = &mut |reply: Reply<'_>| outcome::stat(reply, &mut stats);
+            let asked = self.cluster().ask_async(&server, None, Effect::Write, write, convert);
+            let asked = asked.await;
+            (server.node.clone(), asked.map(|()| stats))
+        };
+        all(servers.into_iter().map(ask).collect()).await
     }
 
     /// As of the blocking [`flush_all`](super::Client::flush_all).
@@ -951,6 +1131,22 @@ impl Client {
     /// As of the blocking [`server_of`](super::Client::server_of).
     pub fn server_of(&self, key: impl AsKey) -> Option<Node> {
         self.cluster().owner(&key).map(|server| server.node.clone())
+    }
+
+    /// As of the blocking [`add_server`](super::Client::add_server).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn add_server(&self, server: &str) -> Result<(), Error> {
+        self.set_servers(self.cluster().nodes_with(server)?)
+    }
+
+    /// As of the blocking [`remove_server`](super::Client::remove_server).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn remove_server(&self, server: &str) -> Result<(), Error> {
+        self.set_servers(self.cluster().nodes_without(server)?)
     }
 
     /// As of the blocking [`set_servers`](super::Client::set_servers).

@@ -72,11 +72,11 @@ impl Cluster {
                 let (server, waiting_for) = (server.name.clone(), "a free connection");
                 return Err(Error::Timeout { server, waiting_for });
             };
-            let (connection, reused) = match place {
+            let (mut connection, reused) = match place {
                 Place::Connection(connection) => (Some(connection), true),
                 Place::Empty => (None, false),
             };
-            let usable = connection.as_ref().is_none_or(|connection| {
+            let usable = connection.as_mut().is_none_or(|connection| {
                 connection.is_usable(clock::now(), self.config.idle_timeout)
             });
             let loan = Loan { server, connection, generation, reused, keep: false };
@@ -88,10 +88,14 @@ impl Cluster {
     }
 
     fn connect<'s>(&self, mut loan: Loan<'s>, limits: Limits) -> Result<Loan<'s>, Error> {
-        let (server, timeout) = (loan.server, self.config.connect_timeout);
-        match Connection::open(&server.node, &server.addresses(), timeout, limits.deadline) {
+        let server = loan.server;
+        server.may_log_in(clock::now(), self.config.probe_after_max)?;
+        match Connection::open(&server.node, &server.addresses(), &self.dialer, limits.deadline) {
             Ok(connection) => {
                 count(&self.counters.connections);
+                if self.config.login.is_some() {
+                    server.let_in();
+                }
                 (loan.connection, loan.reused) = (Some(connection), false);
                 Ok(loan)
             }

@@ -184,6 +184,15 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// client.set("n", 7)?;
+    /// let read = client.get_versioned::<u32>("n")?.unwrap();
+    /// assert_eq!((read.value, read.flags), (7, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get_versioned<T: DeserializeOwned>(
         &self,
         key: impl AsKey,
@@ -228,6 +237,23 @@ impl Client {
             |keys, _, opaque| Batch::get(keys, false, opaque),
             || Ok(None),
             |_, reply| outcome::value(codec, reply),
+        );
+        self.cluster().count_all_found(&many);
+        many
+    }
+
+    /// The same with flags and tokens, as of [`get_versioned`](Self::get_versioned).
+    pub fn get_many_versioned<T: DeserializeOwned>(
+        &self,
+        keys: &[impl AsKey],
+    ) -> Many<Option<Versioned<T>>> {
+        let codec = &self.cluster().config.codec;
+        let many = self.cluster().call_many(
+            keys,
+            Effect::Read,
+            |keys, _, opaque| Batch::get(keys, true, opaque),
+            || Ok(None),
+            |_, reply| outcome::versioned(codec, reply),
         );
         self.cluster().count_all_found(&many);
         many
@@ -328,6 +354,14 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// client.set_raw("text", b"from elsewhere", 16)?;
+    /// assert_eq!(client.get_raw("text")?.unwrap().flags, 16);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_raw(&self, key: impl AsKey, bytes: &[u8], flags: u32) -> Result<(), Error> {
         let exptime = self.cluster().config.expiry.exptime();
         let command = Command::Store { mode: Mode::Set, flags, exptime, data: bytes };
@@ -345,8 +379,17 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_many(&self, items: &[(impl AsKey, impl Serialize)]) -> Many<()> {
+        self.set_many_with(items, self.cluster().config.expiry)
+    }
+
+    /// The same with an expiry.
+    pub fn set_many_with(
+        &self,
+        items: &[(impl AsKey, impl Serialize)],
+        expiry: impl Into<Expiry>,
+    ) -> Many<()> {
         let config = &self.cluster().config;
-        let exptime = config.expiry.exptime();
+        let exptime = expiry.into().exptime();
         let encode = |(_, value): &(_, _)| config.codec.encode(value);
         let values: Vec<Result<(Vec<u8>, u32), Error>> = items.iter().map(encode).collect();
         // Those that cannot be encoded are left out of the call.
@@ -398,6 +441,15 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// assert!(client.add_with("lock", "me", Duration::from_secs(30))?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add_with(
         &self,
         key: impl AsKey,
@@ -412,8 +464,31 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// assert!(!client.replace("a", 1)?);
+    /// client.set("a", 1)?;
+    /// assert!(client.replace("a", 2)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn replace(&self, key: impl AsKey, value: impl Serialize) -> Result<bool, Error> {
-        self.store(&key, &value, Mode::Replace, self.cluster().config.expiry, outcome::stored)
+        self.replace_with(key, value, self.cluster().config.expiry)
+    }
+
+    /// The same with an expiry.
+    ///
+    /// # Errors
+    /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
+    /// runs out.
+    pub fn replace_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        expiry: impl Into<Expiry>,
+    ) -> Result<bool, Error> {
+        self.store(&key, &value, Mode::Replace, expiry.into(), outcome::stored)
     }
 
     /// Appends bytes to a value as it is stored; tells whether there was one. Values that are
@@ -467,7 +542,22 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cas(&self, key: impl AsKey, value: impl Serialize, token: u64) -> Result<Cas, Error> {
-        self.store(&key, &value, Mode::Cas(token), self.cluster().config.expiry, outcome::cas)
+        self.cas_with(key, value, token, self.cluster().config.expiry)
+    }
+
+    /// The same with an expiry.
+    ///
+    /// # Errors
+    /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
+    /// runs out.
+    pub fn cas_with(
+        &self,
+        key: impl AsKey,
+        value: impl Serialize,
+        token: u64,
+        expiry: impl Into<Expiry>,
+    ) -> Result<Cas, Error> {
+        self.store(&key, &value, Mode::Cas(token), expiry.into(), outcome::cas)
     }
 
     /// Replaces a value by what `change` makes of it, again and again until nobody interfered;
@@ -493,15 +583,29 @@ impl Client {
     pub fn update<T: DeserializeOwned + Serialize>(
         &self,
         key: impl AsKey,
+        change: impl FnMut(Option<T>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        self.update_with(key, self.cluster().config.expiry, change)
+    }
+
+    /// The same with an expiry for what is stored.
+    ///
+    /// # Errors
+    /// As of [`update`](Self::update).
+    pub fn update_with<T: DeserializeOwned + Serialize>(
+        &self,
+        key: impl AsKey,
+        expiry: impl Into<Expiry>,
         mut change: impl FnMut(Option<T>) -> Option<T>,
     ) -> Result<Option<T>, Error> {
+        let expiry = expiry.into();
         for attempt in 0..UPDATE_ATTEMPTS_MAX {
             let read = self.get_versioned::<T>(&key)?;
             let token = read.as_ref().map(|read| read.token);
             let Some(value) = change(read.map(|read| read.value)) else { return Ok(None) };
             let stored = match token {
-                Some(token) => self.cas(&key, &value, token)? == Cas::Stored,
-                None => self.add(&key, &value)?,
+                Some(token) => self.cas_with(&key, &value, token, expiry)? == Cas::Stored,
+                None => self.add_with(&key, &value, expiry)?,
             };
             if stored {
                 return Ok(Some(value));
@@ -553,6 +657,17 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// client.set("session", "x")?;
+    /// assert!(client.touch("session", Duration::from_secs(60))?);
+    /// assert!(client.inspect("session")?.unwrap().ttl_seconds.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn touch(&self, key: impl AsKey, expiry: impl Into<Expiry>) -> Result<bool, Error> {
         let exptime = expiry.into().exptime();
         self.call(&key, Command::Touch { exptime }, outcome::existed)
@@ -564,6 +679,20 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// client.set("report", "old")?;
+    /// assert!(client.invalidate("report", Duration::from_secs(30))?);
+    /// // One caller computes; others would read "old" meanwhile.
+    /// let minute = Duration::from_secs(60);
+    /// let report: String = client.get_or_compute("report", minute, || "new".into())?;
+    /// assert_eq!(report, "new");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn invalidate(&self, key: impl AsKey, expiry: impl Into<Expiry>) -> Result<bool, Error> {
         let exptime = expiry.into().exptime();
         self.call(&key, Command::Invalidate { exptime }, outcome::existed)
@@ -595,6 +724,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`incr`](Self::incr).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// client.set("stock", 3)?;
+    /// assert_eq!(client.decr("stock", 1)?, Some(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn decr(&self, key: impl AsKey, delta: u64) -> Result<Option<u64>, Error> {
         self.call(&key, Command::Count { up: false, delta }, outcome::number)
     }
@@ -714,6 +851,19 @@ impl Client {
     ///
     /// # Errors
     /// What `compute` returns, and errors as of [`get_or_compute`](Self::get_or_compute).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use distcache::client::Error;
+    /// use std::time::Duration;
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let broken = || Err(Error::Value("no luck".into()));
+    /// assert!(client.try_get_or_compute::<u8, Error>("n", minute, broken).is_err());
+    /// assert_eq!(client.try_get_or_compute::<u8, Error>("n", minute, || Ok(7))?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_get_or_compute<T: DeserializeOwned + Serialize, E: From<Error>>(
         &self,
         key: impl AsKey,
@@ -745,7 +895,8 @@ impl Client {
         seconds: u32,
     ) -> Result<Leased<T>, Error> {
         let codec = &self.cluster().config.codec;
-        let command = Command::Lease { seconds, recache: None };
+        let recache = self.cluster().config.recompute_before.map(lease_seconds);
+        let command = Command::Lease { seconds, recache };
         let leased = self.call(key, command, |reply| outcome::leased(codec, reply));
         self.cluster().count_found(matches!(leased, Ok(Leased::Value(_))));
         leased
@@ -833,15 +984,9 @@ impl Client {
             let mut stats = BTreeMap::new();
             let command = ServerCommand::Stats(which);
             let write = |_, out: &mut Vec<u8>| command.write(out);
-            let asked =
-                self.cluster().ask(server, None, Effect::Write, write, &mut |reply| match reply {
-                    Reply::Stat(name, value) => {
-                        stats.insert(name.to_owned(), value.to_owned());
-                        Ok(())
-                    }
-                    Reply::End => Ok(()),
-                    other => Err(Error::protocol("", format!("{other:?}"))),
-                });
+            let asked = self.cluster().ask(server, None, Effect::Write, write, &mut |reply| {
+                outcome::stat(reply, &mut stats)
+            });
             (server.node.clone(), asked.map(|()| stats))
         };
         servers.map(ask).collect()
@@ -876,6 +1021,15 @@ impl Client {
     }
 
     /// The servers and how they are.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use distcache::client::State;
+    ///
+    /// assert_eq!(client.servers()[0].state, State::Healthy);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn servers(&self) -> Vec<ServerStatus> {
         self.cluster().statuses()
     }
@@ -908,9 +1062,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn add_server(&self, server: &str) -> Result<(), Error> {
-        let mut nodes = self.nodes();
-        nodes.push(server.parse()?);
-        self.set_servers(nodes)
+        self.set_servers(self.cluster().nodes_with(server)?)
     }
 
     /// Removes a server, named by its address or its name.
@@ -918,28 +1070,26 @@ impl Client {
     /// # Errors
     /// `Error::Config` if there is none like this.
     pub fn remove_server(&self, server: &str) -> Result<(), Error> {
-        let address = server.parse::<Node>().map(|node| node.address()).unwrap_or_default();
-        let mut nodes = self.nodes();
-        let before = nodes.len();
-        nodes.retain(|node| node.address() != address && node.name() != server);
-        if nodes.len() == before {
-            return Err(Error::Config(format!("{server} is not one of the servers")));
-        }
-        self.set_servers(nodes)
+        self.set_servers(self.cluster().nodes_without(server)?)
     }
 
     /// Puts another list of servers in place. Those on both lists keep their connections.
     ///
     /// # Errors
     /// `Error::Config` if a server is named twice.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// let nodes = vec!["10.0.0.1".parse()?, "10.0.0.2:11212:3".parse()?];
+    /// client.set_servers(nodes)?;
+    /// assert_eq!(client.servers().len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_servers(&self, nodes: Vec<Node>) -> Result<(), Error> {
         let set = self.cluster().set_servers(nodes);
         self.cluster().wake_monitor();
         set
-    }
-
-    fn nodes(&self) -> Vec<Node> {
-        self.servers().into_iter().map(|server| server.node).collect()
     }
 
     /// Counters since the client was made.

@@ -5,6 +5,7 @@ use super::clock;
 use super::command::{Command, Effect};
 use super::config::{Config, StaleGuard, WhenDown, capped};
 use super::connection::{Connection, resolve};
+use super::dialer::Dialer;
 use super::error::Error;
 use super::events::{Event, LiveCounters, ServerStatus, count};
 use super::health::{Health, Rules, State};
@@ -16,7 +17,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One server, as long as it is on the list.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Server {
     #[cfg(feature = "tokio")]
     pub async_pool: super::asynchronous::Pool,
     failures: AtomicU64,
+    /// The refusal of our login that stands, and until when it is not tried again.
+    refusal: Mutex<Option<(Error, Instant)>>,
     /// A probe or a check is under way.
     pub is_looked_after: AtomicBool,
     /// When it was last checked.
@@ -66,6 +69,7 @@ impl Server {
             #[cfg(feature = "tokio")]
             async_pool: super::asynchronous::Pool::new(config.connections_max),
             failures: AtomicU64::new(0),
+            refusal: Mutex::new(None),
             is_looked_after: AtomicBool::new(false),
             heard_at: Mutex::new(clock::now()),
         }
@@ -98,6 +102,27 @@ impl Server {
         self.pool.clear();
         #[cfg(feature = "tokio")]
         self.async_pool.clear();
+    }
+
+    /// The refusal of our login, as long as it stands. When its time is over, one caller may try.
+    pub fn may_log_in(&self, now: Instant, wait: Duration) -> Result<(), Error> {
+        match &mut *self.refusal() {
+            Some((error, until)) if now < *until => Err(error.clone()),
+            Some((_, until)) => {
+                *until = now + wait;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A new connection was let in.
+    pub fn let_in(&self) {
+        *self.refusal() = None;
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(Error, Instant)>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Back in use after a probe.
@@ -154,6 +179,7 @@ pub(super) enum Route {
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub config: Config,
+    pub dialer: Dialer,
     pub rules: KeyRules,
     topology: RwLock<Arc<Topology>>,
     next_id: AtomicUsize,
@@ -168,6 +194,7 @@ impl Cluster {
         config.check()?;
         let cluster = Self {
             rules: config.key_rules(),
+            dialer: Dialer::new(&config)?,
             topology: RwLock::new(Arc::new(Topology {
                 servers: Vec::new(),
                 ring: Ring::new(config.ring, &[]),
@@ -229,6 +256,29 @@ impl Cluster {
             self.tell(Event::ServersChanged { added: names(added), removed: names(removed) });
         }
         Ok(())
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        self.topology().servers.iter().map(|server| server.node.clone()).collect()
+    }
+
+    /// The list with one server more.
+    pub fn nodes_with(&self, server: &str) -> Result<Vec<Node>, Error> {
+        let mut nodes = self.nodes();
+        nodes.push(server.parse()?);
+        Ok(nodes)
+    }
+
+    /// The list without a server, named by its address or its name.
+    pub fn nodes_without(&self, server: &str) -> Result<Vec<Node>, Error> {
+        let address = server.parse::<Node>().map(|node| node.address()).unwrap_or_default();
+        let mut nodes = self.nodes();
+        let before = nodes.len();
+        nodes.retain(|node| node.address() != address && node.name() != server);
+        match nodes.len() == before {
+            true => Err(Error::Config(format!("{server} is not one of the servers"))),
+            false => Ok(nodes),
+        }
     }
 
     pub fn statuses(&self) -> Vec<ServerStatus> {
@@ -303,6 +353,9 @@ impl Cluster {
             return;
         }
         let now = clock::now();
+        if self.config.login.is_none() {
+            server.let_in();
+        }
         let mut health = server.health();
         server.untroubled.store(health.state() != State::Ejected, Ordering::Release);
         let away = health.succeeded(now);
@@ -320,6 +373,9 @@ impl Cluster {
         if matches!(error, Error::Timeout { .. }) {
             count(&self.counters.timeouts);
         }
+        if matches!(error, Error::Login { .. }) {
+            return self.login_refused(server, error);
+        }
         let mut health = server.health();
         server.untroubled.store(false, Ordering::Release);
         let ejects = health.failed(clock::now());
@@ -334,6 +390,19 @@ impl Cluster {
             self.wake_monitor();
             let cause = error.to_string();
             self.tell(Event::Ejected { server: server.name.clone(), cause });
+        }
+    }
+
+    /// The server is there and does not want us. That says nothing against it, so it stays in use,
+    /// but it is left alone for a while: guessing is what this would look like.
+    fn login_refused(&self, server: &Server, error: &Error) {
+        let until = clock::now() + self.config.probe_after_max;
+        let before = server.refusal().replace((error.clone(), until));
+        // The next success is to be noted.
+        server.untroubled.store(false, Ordering::Release);
+        if before.is_none() {
+            let cause = error.to_string();
+            self.tell(Event::LoginRefused { server: server.name.clone(), cause });
         }
     }
 

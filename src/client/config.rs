@@ -5,6 +5,7 @@ use super::discovery::Discovery;
 use super::error::Error;
 use super::events::Event;
 use super::key::{KeyPolicy, KeyRules};
+use super::login::Login;
 use super::node::Node;
 use super::ring::RingKind;
 use super::value::Codec;
@@ -94,6 +95,16 @@ pub(super) fn capped(exptime: i64, seconds_max: u32) -> i64 {
 ///
 /// Before a server is ejected, each of its failures is an error to a write, since nobody knows
 /// whether it was done; to a read it is an error with `Error` and a miss with the other choices.
+///
+/// ```
+/// use distcache::client::{Client, Config, WhenDown};
+///
+/// let spare = vec!["10.0.1.1".parse()?];
+/// let when_down = WhenDown::Gutter { nodes: spare, expiry_seconds_max: 10 };
+/// let config = Config { when_down, ..Config::default() };
+/// let client = Client::with_config(["10.0.0.1", "10.0.0.2"], config)?;
+/// # Ok::<(), distcache::client::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum WhenDown {
     /// Calls fail at once. Right where the data is not a copy of something.
@@ -133,6 +144,18 @@ pub enum StaleGuard {
 }
 
 /// A function that is told what happens.
+///
+/// ```
+/// use distcache::client::{Client, Config, Event, Listener};
+///
+/// let listener = Listener::new(|event: &Event| match event {
+///     Event::Ejected { server, cause } => eprintln!("{server} is not used any more: {cause}"),
+///     other => eprintln!("{other:?}"),
+/// });
+/// let config = Config { listener: Some(listener), ..Config::default() };
+/// let client = Client::with_config(["10.0.0.1", "10.0.0.2"], config)?;
+/// # Ok::<(), distcache::client::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Listener(pub(super) Arc<dyn Fn(&Event) + Send + Sync>);
 
@@ -182,7 +205,13 @@ pub struct Config {
     pub codec: Codec,
     /// The expiry of calls that name none.
     pub expiry: Expiry,
-    /// Longest wait for a connection to be made.
+    /// Who to say we are to every server, on each connection before its first use. Servers started
+    /// with `-Y` answer nobody else.
+    pub login: Option<Login>,
+    /// Whether and how connections are encrypted.
+    #[cfg(feature = "tls")]
+    pub tls: Option<super::tls::Tls>,
+    /// Longest wait for a connection to be made, and once more for TLS handshake and login on it.
     pub connect_timeout: Duration,
     /// Longest wait for the next bytes of a reply.
     pub read_timeout: Duration,
@@ -200,7 +229,7 @@ pub struct Config {
     pub failures_max: u32,
     /// Wait before the first probe of an ejected server; each further one waits twice as long.
     pub probe_after: Duration,
-    /// Longest wait between two probes.
+    /// Longest wait between two probes, and the wait before a refused login is tried again.
     pub probe_after_max: Duration,
     /// How often servers in use are probed too, so that one that died is noticed without calls.
     pub check_every: Option<Duration>,
@@ -210,6 +239,9 @@ pub struct Config {
     pub stale_guard: StaleGuard,
     /// How long `get_or_compute` lets one caller compute before another may try.
     pub lease: Duration,
+    /// When less than this is left of an item's time, `get_or_compute` lets one caller compute it
+    /// anew while the others read it, so that nobody ever waits for a key in steady use.
+    pub recompute_before: Option<Duration>,
     /// Where the list of servers comes from, if it changes while the program runs.
     pub discovery: Option<Discovery>,
     /// How often that is read.
@@ -228,6 +260,9 @@ impl Default for Config {
             key_policy: KeyPolicy::default(),
             codec: Codec::default(),
             expiry: Expiry::default(),
+            login: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),
@@ -242,6 +277,7 @@ impl Default for Config {
             when_down: WhenDown::default(),
             stale_guard: StaleGuard::Repair { keys_max: 100_000 },
             lease: Duration::from_secs(10),
+            recompute_before: None,
             discovery: None,
             discovery_every: Duration::from_secs(30),
             listener: None,
@@ -273,7 +309,7 @@ impl Config {
         if self.key_prefix.len() > 200 {
             return wrong("key_prefix leaves no room for keys: 200 bytes at most".into());
         }
-        Ok(())
+        self.login.as_ref().map_or(Ok(()), Login::check)
     }
 
     pub(super) fn key_rules(&self) -> KeyRules {

@@ -5,10 +5,13 @@ use super::batch::{Batch, Single};
 use super::clock;
 use super::command::{Expect, ServerCommand};
 use super::config::Config;
+use super::dialer::{Dialer, handshake_failed};
 use super::error::Error;
 use super::key::WireKey;
+use super::login;
 use super::node::Node;
-use super::reply::{Decoder, Fault, Reply};
+use super::reply::{Decoder, Reply};
+use super::stream::{self, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,23 +27,33 @@ const POLL_NANOS_MIN: u64 = 100_000;
 const REQUEST_BYTES_KEPT: usize = 64 << 10;
 
 #[derive(Debug)]
-enum Stream {
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-macro_rules! on_stream {
-    ($self:expr, $stream:ident => $call:expr) => {
+macro_rules! on_socket {
+    ($self:expr, $socket:ident => $call:expr) => {
         match $self {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
+            Socket::Tcp($socket) => $call,
+            Socket::Unix($socket) => $call,
         }
     };
 }
 
-impl AsFd for Stream {
+impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        on_stream!(self, stream => stream.as_fd())
+        on_socket!(self, socket => socket.as_fd())
+    }
+}
+
+impl stream::Socket for Socket {
+    fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self, room, RecvFlags::DONTWAIT)?.0)
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 }
 
@@ -63,7 +76,7 @@ impl Limits {
 /// A connection to one server.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: Stream,
+    stream: Stream<Socket>,
     server: String,
     decoder: Decoder,
     requests: Vec<u8>,
@@ -83,18 +96,19 @@ pub(super) fn resolve(node: &Node) -> io::Result<Vec<SocketAddr>> {
 }
 
 impl Connection {
-    /// Connects to the first address that answers.
+    /// Connects to the first address that answers, encrypts and logs in as the dialer says.
     pub fn open(
         node: &Node,
         addresses: &[SocketAddr],
-        timeout: Duration,
+        dialer: &Dialer,
         deadline: Instant,
     ) -> Result<Self, Error> {
+        let timeout = dialer.timeout;
         let server = node.name();
         let failed = |cause: String| Error::Connect { server: server.clone(), cause };
-        let stream = match node.unix_path() {
+        let socket = match node.unix_path() {
             Some(path) => {
-                Stream::Unix(UnixStream::connect(path).map_err(|error| failed(error.to_string()))?)
+                Socket::Unix(UnixStream::connect(path).map_err(|error| failed(error.to_string()))?)
             }
             None => {
                 let mut last = Err(failed(format!("{} does not resolve", node.host())));
@@ -114,11 +128,11 @@ impl Connection {
                 }
                 let stream = last?;
                 stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-                Stream::Tcp(stream)
+                Socket::Tcp(stream)
             }
         };
-        Ok(Self {
-            stream,
+        let mut connection = Self {
+            stream: Stream::new(socket, dialer.session(node)?),
             server,
             decoder: Decoder::default(),
             requests: Vec::new(),
@@ -126,24 +140,47 @@ impl Connection {
             idle_since: clock::now(),
             read_set: Duration::ZERO,
             write_set: Duration::ZERO,
-        })
+        };
+        let deadline = deadline.min(clock::now() + timeout);
+        let limits = Limits { read: timeout, write: timeout, deadline };
+        connection.shake_hands(limits)?;
+        connection.log_in(dialer, limits)?;
+        Ok(connection)
+    }
+
+    fn shake_hands(&mut self, limits: Limits) -> Result<(), Error> {
+        let mut shaken = self.stream.try_handshake();
+        while let Err(error) = &shaken {
+            let waited = match error.kind() {
+                ErrorKind::WouldBlock if self.stream.owes() => self.wait(PollFlags::OUT, limits),
+                ErrorKind::WouldBlock => self.wait(PollFlags::IN, limits),
+                ErrorKind::Interrupted => Ok(()),
+                _ => return Err(handshake_failed(&self.server, error)),
+            };
+            waited.map_err(|error| handshake_failed(&self.server, &error))?;
+            shaken = self.stream.try_handshake();
+        }
+        Ok(())
+    }
+
+    fn log_in(&mut self, dialer: &Dialer, limits: Limits) -> Result<(), Error> {
+        let Some(login) = &dialer.login else { return Ok(()) };
+        match self.call(None, limits, |_, out| login.write(out), &mut login::accepted) {
+            Call::Clean(result) => result.map_err(login::failed),
+            Call::Broken(error) => Err(login::failed(error)),
+        }
     }
 
     /// Whether it can carry another call: not idle for too long, not closed by the server, and
     /// nothing has arrived that nobody asked for.
-    pub fn is_usable(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let mut byte = [0];
-        now.saturating_duration_since(self.idle_since) < idle_timeout
-            && matches!(
-                recv(&self.stream, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT),
-                Err(rustix::io::Errno::AGAIN)
-            )
+    pub fn is_usable(&mut self, now: Instant, idle_timeout: Duration) -> bool {
+        now.saturating_duration_since(self.idle_since) < idle_timeout && self.stream.is_quiet()
     }
 
     /// Whether it may be kept after a call: everything that arrived was read.
     pub fn rest(&mut self) -> bool {
         self.idle_since = clock::now();
-        self.decoder.is_empty()
+        self.decoder.is_empty() && !self.stream.holds()
     }
 
     pub fn opaque(&mut self) -> &mut u32 {
@@ -191,7 +228,7 @@ impl Connection {
             match single.advance(&mut self.decoder, &self.server, convert) {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(Fault(what)) => return Call::Broken(Error::protocol(&self.server, what)),
+                Err(fault) => return Call::Broken(Error::fault(&self.server, fault)),
             }
         }
         match single.result {
@@ -201,13 +238,16 @@ impl Connection {
     }
 
     fn send_all(&mut self, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
+        if self.stream.is_encrypted() {
+            return self.send_encrypted(bytes, limits);
+        }
         while !bytes.is_empty() {
             let left = limits.left(limits.write)?;
             if needs_setting(self.write_set, left) {
-                on_stream!(&self.stream, stream => stream.set_write_timeout(Some(left)))?;
+                on_socket!(&self.stream.socket, socket => socket.set_write_timeout(Some(left)))?;
                 self.write_set = left;
             }
-            match on_stream!(&mut self.stream, stream => stream.write(bytes)) {
+            match on_socket!(&mut self.stream.socket, socket => socket.write(bytes)) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -217,15 +257,60 @@ impl Connection {
         Ok(())
     }
 
+    fn send_encrypted(&mut self, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
+        while !bytes.is_empty() || self.stream.owes() {
+            let sent = match bytes.is_empty() {
+                false => self.stream.try_send(bytes),
+                true => self.stream.try_flush().map(|()| 0),
+            };
+            match sent {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::OUT, limits)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket can do one of these.
+    fn wait(&self, flags: PollFlags, limits: Limits) -> io::Result<()> {
+        let step = if flags == PollFlags::OUT { limits.write } else { limits.read };
+        let left = limits.left(step)?;
+        wait_for(&mut [PollFd::new(&self.stream.socket, flags)], left);
+        Ok(())
+    }
+
     fn receive(&mut self, limits: Limits) -> io::Result<usize> {
+        if self.stream.is_encrypted() {
+            return self.receive_encrypted(limits);
+        }
         loop {
             let left = limits.left(limits.read)?;
             if needs_setting(self.read_set, left) {
-                on_stream!(&self.stream, stream => stream.set_read_timeout(Some(left)))?;
+                on_socket!(&self.stream.socket, socket => socket.set_read_timeout(Some(left)))?;
                 self.read_set = left;
             }
-            match on_stream!(&mut self.stream, stream => stream.read(self.decoder.room())) {
+            match on_socket!(&mut self.stream.socket, socket => socket.read(self.decoder.room())) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn receive_encrypted(&mut self, limits: Limits) -> io::Result<usize> {
+        // Parts of a record are no bytes of a reply yet: the wait goes on.
+        let deadline = limits.deadline.min(clock::now() + limits.read);
+        let limits = Limits { deadline, ..limits };
+        loop {
+            match self.stream.try_receive(self.decoder.room()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let owed = if self.stream.owes() { PollFlags::OUT } else { PollFlags::empty() };
+                    self.wait(PollFlags::IN | owed, limits)?;
+                }
                 result => return result,
             }
         }
@@ -254,7 +339,7 @@ impl Connection {
             write: config.write_timeout,
             deadline: clock::now() + config.call_timeout,
         };
-        let mut connection = Self::open(node, &addresses, config.connect_timeout, limits.deadline)?;
+        let mut connection = Self::open(node, &addresses, &Dialer::new(config)?, limits.deadline)?;
         match connection.call(None, limits, |_, out| command.write(out), convert) {
             Call::Clean(result) => result,
             Call::Broken(error) => Err(error),
@@ -304,25 +389,42 @@ impl<'c, 'k> Exchange<'c, 'k> {
 
     fn send(&mut self) {
         while self.failure.is_none() && !self.batch.unsent().is_empty() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(&self.connection.stream, self.batch.unsent(), flags) {
+            match self.connection.stream.try_send(self.batch.unsent()) {
                 Ok(count) => {
                     self.batch.sent += count;
                     self.progress_at = clock::now();
                 }
-                Err(rustix::io::Errno::AGAIN) => return,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => self.fail("a request to be sent", &error.into()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => self.fail("a request to be sent", &error),
             }
+        }
+        if self.failure.is_none()
+            && let Err(error) = self.connection.stream.try_flush()
+            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+        {
+            self.fail("a request to be sent", &error);
         }
     }
 
+    /// Whether bytes wait for the socket to take them.
+    fn wants_to_send(&self) -> bool {
+        !self.batch.unsent().is_empty() || self.connection.stream.owes()
+    }
+
     fn receive(&mut self, sink: &mut impl FnMut(usize, Reply<'_>) -> Result<(), Error>) {
-        let Connection { stream, decoder, .. } = &mut *self.connection;
-        match recv(&*stream, decoder.room(), RecvFlags::DONTWAIT) {
-            Ok((count, _)) => self.arrived(count, sink),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(error) => self.fail("replies", &error.into()),
+        loop {
+            let Connection { stream, decoder, .. } = &mut *self.connection;
+            match stream.try_receive(decoder.room()) {
+                Ok(count) => self.arrived(count, sink),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => self.fail("replies", &error),
+            }
+            // What was decrypted and not fetched is nothing the socket would tell of.
+            if !self.is_open() || !self.connection.stream.holds() {
+                return;
+            }
         }
     }
 
@@ -339,8 +441,8 @@ impl<'c, 'k> Exchange<'c, 'k> {
         }
         decoder.arrived(count);
         self.progress_at = clock::now();
-        if let Err(Fault(what)) = self.batch.advance(decoder, sink) {
-            self.failure = Some(Error::protocol(server, what));
+        if let Err(fault) = self.batch.advance(decoder, sink) {
+            self.failure = Some(Error::fault(server, fault));
         }
     }
 
@@ -395,7 +497,7 @@ fn receive_from_last(
 ) -> bool {
     let mut open = exchanges.iter_mut().enumerate().filter(|(_, exchange)| exchange.is_open());
     let (Some((at, last)), None) = (open.next(), open.next()) else { return false };
-    if !last.batch.unsent().is_empty() {
+    if last.wants_to_send() {
         return false;
     }
     match last.connection.receive(limits) {
@@ -413,17 +515,25 @@ fn poll_open(exchanges: &[Exchange<'_, '_>], wait: Duration) -> Vec<(usize, Poll
         return Vec::new();
     }
     let interest = |at: &usize| {
-        let wants_out = !exchanges[*at].batch.unsent().is_empty();
-        let flags = if wants_out { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        PollFd::new(&exchanges[*at].connection.stream, flags)
+        let flags = if exchanges[*at].wants_to_send() {
+            PollFlags::IN | PollFlags::OUT
+        } else {
+            PollFlags::IN
+        };
+        PollFd::new(&exchanges[*at].connection.stream.socket, flags)
     };
     let mut sockets: Vec<PollFd<'_>> = open.iter().map(interest).collect();
+    wait_for(&mut sockets, wait);
+    open.iter().zip(&sockets).map(|(at, socket)| (*at, socket.revents())).collect()
+}
+
+/// Waits until one of the sockets is ready, or time runs out.
+fn wait_for(sockets: &mut [PollFd<'_>], wait: Duration) {
     let wait = wait.max(Duration::from_nanos(POLL_NANOS_MIN));
     let wait = Timespec {
         tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: wait.subsec_nanos().into(),
     };
     // An interrupted wait finds nothing ready, and the caller looks at the time again.
-    let _ = poll(&mut sockets, Some(&wait));
-    open.iter().zip(&sockets).map(|(at, socket)| (*at, socket.revents())).collect()
+    let _ = poll(sockets, Some(&wait));
 }

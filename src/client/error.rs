@@ -1,5 +1,8 @@
 //! What can go wrong in a call, and what to do about it. Owns the texts.
 
+use super::login;
+use super::reply::Fault;
+use super::tls;
 use std::fmt;
 use std::io;
 
@@ -51,6 +54,14 @@ pub enum Error {
         /// What was waited for.
         waiting_for: &'static str,
     },
+    /// An encrypted connection could not be made, or broke. Text and cause say which certificate to
+    /// look at.
+    Tls {
+        /// Which server.
+        server: String,
+        /// What is wrong.
+        cause: String,
+    },
     /// The server sent what is no answer to the request. The connection was closed.
     Protocol {
         /// Which server.
@@ -70,6 +81,14 @@ pub enum Error {
         /// Which server.
         server: String,
     },
+    /// The server wants a login, or another one than it was given. It is not asked again for
+    /// `Config::probe_after_max`; calls meanwhile fail with this.
+    Login {
+        /// Which server.
+        server: String,
+        /// Its answer.
+        answer: String,
+    },
     /// There are no servers.
     NoServers,
     /// Others changed the item each time between reading and writing.
@@ -85,7 +104,11 @@ impl Error {
     pub fn is_failure_of_server(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Io { .. } | Self::Timeout { .. } | Self::Protocol { .. }
+            Self::Connect { .. }
+                | Self::Io { .. }
+                | Self::Timeout { .. }
+                | Self::Tls { .. }
+                | Self::Protocol { .. }
         )
     }
 
@@ -95,6 +118,9 @@ impl Error {
     }
 
     pub(super) fn io(server: &str, waiting_for: &'static str, error: &io::Error) -> Self {
+        if let Some(cause) = tls::cause(error) {
+            return Self::Tls { server: server.to_owned(), cause };
+        }
         match error.kind() {
             // What a socket with a time-out says when it runs out.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -109,6 +135,15 @@ impl Error {
             server: server.to_owned(),
             kind: io::ErrorKind::UnexpectedEof,
             cause: "it closed the connection".to_owned(),
+        }
+    }
+
+    /// What arrived is no reply to what was asked. A refused login is one of these, whatever was
+    /// asked.
+    pub(super) fn fault(server: &str, Fault(what): Fault) -> Self {
+        match login::is_refusal(&what) {
+            true => Self::Login { server: server.to_owned(), answer: what },
+            false => Self::protocol(server, what),
         }
     }
 
@@ -139,6 +174,11 @@ impl fmt::Display for Error {
                 out,
                 "{server}: time ran out waiting for {waiting_for}; a write may or may not be done"
             ),
+            Self::Tls { server, cause } => write!(
+                out,
+                "{server}: no encrypted connection: {cause}; is TLS on at that port, are roots, \
+                 server name and our certificate right?"
+            ),
             Self::Protocol { server, what } => write!(
                 out,
                 "{server}: not an answer to the request: {what}; is that a memcached server?"
@@ -147,6 +187,11 @@ impl fmt::Display for Error {
             Self::Down { server } => {
                 write!(out, "{server} is ejected after failures; probes look for its return")
             }
+            Self::Login { server, answer } => write!(
+                out,
+                "{server} lets nobody in without the right login: {answer}; set Config::login to a \
+                 user and password that its file of users (-Y) has"
+            ),
             Self::NoServers => write!(out, "no servers: name at least one, or check the discovery"),
             Self::Contended { attempts } => write!(
                 out,

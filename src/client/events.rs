@@ -39,6 +39,13 @@ pub enum Event {
         /// Time since it was ejected.
         away: Duration,
     },
+    /// A server refuses the login, or wants one. Told once until it lets us in.
+    LoginRefused {
+        /// Which server.
+        server: String,
+        /// Its answer, and what to do.
+        cause: String,
+    },
     /// The list of servers changed.
     ServersChanged {
         /// Those that came.

@@ -34,7 +34,9 @@
 //! | `ring`, `hash`, `node` | which server owns a key |
 //! | `key`, `value`, `plain`, `sniff` | what programs hand over, as bytes |
 //! | `command`, `reply`, `batch`, `outcome` | the protocol: requests and replies, without sockets |
+//! | `login` | what is said to servers that ask who is there |
 //! | `health`, `cluster` | which servers are in use, and what becomes of the others' keys |
+//! | `dialer`, `stream`, `tls` | how a connection begins, and bytes on it, encrypted or not |
 //! | `connection`, `pool`, `caller`, `client` | the blocking face |
 //! | `asynchronous` | the asynchronous face (feature `tokio`) |
 //! | `monitor`, `discovery` | probes, repairs, changing lists of servers |
@@ -50,12 +52,14 @@ mod cluster;
 mod command;
 mod config;
 mod connection;
+mod dialer;
 mod discovery;
 mod error;
 mod events;
 mod hash;
 mod health;
 mod key;
+mod login;
 mod monitor;
 mod node;
 mod outcome;
@@ -64,6 +68,9 @@ mod pool;
 mod reply;
 mod ring;
 mod sniff;
+mod stream;
+#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
+mod tls;
 mod value;
 
 #[allow(clippy::module_inception, reason = "the face named as the module")]
@@ -77,7 +84,10 @@ pub use events::{Counters, Event, ServerStatus};
 pub use hash::KeyHash;
 pub use health::State;
 pub use key::{AsKey, KeyPolicy};
+pub use login::Login;
 pub use node::Node;
 pub use outcome::{Cas, Inspection, Many, PerServer, Raw, Versioned};
 pub use ring::{Point, Ring, RingKind};
+#[cfg(feature = "tls")]
+pub use tls::{ClientCertificate, Tls};
 pub use value::{Codec, Compression, Family, Format};

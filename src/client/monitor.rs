@@ -133,9 +133,12 @@ fn look_after(cluster: &Cluster, server: &Server) {
         write: cluster.config.write_timeout,
         deadline: clock::now() + cluster.config.call_timeout,
     };
+    let was_in_use = server.is_in_use();
+    if was_in_use && server.may_log_in(clock::now(), cluster.config.probe_after_max).is_err() {
+        return server.heard_now();
+    }
     let asked = ask_version(cluster, server, limits);
     server.heard_now();
-    let was_in_use = server.is_in_use();
     let result = match asked {
         Ok(_) if was_in_use => return cluster.succeeded(server),
         Err(error) if was_in_use => return cluster.failed(server, &error),
@@ -159,10 +162,11 @@ fn look_after(cluster: &Cluster, server: &Server) {
 
 /// A fresh connection on which the server has answered.
 fn ask_version(cluster: &Cluster, server: &Server, limits: Limits) -> Result<Connection, Error> {
-    let timeout = cluster.config.connect_timeout;
     let addresses = server.addresses();
-    let mut connection = Connection::open(&server.node, &addresses, timeout, limits.deadline)?;
+    let dialer = &cluster.dialer;
+    let mut connection = Connection::open(&server.node, &addresses, dialer, limits.deadline)?;
     command(&mut connection, limits, ServerCommand::Version)?;
+    server.let_in();
     Ok(connection)
 }
 

@@ -6,6 +6,7 @@ use super::node::Node;
 use super::reply::{Item, Reply};
 use super::value::Codec;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 
 /// What became of a `cas`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +126,18 @@ pub(super) fn nowhere(command: &Command<'_>) -> Reply<'static> {
         Command::Store { mode: Mode::Cas(_), .. } => Reply::NotFound,
         Command::Store { .. } => Reply::NotStored,
         _ => Reply::NotFound,
+    }
+}
+
+/// Collects statistics until their end.
+pub(super) fn stat(reply: Reply<'_>, stats: &mut BTreeMap<String, String>) -> Result<(), Error> {
+    match reply {
+        Reply::Stat(name, value) => {
+            stats.insert(name.to_owned(), value.to_owned());
+            Ok(())
+        }
+        Reply::End => Ok(()),
+        other => unexpected(&other),
     }
 }
 

@@ -265,6 +265,8 @@ fn refusal(line: &[u8]) -> Result<Reply<'_>, Fault> {
 fn stat(line: &[u8]) -> Result<Reply<'_>, Fault> {
     match line {
         b"END" | b"RESET" | b"OK" => Ok(Reply::End),
+        // One line for one line: statistics that this server does not have.
+        b"ERROR" => Ok(Reply::Refused("ERROR")),
         _ => {
             let (word, rest) = text(line)?.split_once(' ').ok_or_else(|| unexpected(line))?;
             match word {
@@ -370,7 +372,7 @@ mod tests {
             (b"STORED\r\nNOT_STORED\r\n12  \r\nVERSION 1.6.1\r\n", Expect::Line, 4),
             (b"SERVER_ERROR object too large for cache\r\nSTORED\r\n", Expect::Line, 2),
             (b"VA 2 b O7 f1 c9 W\r\n\r\n\r\nHD O7 t-1 s3\r\nEN\r\n", meta, 3),
-            (b"STAT a b c\r\nEND\r\n", Expect::Stats, 2),
+            (b"STAT a b c\r\nEND\r\nERROR\r\n", Expect::Stats, 3),
             (b"CONFIG cluster 0 4\r\n1\na|\r\nEND\r\n", Expect::Config, 1),
         ] {
             let whole = decode(bytes, bytes.len(), expect);

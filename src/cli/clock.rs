@@ -1,0 +1,8 @@
+//! The tool's one reader of time.
+
+use std::time::Instant;
+
+/// Now, for waiting and for rates.
+pub fn now() -> Instant {
+    Instant::now()
+}
