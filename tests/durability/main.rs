@@ -1,6 +1,8 @@
 //! What survives: every state in which a crash can leave the disk, every way of damaging the files,
 //! every call that can fail. All on a simulated disk, so that each case takes microseconds.
 
+#![cfg(feature = "server")]
+
 mod cases;
 mod disk;
 mod engine;
