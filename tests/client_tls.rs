@@ -10,6 +10,9 @@ mod chaos;
 use chaos::{BAD_WEATHER, Proxy, Weather};
 use distcache::client::{Client, ClientCertificate, Config, Error, Login, State, Tls, WhenDown};
 use distcache::server::Server;
+use distcache::server::config::{
+    ClientCertificates, Config as ServerSettings, Listener, TlsConfig,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
@@ -565,10 +568,9 @@ fn many_threads_share_it() {
 
 #[test]
 fn a_login_goes_through_it() {
-    use distcache::server::config::Config as ServerConfig;
     let setup = Setup::new(0);
     let users = setup.folder.file("users", "bob:secret\n");
-    let config = ServerConfig { auth_file: Some(users), ..ServerConfig::default() };
+    let config = ServerSettings { auth_file: Some(users), ..ServerSettings::default() };
     let server = Server::start(config).unwrap();
     let front = Front::new(server.addresses()[0], setup.authority.server("127.0.0.1", None));
     for (password, fits) in [("secret", true), ("wrong", false)] {
@@ -617,4 +619,51 @@ async fn the_asynchronous_face_is_encrypted_too() {
     let client = Client::with_config([silent.local_addr().unwrap().to_string()], config).unwrap();
     let error = client.get::<u8>("a").await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
+}
+
+#[test]
+fn the_daemon_itself_is_spoken_to() {
+    let (folder, authority, clients) = (Folder::new(), Authority::new("a"), Authority::new("c"));
+    let (certificate, key) = authority.sign("127.0.0.1");
+    let (own, own_key) = clients.sign("app");
+    let tls = TlsConfig {
+        chain_cert: folder.file("chain.pem", &certificate.pem()),
+        key: folder.file("key.pem", &key.serialize_pem()),
+        ca_cert: Some(folder.file("clients.pem", &clients.pem)),
+        ..TlsConfig::default()
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Server::start(ServerSettings {
+        listeners: vec![Listener::Tls(address, ClientCertificates::Required)],
+        auth_file: Some(folder.file("users", "app:secret\n")),
+        tls: Some(tls),
+        workers: 2,
+        ..ServerSettings::default()
+    })
+    .unwrap();
+    let certificate = ClientCertificate {
+        chain: folder.file("own.pem", &own.pem()),
+        key: folder.file("own.key", &own_key.serialize_pem()),
+    };
+    let roots = Some(folder.file("roots.pem", &authority.pem));
+    let config = |certificate, password| Config {
+        tls: Some(Tls { roots: roots.clone(), certificate, ..Tls::default() }),
+        login: Some(Login::new("app", password)),
+        check_every: None,
+        ..Config::default()
+    };
+    let connect = |config| Client::with_config([server.addresses()[0].to_string()], config);
+    let client = connect(config(Some(certificate.clone()), "secret")).unwrap();
+    let large = "x".repeat(700_000);
+    client.set("large", &large).unwrap();
+    assert!(client.get::<String>("large").unwrap() == Some(large));
+    let items: Vec<(u32, u32)> = (0..500).map(|number| (number, number + 1)).collect();
+    client.set_many(&items).all().unwrap();
+    let keys: Vec<u32> = (0..500).collect();
+    let found = client.get_many::<u32>(&keys).all().unwrap();
+    assert!(found.iter().zip(&keys).all(|(value, key)| *value == Some(key + 1)));
+    let wrong = connect(config(Some(certificate), "wrong")).unwrap();
+    assert!(matches!(wrong.get::<String>("k1"), Err(Error::Login { .. })));
+    let nameless = connect(config(None, "secret")).unwrap();
+    assert!(nameless.get::<String>("k1").is_err());
 }

@@ -49,8 +49,8 @@ const COMPACT_CLASS_MIN_NO_EVICTION: usize = 1;
 const PATIENT_VICTIMS_MAX: usize = 1;
 
 /// Segments the limit leaves free: one for survivors, which are copied before their segment is
-/// freed, and others so that a value of up to a segment need not wait for any to be drained.
-const RESERVE_SEGMENTS: usize = 3;
+/// freed, and others so that a value of up to two need not wait for any to be drained.
+const RESERVE_SEGMENTS: usize = 4;
 
 /// What the next head leaves of them.
 pub const LEFT_BY_HEAD_SEGMENTS: usize = 1;
