@@ -210,7 +210,7 @@ impl Pair {
         }
         // As much from either side as the other takes, so that nothing is ever flooded.
         if self.to_server.is_empty() {
-            count += self.from_client()?;
+            count += self.read_client()?;
         } else {
             let sent = moved(self.server.write(&self.to_server))?;
             self.to_server.drain(..sent);
@@ -226,7 +226,7 @@ impl Pair {
         Ok(count > 0)
     }
 
-    fn from_client(&mut self) -> std::io::Result<usize> {
+    fn read_client(&mut self) -> std::io::Result<usize> {
         if let Ok(count) = self.session.reader().read(&mut self.piece)
             && count > 0
         {
