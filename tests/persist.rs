@@ -138,6 +138,25 @@ fn tokens_from_before_a_restart_never_match() {
     }
 }
 
+/// A touched item that had moved, or was in a sealed segment, keeps its token in its header. That
+/// was recovered with the header, so that the token matched again.
+#[test]
+fn a_token_kept_by_a_touch_does_not_survive_a_restart() {
+    let directory = TempDir::new().expect("a directory");
+    let server = start(&directory, 1, Fsync::EverySecond);
+    ask(&server, "set k 0 1000 1\r\n1\r\n");
+    let token = ask(&server, "mg k c\r\n").trim_start_matches("HD c").trim_end().to_owned();
+    // Seals the segment.
+    let filler = "f".repeat(1000);
+    let fill: String = (0..400).map(|at| format!("set f{at} 0 0 1000\r\n{filler}\r\n")).collect();
+    ask(&server, &fill);
+    assert_eq!(ask(&server, "touch k 2000\r\nmg k c\r\n"), format!("TOUCHED\r\nHD c{token}\r\n"));
+    drop(server);
+    let server = start(&directory, 1, Fsync::EverySecond);
+    let cas = format!("cas k 0 0 1 {token}\r\n2\r\nget k\r\n");
+    assert_eq!(ask(&server, &cas), "EXISTS\r\nVALUE k 0 1\r\n1\r\nEND\r\n");
+}
+
 #[test]
 fn flushes_come_back_delayed_ones_too() {
     let directory = TempDir::new().expect("a directory");

@@ -21,7 +21,7 @@ use super::record::{
 };
 use super::{Error, Recover};
 use crate::store::hash::{KeyHasher, shard_of};
-use crate::store::{Settings, Store, Stored, Ticks, TokenRule};
+use crate::store::{Attributes, Settings, Store, Stored, Ticks, TokenRule};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -589,6 +589,8 @@ pub fn apply(
         Change::Attributes(key, attributes) if !is_over(attributes.deadline) => {
             let hash = hasher.hash(key);
             if let Ok(handle) = store.find(hash, key, now) {
+                // Tokens of earlier runs match nothing.
+                let attributes = Attributes { cas: None, ..attributes };
                 let changed = store.rewrite(hash, handle, attributes, TokenRule::Keep, now);
                 if changed.is_err() {
                     store.remove(handle);
