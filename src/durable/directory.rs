@@ -111,7 +111,8 @@ impl Directory {
         let mut manifest = self.manifest.clone();
         for (run, ends) in manifest.runs.iter_mut().zip(ends) {
             for (set, ends) in run.logs.iter_mut().zip(ends) {
-                for (file, end) in set.files.iter_mut().zip(ends) {
+                for (shard, (file, end)) in set.files.iter_mut().zip(ends).enumerate() {
+                    self.sync_log(&log_name(set.generation, shard))?;
                     file.end = Some(*end);
                 }
             }
@@ -207,6 +208,14 @@ impl Directory {
             run.logs.push(set);
         }
         Ok(files)
+    }
+
+    /// Makes a log of an earlier run durable: it may have been read from the kernel's memory, and
+    /// the manifest is about to say how far it was recovered. Were the power cut then, less of it
+    /// would look like damage.
+    fn sync_log(&self, name: &str) -> Result<(), Error> {
+        let synced = self.disk.open(name).and_then(|file| file.sync());
+        synced.map_err(|why| Error::io(name, "cannot be synced", why))
     }
 
     fn create_log(&mut self, manifest: &Manifest, shard: usize) -> Result<LogFile, Error> {
