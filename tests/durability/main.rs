@@ -189,6 +189,27 @@ fn crash_after_crash() {
     }
 }
 
+/// A kill leaves what was written in the kernel's memory, where the next start reads it. The
+/// manifest of that start said how far each log counts, and a power cut then left less of them: the
+/// start after it took that for damage.
+#[test]
+fn a_power_cut_after_a_kill_is_no_damage() {
+    let steps = workload();
+    for fsync in [Fsync::EverySecond, Fsync::No] {
+        for played in 1..=steps.len() {
+            let disk = SimulatedDisk::new(Fault::None);
+            let mut engine = Engine::start(&disk, 2, fsync, Vec::new()).expect("a new directory");
+            play(&mut engine, &steps[..played]);
+            drop(engine);
+            drop(Engine::start(&disk, 2, fsync, Vec::new()).expect("after a kill"));
+            for crash in disk.crashes().into_iter().step_by(3) {
+                recovered_items(&disk.after(crash), Recover::Strict)
+                    .unwrap_or_else(|why| panic!("{fsync:?}, {played} steps, {crash:?}: {why}"));
+            }
+        }
+    }
+}
+
 /// Every call fails once, or from then on until the disk is well again; then the power fails.
 #[test]
 fn every_call_fails() {
