@@ -422,9 +422,7 @@ impl Store {
         if self.empty_trash(1) {
             return true;
         }
-        let Some(mut drain) = self.drain_under_way().or_else(|| self.begin_drain()) else {
-            return false;
-        };
+        let Some(mut drain) = self.next_drain() else { return false };
         if victims_before >= PATIENT_VICTIMS_MAX && drain.rule != Rule::All {
             drain.rule = Rule::Nothing;
         }
@@ -437,13 +435,15 @@ impl Store {
         if self.empty_trash(1) {
             return true;
         }
-        let drain = self.drain_under_way().or_else(|| self.begin_drain());
-        drain.map(|drain| self.drain_on(drain, batches_max, now)).is_some()
+        self.next_drain().map(|drain| self.drain_on(drain, batches_max, now)).is_some()
     }
 
-    /// The segment that is being drained, if it is still there: it goes when its last item does.
-    fn drain_under_way(&mut self) -> Option<Drain> {
-        self.reclaim.draining.take().filter(|drain| drain.ticket.is_current(&self.segments))
+    /// The segment that is being drained, if it is still there (it goes when its last item does),
+    /// or another one.
+    fn next_drain(&mut self) -> Option<Drain> {
+        let under_way = self.reclaim.draining.take();
+        let under_way = under_way.filter(|drain| drain.ticket.is_current(&self.segments));
+        under_way.or_else(|| self.begin_drain())
     }
 
     /// Chooses the segment to drain next.
