@@ -196,10 +196,9 @@ impl Worker {
     fn turn(&mut self, events: &Events) {
         self.turn_number += 1;
         (self.core.now, self.core.timing.now) = self.shared.clock.read();
-        if let Some(keep) = &mut self.keep {
-            // What waited for a sync to end goes first, so that the device need not wait for us.
-            keep.commit(&mut self.core.shard, self.core.now);
-        }
+        let idle = events.is_empty() && self.ready.is_empty();
+        // What waited for a sync to end goes first, so that the device need not wait for us.
+        self.commit(idle);
         self.core.shard.watch(self.shared.watchers.wanted());
         for event in events {
             self.note_event(event);
@@ -210,9 +209,7 @@ impl Worker {
         let mail = self.read_mail();
         self.serve_ready();
         self.report_late();
-        if let Some(keep) = &mut self.keep {
-            keep.commit(&mut self.core.shard, self.core.now);
-        }
+        self.commit(idle);
         self.core.post(mail);
         self.look_at_gates();
         self.core.tell_watchers();
@@ -223,6 +220,14 @@ impl Worker {
         }
         if self.core.now >= self.next_tick {
             self.tick();
+        }
+    }
+
+    /// Writes the log, if data is kept. `idle`: no connection has anything to do in this turn.
+    fn commit(&mut self, idle: bool) {
+        if let Some(keep) = &mut self.keep {
+            let Core { shard, now, timing, .. } = &mut self.core;
+            keep.commit(shard, *now, timing.now, idle);
         }
     }
 
