@@ -38,6 +38,8 @@ struct Item {
 struct Slot {
     now: Option<Item>,
     before: Option<Item>,
+    /// How many mutations there had been when it was last changed.
+    changed_at: u64,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,7 @@ impl Store {
         }
         let slot = self.slots.entry(key.to_vec()).or_default();
         slot.before = std::mem::replace(&mut slot.now, item);
+        slot.changed_at = self.mutations;
     }
 
     /// Executes one command.
@@ -230,10 +233,12 @@ fn change_one(
     let lasting = |item: Option<&Item>| {
         item.is_none_or(|item| item.expires == 0 || item.expires > unix_now() + FAR_S)
     };
-    let slot = store.slots.values_mut().find(|slot| {
+    let fitting = store.slots.values_mut().filter(|slot| {
         let (now, before) = (slot.now.as_ref(), slot.before.as_ref());
         lasting(now) && lasting(before) && choose(now, before)
     });
+    // The one that is longest unchanged: undoing a writer's very last mutation leaves no hole.
+    let slot = fitting.min_by_key(|slot| slot.changed_at);
     change(slot.expect("a key of that kind"));
 }
 
