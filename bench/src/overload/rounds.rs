@@ -2,6 +2,7 @@
 //! alone, then under attack, again and again, so that a noisy machine hits both alike. Says nothing
 //! of what the figures should be.
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -21,8 +22,12 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const READY_MAX: Duration = Duration::from_secs(60);
 const READY_POLL: Duration = Duration::from_millis(5);
 const RESIDENT_POLL: Duration = Duration::from_millis(20);
-/// Attackers come from elsewhere: here they take the processor only when nobody else wants it.
-const ATTACKER_NICE: i32 = 10;
+/// Attackers come from elsewhere: here they take the processor only when nobody else wants it. (A
+/// niced thread keeps the processor until its time slice ends, whoever wakes up, on Linux 6.12 and
+/// later: others and the server waited 2 to 6 ms each time.)
+const ATTACKER_LAST: &[&str] = &["--idle", "--pid", "0"];
+/// So that how long others' own client waits for a processor is not in their latency.
+const OTHERS_FIRST: &[&str] = &["--fifo", "--reset-on-fork", "--pid", "1"];
 /// Between an attack and the next measurement without one, or less if measurements are shorter.
 const REST: Duration = Duration::from_millis(300);
 
@@ -135,8 +140,20 @@ impl Others {
     }
 }
 
+/// Sets how this thread is scheduled, by `chrt`; says whether it could be. Threads and processes
+/// begun from here on do not inherit it if `policy` says so.
+fn schedule(policy: &[&str]) -> bool {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let mut chrt = Command::new("chrt");
+    chrt.args(policy).arg(&thread).stderr(Stdio::null());
+    chrt.status().is_ok_and(|status| status.success())
+}
+
 /// Runs the rounds.
 pub fn run(subject: &Subject, pace: &Pace, attack: &mut Attack<'_>) -> Result<Rounds> {
+    if !schedule(OTHERS_FIRST) {
+        eprintln!("no chrt, or not root: latencies have the time others' client waits to run");
+    }
     let mut others = Others::connect(subject, pace)?;
     let mut rounds = Rounds {
         before: Vec::new(),
@@ -168,8 +185,9 @@ fn one_attack(
     let peak = AtomicU64::new(rounds.resident_peak);
     thread::scope(|scope| {
         let attacker = scope.spawn(|| {
-            // Without the right to it, figures are a little worse.
-            let _ = rustix::process::nice(ATTACKER_NICE);
+            if !schedule(ATTACKER_LAST) {
+                eprintln!("no chrt: the attacker takes processor time from others and the server");
+            }
             let done = attack(&signals);
             signals.ready();
             done
