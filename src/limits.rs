@@ -50,6 +50,13 @@ pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// not keep the others waiting meanwhile.
 pub const WRITE_BYTES_MAX: usize = 256 << 10;
 
+/// What all connections that have large values to be sent are sent in a turn. Less than fits a
+/// processor's cache: what one client reads does not push out what the next is sent.
+pub const SENT_BYTES_PER_TURN: usize = 256 << 10;
+
+/// Connections that are served again in a turn without having waited for their client.
+pub const CONTINUING_PER_TURN: usize = 8;
+
 /// Connections accepted, or refused, from one listener before the others get their turn.
 pub const ACCEPTS_MAX: usize = 256;
 
@@ -84,5 +91,6 @@ const _: () = assert!(KEY_BYTES_MAX * 2 < LINE_BYTES_MAX, "a key and its argumen
 const _: () = assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MIN / 8 > KEY_BYTES_MAX + 64, "small items fit any segment");
+const _: () = assert!(WRITE_BYTES_MAX <= SENT_BYTES_PER_TURN && READ_BYTES <= WRITE_BYTES_MAX);
 const _: () = assert!(OUTPUT_BYTES_MAX > VALUE_BYTES_BY_REFERENCE_MIN);
 const _: () = assert!(ITEM_BYTES_LIMIT_MIN < ITEM_BYTES_LIMIT_MAX);

@@ -5,6 +5,7 @@
 
 #![cfg(feature = "server")]
 
+use distcache::limits::KEYS_PER_COMMAND;
 use distcache::server::Server;
 use distcache::server::config::Config;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -331,6 +332,37 @@ fn a_very_large_value_does_not_starve_others() {
         assert!(answers > 20, "{answers} answers while a large value came and went");
         assert!(longest < Duration::from_secs(2), "{longest:?} for a small get");
     });
+}
+
+/// Once each turn served all connections that had work: with 500 lists of keys under way others
+/// waited for 80,000 lookups between a request and its reply.
+#[test]
+fn many_long_lists_do_not_make_turns_long() {
+    const CLIENTS: usize = 200;
+    const KEYS: usize = 30_000;
+    let server = server(1, |_| ());
+    let mut lists: Vec<Client> = (0..CLIENTS).map(|_| Client::of(&server)).collect();
+    let list = format!("get{}\r\n", " k".repeat(KEYS));
+    for client in &mut lists {
+        client.send(list.as_bytes());
+    }
+    // Between two replies to somebody else who asks as fast as he can. On a busy machine that may
+    // be many turns: the least of them counts.
+    let mut other = Client::of(&server);
+    let mut least = u64::MAX;
+    let mut before = stat(&mut other, "cmd_get");
+    while before < (CLIENTS * KEYS) as u64 {
+        let now = stat(&mut other, "cmd_get");
+        if now < (CLIENTS * KEYS) as u64 * 3 / 4 {
+            least = least.min(now - before);
+        }
+        before = now;
+    }
+    let one_turn_for_each = (CLIENTS * KEYS_PER_COMMAND * 20) as u64;
+    assert!(least < one_turn_for_each / 2, "{least} lookups between two replies at least");
+    for client in &mut lists {
+        assert_eq!(client.line(), "END\r\n");
+    }
 }
 
 /// Runs a test again in a process of its own, where no other test uses memory. Answers whether

@@ -11,7 +11,9 @@
 //! ```
 //!
 //! With one worker no mail is ever sent. Every step is bounded: a connection gets a number of
-//! commands a turn, mails are few, outputs have a limit.
+//! commands a turn, mails are few, outputs have a limit. Connections that have more to do than a
+//! turn allows wait in line, and each turn takes a few of them: whoever asks for little waits for
+//! those few and not for all.
 
 use super::connection::{Arrival, Connection};
 use super::core::{Answer, Core};
@@ -23,11 +25,14 @@ use super::report::{Report, Wanted};
 use super::session::{Progress, Router};
 use super::shared::Shared;
 use crate::durable::log::Safety;
-use crate::limits::READ_BYTES;
+use crate::limits::{
+    CONTINUING_PER_TURN, READ_BYTES, SENT_BYTES_PER_TURN, VALUE_BYTES_BY_REFERENCE_MIN,
+};
 use crate::store::Ticks;
 use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,8 +69,12 @@ pub struct Worker {
     next_serial: u64,
     /// Connections to serve in the next turn.
     ready: Vec<usize>,
+    /// Connections that had their turn and want another: a few are served in each.
+    continuing: VecDeque<usize>,
     /// Connections with replies to send.
     dirty: Vec<usize>,
+    /// Connections with more to send than a turn has room for; they are marked dirty too.
+    sending: VecDeque<usize>,
     /// Connections whose replies wait for a log.
     gated: Vec<usize>,
     /// How far logs were synced when those connections were looked at.
@@ -112,6 +121,8 @@ impl Worker {
             connections: Slab::new(),
             next_serial: 0,
             ready: Vec::new(),
+            continuing: VecDeque::new(),
+            sending: VecDeque::new(),
             dirty: Vec::new(),
             gated: Vec::new(),
             sync_mark: 0,
@@ -171,8 +182,9 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let keeps_on = self.keep.as_ref().is_some_and(|keep| keep.has_more(&mut self.core.shard));
-        let can_serve = !self.ready.is_empty() && self.core.has_room();
-        let busy = keeps_on || can_serve || !self.dirty.is_empty();
+        let can_serve = self.has_ready() && self.core.has_room();
+        let can_send = !self.dirty.is_empty() || !self.sending.is_empty();
+        let busy = keeps_on || can_serve || can_send;
         let overdue = self.next_tick <= self.core.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -181,6 +193,10 @@ impl Worker {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.continuing.is_empty()
     }
 
     /// Parks, unless a message has arrived or a log was synced meanwhile: see
@@ -196,7 +212,7 @@ impl Worker {
     fn turn(&mut self, events: &Events) {
         self.turn_number += 1;
         (self.core.now, self.core.timing.now) = self.shared.clock.read();
-        let idle = events.is_empty() && self.ready.is_empty();
+        let idle = events.is_empty() && !self.has_ready();
         // What waited for a sync to end goes first, so that the device need not wait for us.
         self.commit(idle);
         self.core.shard.watch(self.shared.watchers.wanted());
@@ -237,17 +253,26 @@ impl Worker {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             connection.readable = true;
             connection.read_closed |= event.is_read_closed();
-            Self::enqueue(&mut self.ready, connection, token);
+            if connection.session.has_input() {
+                // More of what it is in the middle of.
+                self.enqueue_again(token);
+            } else if !connection.queued {
+                connection.queued = true;
+                self.ready.push(token);
+            }
         }
+        let connection = &mut self.connections[token];
         if event.is_writable() && !connection.all_has_left() {
             Self::mark_dirty(&mut self.dirty, connection, token);
         }
     }
 
-    fn enqueue(ready: &mut Vec<usize>, connection: &mut Connection, token: usize) {
+    /// It wants another turn.
+    fn enqueue_again(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
         if !connection.queued {
             connection.queued = true;
-            ready.push(token);
+            self.continuing.push_back(token);
         }
     }
 
@@ -372,8 +397,12 @@ impl Worker {
         }
     }
 
+    /// Who has just sent something goes first; of those who have had turns and want more, a few:
+    /// many of them do not make a turn long for the others.
     fn serve_ready(&mut self) {
+        let again = if self.core.has_room() { CONTINUING_PER_TURN } else { 0 };
         let mut ready = std::mem::take(&mut self.ready);
+        ready.extend(self.continuing.drain(..again.min(self.continuing.len())));
         for token in ready.drain(..) {
             if !self.core.has_room() {
                 // The other workers are behind: sockets wait until mail comes back.
@@ -445,11 +474,11 @@ impl Worker {
                 false
             }
         };
-        if more {
-            Self::enqueue(&mut self.ready, connection, token);
-        }
         self.core.count_held(connection);
         Self::mark_dirty(&mut self.dirty, connection, token);
+        if more {
+            self.enqueue_again(token);
+        }
         Ok(())
     }
 
@@ -488,55 +517,81 @@ impl Worker {
         }
     }
 
-    /// One write for each connection. What it leaves of replies that the socket would take goes in
-    /// the next turn.
+    /// One write for each connection: small replies first, then those with much to send, in line,
+    /// until the turn's share is used up.
     fn send_replies(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
-        let mut unfinished = Vec::new();
         for token in dirty.drain(..) {
-            let Some(connection) = self.connections.get_mut(token) else { continue };
-            connection.dirty = false;
-            let output = &mut connection.session.output;
-            if !output.gates().is_empty() {
-                match self.core.safety(output.gates()) {
-                    Safety::Safe => output.open_gates(),
-                    Safety::Pending => {
-                        connection.gated = true;
-                        self.gated.push(token);
-                        continue;
-                    }
-                    Safety::Lost => {
-                        log::debug!("a connection is closed: its changes did not reach the log");
-                        self.close(token, "error");
-                        continue;
-                    }
-                }
-            }
-            match output.flush(self.turn_number, &mut connection.stream) {
-                Ok((bytes, flushed)) => {
-                    self.core.count_held(connection);
-                    self.core.traffic.bytes_written += bytes as u64;
-                    if !connection.probes.is_empty() {
-                        let Connection { probes, stream, session, .. } = connection;
-                        let sent = session.output.sent(flushed);
-                        let moment = (self.core.now, self.shared.clock.moment());
-                        self.core.timing.end(probes, sent, moment, || stream.peer());
-                    }
-                    match flushed {
-                        Flushed::All => self.all_sent(token),
-                        Flushed::More => Self::mark_dirty(&mut unfinished, connection, token),
-                        Flushed::Waiting | Flushed::Blocked => {}
-                    }
-                }
-                Err(error) => {
-                    log::debug!("a client did not take its replies: {error}");
-                    self.close(token, "error");
-                }
+            let Some(connection) = self.connections.get(token) else { continue };
+            if connection.session.output.pending_bytes() >= VALUE_BYTES_BY_REFERENCE_MIN {
+                self.sending.push_back(token);
+            } else {
+                self.send(token);
             }
         }
         // Keeps the memory of the list.
-        dirty.append(&mut unfinished);
         self.dirty = dirty;
+        let mut room_bytes = SENT_BYTES_PER_TURN;
+        for _ in 0..self.sending.len() {
+            if room_bytes == 0 {
+                break;
+            }
+            let Some(token) = self.sending.pop_front() else { break };
+            room_bytes = room_bytes.saturating_sub(self.send(token));
+        }
+    }
+
+    /// Writes what may leave and what the socket takes; returns the bytes written.
+    fn send(&mut self, token: usize) -> usize {
+        let Some(connection) = self.connections.get_mut(token) else { return 0 };
+        connection.dirty = false;
+        let output = &mut connection.session.output;
+        if !output.gates().is_empty() {
+            match self.core.safety(output.gates()) {
+                Safety::Safe => output.open_gates(),
+                Safety::Pending => {
+                    connection.gated = true;
+                    self.gated.push(token);
+                    return 0;
+                }
+                Safety::Lost => {
+                    log::debug!("a connection is closed: its changes did not reach the log");
+                    self.close(token, "error");
+                    return 0;
+                }
+            }
+        }
+        match output.flush(self.turn_number, &mut connection.stream) {
+            Ok((bytes, flushed)) => {
+                self.note_sent(token, bytes, flushed);
+                bytes
+            }
+            Err(error) => {
+                log::debug!("a client did not take its replies: {error}");
+                self.close(token, "error");
+                0
+            }
+        }
+    }
+
+    fn note_sent(&mut self, token: usize, bytes: usize, flushed: Flushed) {
+        let connection = &mut self.connections[token];
+        self.core.count_held(connection);
+        self.core.traffic.bytes_written += bytes as u64;
+        if !connection.probes.is_empty() {
+            let Connection { probes, stream, session, .. } = connection;
+            let sent = session.output.sent(flushed);
+            let moment = (self.core.now, self.shared.clock.moment());
+            self.core.timing.end(probes, sent, moment, || stream.peer());
+        }
+        match flushed {
+            Flushed::All => self.all_sent(token),
+            Flushed::More => {
+                connection.dirty = true;
+                self.sending.push_back(token);
+            }
+            Flushed::Waiting | Flushed::Blocked => {}
+        }
     }
 
     fn all_sent(&mut self, token: usize) {
@@ -550,9 +605,8 @@ impl Worker {
             || (connection.session.is_watching() && self.core.has_events_for(token))
             || (connection.readable && !self.finishing);
         if more && !connection.session.is_closing() {
-            Self::enqueue(&mut self.ready, connection, token);
-        }
-        if connection.is_done() {
+            self.enqueue_again(token);
+        } else if connection.is_done() {
             self.close(token, "normal");
         }
     }
