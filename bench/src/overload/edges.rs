@@ -151,14 +151,20 @@ fn memory_limited(spec: &ServerSpec, flags: &Flags, limit: u64, notes: &Path) ->
     Ok(finding)
 }
 
+/// 2038-01-19 03:14:07.
+const SECONDS_END_2038: u64 = i32::MAX as u64;
+/// How long before it a server is started.
+const AHEAD_OF_2038_SECONDS: u64 = 4;
+
 /// The library that changes what time a program sees, if there is one.
 pub fn faketime(given: &str) -> Option<PathBuf> {
     let paths = if given.is_empty() { &FAKETIME_PATHS[..] } else { &[given] };
     paths.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-/// The wall clock jumps a day ahead, and two days back: nothing expires for that, and what has to
-/// expire does. The monotonic clock goes on as it is.
+/// The wall clock jumps a day ahead, and two days back; then a server is started just before the
+/// second in 2038 in which 32 bits with a sign are used up. Nothing expires for that, and what has
+/// to expire does. The monotonic clock goes on as it is.
 pub fn clock(spec: &ServerSpec, flags: &Flags, library: &Path) -> Result<Finding> {
     let offset = std::env::temp_dir().join(format!("bench-overload-{}.time", std::process::id()));
     fs::write(&offset, "+0\n")?;
@@ -171,13 +177,50 @@ pub fn clock(spec: &ServerSpec, flags: &Flags, library: &Path) -> Result<Finding
         "DONT_FAKE_MONOTONIC=1".to_owned(),
     ]);
     let found = Server::start(&spec, flags).and_then(|server| clock_jumps(&server, &offset));
+    let found = found.and_then(|mut found| {
+        let ahead = SECONDS_END_2038 - unix_seconds()? - AHEAD_OF_2038_SECONDS;
+        fs::write(&offset, format!("+{ahead}\n"))?;
+        clock_beyond_2038(&Server::start(&spec, flags)?, &mut found)?;
+        Ok(found)
+    });
     fs::remove_file(&offset)?;
     found
 }
 
+fn unix_seconds() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
+/// Keys stored before the last second that 32 bits with a sign can tell, and behind it.
+fn clock_beyond_2038(server: &Server, finding: &mut Finding) -> Result<()> {
+    let mut stream = dial(server.address)?;
+    let mut keys = 0;
+    for when in ["before", "behind"] {
+        for lifetime in [0, 60, 3600, 2_000_000] {
+            ask(&mut stream, format!("set y{keys} 0 {lifetime} 1\r\nx\r\n").as_bytes(), b"\r\n")?;
+            keys += 1;
+        }
+        ask(&mut stream, b"set short 0 1 1\r\nx\r\n", b"\r\n")?;
+        // The last expiry that memcached's protocol can tell as a time.
+        ask(&mut stream, format!("set last 0 {} 1\r\nx\r\n", i32::MAX).as_bytes(), b"\r\n")?;
+        thread::sleep(Duration::from_secs(AHEAD_OF_2038_SECONDS + 2));
+        let mut left = 0;
+        for key in 0..keys {
+            let reply = ask(&mut stream, format!("get y{key}\r\n").as_bytes(), b"END\r\n")?;
+            left += usize::from(reply.starts_with(b"VALUE"));
+        }
+        let lost = keys - left;
+        finding.require(left == keys, &format!("{lost} of {keys} stored {when} 2038 expired"));
+        let reply = ask(&mut stream, b"get short last\r\n", b"END\r\n")?;
+        finding.require(reply == b"END\r\n", &format!("nothing expires {when} 2038"));
+    }
+    finding.text.push_str(&format!("; {keys} over 2038-01-19 03:14:07"));
+    Ok(())
+}
+
 fn clock_jumps(server: &Server, offset: &Path) -> Result<Finding> {
     let mut stream = dial(server.address)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let now = unix_seconds()?;
     let lifetimes = [0, 3600, 86_000, 7 * 86_400, now + 3600, now + 86_000];
     let mut finding = Finding::default();
     let mut keys = 0;
