@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
@@ -95,8 +96,21 @@ struct Times {
     wall_ns: Histogram<u64>,
     long_wall: u64,
     long_cpu: u64,
+    /// Of those, calls in which the kernel had no page to give.
+    long_own: u64,
     worst_cpu_ns: u64,
     worst_phase: &'static str,
+    /// Page faults during that call.
+    worst_faults: i64,
+}
+
+/// What one call took.
+#[derive(Clone, Copy)]
+struct Taken {
+    wall: Duration,
+    cpu: Duration,
+    /// Page faults; not counted for short calls.
+    faults: i64,
 }
 
 impl Times {
@@ -105,18 +119,22 @@ impl Times {
             wall_ns: Histogram::new_with_max(60_000_000_000, 3)?,
             long_wall: 0,
             long_cpu: 0,
+            long_own: 0,
             worst_cpu_ns: 0,
             worst_phase: "",
+            worst_faults: 0,
         })
     }
 
-    fn record(&mut self, wall: Duration, cpu: Duration, phase: &'static str) {
-        let (wall_ns, cpu_ns) = (wall.as_nanos() as u64, cpu.as_nanos() as u64);
+    fn record(&mut self, taken: Taken, phase: &'static str) {
+        let (wall_ns, cpu_ns) = (taken.wall.as_nanos() as u64, taken.cpu.as_nanos() as u64);
         self.wall_ns.saturating_record(wall_ns);
         self.long_wall += u64::from(wall_ns > LONG_NS);
         self.long_cpu += u64::from(cpu_ns > LONG_NS);
+        self.long_own += u64::from(cpu_ns > LONG_NS && taken.faults == 0);
         if cpu_ns > self.worst_cpu_ns {
             (self.worst_cpu_ns, self.worst_phase) = (cpu_ns, phase);
+            self.worst_faults = taken.faults;
         }
     }
 }
@@ -141,7 +159,9 @@ pub fn run(options: &Options) -> Result<()> {
         "max CPU",
         ">1 ms",
         ">1 ms CPU",
+        "no faults",
         "longest in",
+        "its faults",
     ]);
     for megabytes in options.list::<u64>("megabytes")? {
         for sizes in options.list::<String>("values")? {
@@ -157,8 +177,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::new("Time of single calls of the store", &[]);
     report.paragraph(
         "Microseconds. Wall clock, but for the columns that say CPU: the CPU time of the calling \
-         thread, which leaves out the time in which something else ran. *longest in* is the phase \
-         of the call with the largest CPU time. Stores: memory limit, and size of the values, \
+         thread, which leaves out the time in which something else ran; *no faults* counts those \
+         of them in which the kernel gave the process no new pages. *longest in* is the phase of \
+         the call with the largest CPU time, and *its faults* the pages given during it. Stores: memory limit, and size of the values, \
          whose keys are 16 bytes; mixed: 40 % 16 to 100 bytes, 40 % 100 to 500, 20 % 500 to 2000.",
     );
     report.table(&table);
@@ -168,8 +189,8 @@ pub fn run(options: &Options) -> Result<()> {
 struct Bench {
     embedded: Embedded,
     times: Vec<Times>,
-    /// CPU time of the thread when it was read last.
-    cpu: Duration,
+    /// CPU time and page faults of the thread when they were read last.
+    used: (Duration, i64),
     random: Random,
     phase: &'static str,
     calls: u64,
@@ -185,7 +206,7 @@ impl Bench {
         Ok(Self {
             embedded,
             times: KINDS.iter().map(|_| Times::new()).collect::<Result<_>>()?,
-            cpu: thread_cpu(),
+            used: used_by_thread(),
             random: Random::new(1),
             phase: "",
             calls: 0,
@@ -269,14 +290,14 @@ impl Bench {
         // One in three expires, after 1 to 30 seconds.
         let seconds = Some(self.random.below(90) as u32 + 1).filter(|seconds| *seconds <= 30);
         let lifetime_seconds = seconds.unwrap_or(0);
-        let (stored, wall, cpu) = self.measure(|embedded| embedded.set(key, lifetime_seconds));
+        let (stored, taken) = self.measure(|embedded| embedded.set(key, lifetime_seconds));
         let kind = match stored {
             false => Kind::SetRefused,
             true if is_large => Kind::SetLarge,
             true => Kind::Set,
         };
         self.refused += u64::from(!stored);
-        self.record(kind, wall, cpu);
+        self.record(kind, taken);
     }
 
     /// Later keys are likelier: half of the picks are among the newest quarter.
@@ -291,26 +312,27 @@ impl Bench {
     }
 
     fn timed<T>(&mut self, kind: Kind, call: impl FnOnce(&mut Embedded) -> T) {
-        let (_, wall, cpu) = self.measure(call);
-        self.record(kind, wall, cpu);
+        let (_, taken) = self.measure(call);
+        self.record(kind, taken);
     }
 
-    fn record(&mut self, kind: Kind, wall: Duration, cpu: Duration) {
-        self.times[kind as usize].record(wall, cpu, self.phase);
+    fn record(&mut self, kind: Kind, taken: Taken) {
+        self.times[kind as usize].record(taken, self.phase);
     }
 
-    fn measure<T>(&mut self, call: impl FnOnce(&mut Embedded) -> T) -> (T, Duration, Duration) {
+    fn measure<T>(&mut self, call: impl FnOnce(&mut Embedded) -> T) -> (T, Taken) {
         if self.calls.is_multiple_of(CPU_READ_CALLS) {
-            self.cpu = thread_cpu();
+            self.used = used_by_thread();
         }
         let start = Instant::now();
         let result = call(&mut self.embedded);
         let wall = start.elapsed();
         if wall <= SUSPICIOUS {
-            return (result, wall, wall);
+            return (result, Taken { wall, cpu: wall, faults: 0 });
         }
-        let before = std::mem::replace(&mut self.cpu, thread_cpu());
-        (result, wall, self.cpu.saturating_sub(before).min(wall))
+        let before = std::mem::replace(&mut self.used, used_by_thread());
+        let cpu = self.used.0.saturating_sub(before.0).min(wall);
+        (result, Taken { wall, cpu, faults: self.used.1 - before.1 })
     }
 
     fn rows(&self, name: &str, table: &mut Table) {
@@ -326,16 +348,19 @@ impl Bench {
             row.push(us(times.worst_cpu_ns));
             row.push(times.long_wall.to_string());
             row.push(times.long_cpu.to_string());
+            row.push(times.long_own.to_string());
             row.push(times.worst_phase.to_owned());
+            row.push(times.worst_faults.to_string());
             table.push(row);
         }
     }
 }
 
-/// CPU time of this thread.
-fn thread_cpu() -> Duration {
+/// CPU time and page faults of this thread.
+fn used_by_thread() -> (Duration, i64) {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
-    time.map(Duration::from).expect("Linux has this clock")
+    let faults = getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.minor_page_faults());
+    (time.map(Duration::from).expect("Linux has this clock"), faults)
 }
 
 #[cfg(test)]
