@@ -68,8 +68,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::new(&title, &versions);
     report.paragraph(&format!(
         "{} keys; {} requests before counting; at {} requests per second where keys have \
-         lifetimes, otherwise as fast as the server answers. The last column leaves out the requests \
-         for keys that are asked for once (30 % where the stream says so): no server can have them.",
+         lifetimes, otherwise as fast as the server answers. The last column leaves out the \
+         requests for keys that are asked for once (30 % where the stream says so): no server \
+         can have them.",
         workload.keys, workload.warm_up, workload.ttl_rate
     ));
     report.table(&table);

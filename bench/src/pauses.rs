@@ -179,8 +179,9 @@ pub fn run(options: &Options) -> Result<()> {
         "Microseconds. Wall clock, but for the columns that say CPU: the CPU time of the calling \
          thread, which leaves out the time in which something else ran; *no faults* counts those \
          of them in which the kernel gave the process no new pages. *longest in* is the phase of \
-         the call with the largest CPU time, and *its faults* the pages given during it. Stores: memory limit, and size of the values, \
-         whose keys are 16 bytes; mixed: 40 % 16 to 100 bytes, 40 % 100 to 500, 20 % 500 to 2000.",
+         the call with the largest CPU time, and *its faults* the pages given during it. Stores: \
+         memory limit, and size of the values, whose keys are 16 bytes; mixed: 40 % 16 to 100 \
+         bytes, 40 % 100 to 500, 20 % 500 to 2000.",
     );
     report.table(&table);
     report.save(&options.get::<PathBuf>("out")?, options.text("name"))
