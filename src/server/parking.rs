@@ -1,7 +1,7 @@
 //! The flag that tells whether a worker sleeps.
 //!
-//! The parent names the atomics, so that `tests/loom.rs` can compile this file against a model
-//! checker's instead of the system's. Knows neither the inbox nor the waker.
+//! The parent names the atomics, so that `models/src/sleep.rs` can compile this file against a
+//! model checker's instead of the system's. Knows neither the inbox nor the waker.
 
 use super::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use super::atomic::{AtomicBool, Ordering};
 ///
 /// The receiver parks, looks at its inbox once more, and only then waits; the sender puts the
 /// message in the inbox and then looks whether the receiver is parked. Whichever comes second sees
-/// the other: a message is never left while its receiver sleeps. (Modelled in `tests/loom.rs`.)
+/// the other: a message is never left while its receiver sleeps. (`models/src/sleep.rs`.)
 #[derive(Debug, Default)]
 pub struct Parking(AtomicBool);
 

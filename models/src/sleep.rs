@@ -13,11 +13,9 @@
 //! sequentially consistent (`SeqCst` in `Parking` and in crossbeam's bounded channel), which loom
 //! weakens to acquire and release.
 //!
-//! Run: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`. Empty without that flag.
+//! Run: `cargo test -p models`.
 
-#![cfg(loom)]
-
-#[path = "../src/server/parking.rs"]
+#[path = "../../src/server/parking.rs"]
 mod parking;
 
 use loom::sync::{Arc, Condvar, Mutex};
