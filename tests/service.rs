@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
@@ -125,6 +125,52 @@ fn a_service_manager_is_told_ready_alive_and_stopping() {
     server.signal(Signal::SIGTERM);
     manager.wait_for("STOPPING=1");
     assert_eq!(server.0.wait().unwrap().code(), Some(0));
+}
+
+/// The lines of a file, once one of them has this in it.
+fn lines_with(path: &Path, what: &str) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        if text.contains(what) {
+            return text;
+        }
+        assert!(Instant::now() < until, "no \"{what}\" in {text}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_log_file_is_opened_again_after_a_rotation() {
+    let (manager, directory) = (Manager::new(), Directory::new());
+    let (path, rotated) = (directory.0.join("log"), directory.0.join("log.1"));
+    let named = format!("--log-file={}", path.display());
+    let port = free_port().to_string();
+    let flags = ["-v", "-l", "127.0.0.1", "-p", &port, &named];
+    let mut server = Bounded(command(&manager, &flags).spawn().unwrap());
+    manager.wait_for(&format!("MAINPID={}", server.0.id()));
+    fs::write(&path, "a line of before\n").unwrap();
+    fs::rename(&path, &rotated).unwrap();
+    server.signal(Signal::SIGHUP);
+    assert!(!lines_with(&path, "the log goes on here").contains("a line of before"));
+    // It cannot be opened: the log goes on where it was.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    server.signal(Signal::SIGHUP);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.0.wait().unwrap().code(), Some(0));
+    let before = fs::read_to_string(&rotated).unwrap();
+    assert!(before.contains("a line of before") && !before.contains("goes on here"), "{before}");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_refused() {
+    let manager = Manager::new();
+    let mut command = command(&manager, &["--log-file=/nowhere/at/all"]);
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--log-file: /nowhere/at/all: No such file"), "{said}");
 }
 
 /// Starts the server with a listening socket as descriptor 3, as a service manager does.

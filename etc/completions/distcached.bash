@@ -33,6 +33,7 @@ _distcached() {
         --listen-backlog --protocol --max-item-size --disable-flush-all --disable-dumping
         --disable-watch --auth-file --enable-ssl --extended --config --cluster-file --data-dir
         --fsync --snapshot-interval --recover --on-log-error --metrics-address --slow-command-us
+        --log-file
     "
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

@@ -38,3 +38,4 @@ complete -c distcached -l recover -x -a 'strict salvage discard' -d 'damaged fil
 complete -c distcached -l on-log-error -x -a 'refuse serve exit' -d 'a log that cannot be written'
 complete -c distcached -l metrics-address -x -d 'serve metrics for Prometheus at host:port'
 complete -c distcached -l slow-command-us -x -d 'log commands that take so many microseconds'
+complete -c distcached -l log-file -r -d 'append the log to <file> instead of standard error'

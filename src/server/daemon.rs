@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use env_logger::Target;
 use log::{LevelFilter, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
@@ -18,6 +19,7 @@ use signal_hook::iterator::Signals;
 
 use super::config::{Config, Listener};
 use super::listener::{self, Bound};
+use super::log_file::LogFile;
 use super::options::Settings;
 use super::os::{self, Exit};
 use super::tls::Tls;
@@ -35,11 +37,14 @@ const DESCRIPTORS_PER_WORKER: u64 = 4;
 /// Serves until a signal says stop. Returns the exit code: 0 after a stop, one of `os`'s codes when
 /// the start failed, which has been explained on standard error by then.
 pub fn run(settings: Settings) -> ExitCode {
-    start_log(settings.config.verbosity);
+    let log_file = match start_log(settings.config.verbosity, settings.process.log_file.clone()) {
+        Ok(log_file) => log_file,
+        Err(exit) => return report(&exit),
+    };
     for warning in &settings.warnings {
         warn!("{warning}");
     }
-    match serve(settings) {
+    match serve(settings, log_file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => report(&exit),
     }
@@ -54,12 +59,22 @@ pub fn report(exit: &Exit) -> ExitCode {
 }
 
 /// RUST_LOG wins; else `-v` decides: warnings, with each `-v` then information, commands, all.
-fn start_log(verbosity: u8) {
+fn start_log(verbosity: u8, path: Option<PathBuf>) -> Result<Option<LogFile>, Exit> {
     let level = log_level(usize::from(verbosity));
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).parse_default_env();
+    let mut log_file = None;
+    if let Some(path) = path {
+        // -d moves to `/`, from where it is opened again.
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let refused = |why| Exit::os(format!("--log-file: {}: {why}", path.display()));
+        let file = LogFile::open(path.clone()).map_err(refused)?;
+        builder.target(Target::Pipe(Box::new(file.clone())));
+        log_file = Some(file);
+    }
     // Only fails when a log is there already, and then that one is used.
     let _ = builder.try_init();
+    Ok(log_file)
 }
 
 /// What is logged at each `-v` or `verbosity`.
@@ -74,7 +89,7 @@ pub(super) fn log_level(verbosity: usize) -> LevelFilter {
 
 /// The steps in order. What usually goes wrong, a port in use or a user that does not exist, goes
 /// wrong before `daemonize`, while the exit code and the message still reach whoever started us.
-fn serve(settings: Settings) -> Result<(), Exit> {
+fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
     let Settings { mut config, mut process, .. } = settings;
     if process.daemonize && !process.core_dumps {
         // The daemon works in `/`, but names on the command line were meant from here.
@@ -101,7 +116,7 @@ fn serve(settings: Settings) -> Result<(), Exit> {
         os::lock_memory();
     }
 
-    let orders = Orders::listen()?;
+    let orders = Orders::listen(log_file)?;
     let port_file = config.port_file.clone();
     let server = start(config, bound, metrics, tls)?;
     let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
@@ -233,10 +248,12 @@ struct Orders {
     /// Set once the server stops: from then on SIGINT and SIGTERM end the process at once, for
     /// whoever does not want to wait for it.
     stopping: Arc<AtomicBool>,
+    /// Opened again on SIGHUP.
+    log_file: Option<LogFile>,
 }
 
 impl Orders {
-    fn listen() -> Result<Self, Exit> {
+    fn listen(log_file: Option<LogFile>) -> Result<Self, Exit> {
         let refused = |why: std::io::Error| Exit::os(format!("cannot listen for signals: {why}"));
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -245,7 +262,7 @@ impl Orders {
                 .map_err(refused)?;
         }
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(refused)?;
-        Ok(Self { signals, stopping })
+        Ok(Self { signals, stopping, log_file })
     }
 
     /// Blocks until a signal ends the server, then ends it.
@@ -253,7 +270,8 @@ impl Orders {
         for signal in self.signals.forever() {
             match signal {
                 SIGHUP => {
-                    if !server.reload() {
+                    self.log_file.iter().for_each(reopen);
+                    if !server.reload() && self.log_file.is_none() {
                         info!("SIGHUP: there is nothing to reload, going on");
                     }
                 }
@@ -274,6 +292,16 @@ impl Orders {
         service::stopping();
         last_snapshot(&server);
         server.stop();
+    }
+}
+
+fn reopen(log_file: &LogFile) {
+    match log_file.reopen() {
+        Ok(()) => info!("SIGHUP: the log goes on here"),
+        Err(why) => {
+            let path = log_file.path().display();
+            warn!("{path} cannot be opened again: {why}; the log goes on in the old file");
+        }
     }
 }
 

@@ -32,6 +32,7 @@ pub mod keeper;
 pub mod kept;
 pub mod latency;
 pub mod listener;
+pub mod log_file;
 pub mod login;
 pub mod mail;
 pub mod metrics;

@@ -67,6 +67,8 @@ pub struct ProcessSettings {
     pub daemonize: bool,
     /// Write the process number there (`-P`).
     pub pid_file: Option<PathBuf>,
+    /// `--log-file`: where the log goes instead of standard error.
+    pub log_file: Option<PathBuf>,
     /// Become this user when started as root (`-u`).
     pub user: Option<String>,
     /// Keep all memory from being paged out (`-k`).
@@ -172,7 +174,7 @@ const fn refused(short: char, long: &'static str) -> Opt {
 
 /// Every option, in the order of the help text. Skipped by rustfmt so that a row stays a row.
 #[rustfmt::skip]
-static OPTIONS: [Opt; 46] = [
+static OPTIONS: [Opt; 47] = [
     opt('p', "port", "<num>", Value(tcp_port), "TCP port (default: 11211; 0: none; -1: any free)"),
     opt('U', "udp-port", "<num>", Value(udp_port), ""),
     opt('s', "unix-socket", "<file>", Value(unix_socket), "Unix socket to listen on, not TCP"),
@@ -265,6 +267,9 @@ static OPTIONS: [Opt; 46] = [
     opt(LONG_ONLY, "slow-command-us", "<num>", Value(observe::slow_command),
         "log commands that take so many microseconds, and\n\
          time all instead of some (default: 0, none)"),
+    opt(LONG_ONLY, "log-file", "<file>", Value(observe::log_file),
+        "append the log to <file> instead of standard\n\
+         error; it is opened again on SIGHUP"),
 ];
 
 /// In place of the letter of an option that has none.

@@ -1,8 +1,8 @@
-//! The options about watching the daemon: metrics and slow commands.
+//! The options about watching the daemon: metrics, slow commands, and where the log goes.
 //!
 //! Owns their values. Never opens a socket.
 
-use super::{Draft, Exit, Surroundings, listen};
+use super::{Draft, Exit, Surroundings, listen, values};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 
@@ -33,5 +33,11 @@ pub(super) fn slow_command(draft: &mut Draft, value: &OsStr) -> Result<(), Exit>
         )));
     };
     draft.config().slow_command_us = microseconds;
+    Ok(())
+}
+
+/// `--log-file`
+pub(super) fn log_file(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    draft.process().log_file = Some(values::path("--log-file", value)?);
     Ok(())
 }

@@ -114,6 +114,7 @@ fn each_flag_does_one_thing() {
     check(&["-b", "8675"], |s| s.config.backlog = 8675);
     check(&["--slow-command-us", "500"], |s| s.config.slow_command_us = 500);
     check(&["--slow-command-us=0"], |_| ());
+    check(&["--log-file", "/var/log/x"], |s| s.process.log_file = Some("/var/log/x".into()));
     check(&["-B", "auto"], |_| ());
     check(&["-B", "ascii"], |s| s.config.accepted_only.binding_protocol = "ascii");
     let delimiter = |byte| {

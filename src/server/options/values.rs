@@ -53,7 +53,7 @@ pub(super) fn fraction(flag: &str, value: &OsStr, above: f64, max: f64) -> Resul
     }
 }
 
-fn path(flag: &str, value: &OsStr) -> Result<PathBuf, Exit> {
+pub(super) fn path(flag: &str, value: &OsStr) -> Result<PathBuf, Exit> {
     if value.is_empty() {
         return Err(Exit::usage(format!("{flag} needs the path of a file")));
     }
