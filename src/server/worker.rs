@@ -253,15 +253,16 @@ impl Worker {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             connection.readable = true;
             connection.read_closed |= event.is_read_closed();
-            if connection.session.has_input() {
-                // More of what it is in the middle of.
-                self.enqueue_again(token);
-            } else if !connection.queued {
+            if !connection.queued {
                 connection.queued = true;
-                self.ready.push(token);
+                if connection.session.has_input() {
+                    // More of what it is in the middle of.
+                    self.continuing.push_back(token);
+                } else {
+                    self.ready.push(token);
+                }
             }
         }
-        let connection = &mut self.connections[token];
         if event.is_writable() && !connection.all_has_left() {
             Self::mark_dirty(&mut self.dirty, connection, token);
         }
