@@ -33,8 +33,8 @@ const LOSS_MAX: Ticks = Ticks(2 * Ticks::PER_SECOND);
 
 /// Unsynced data older than this makes changes wait, so that no more of them is at stake. Less than
 /// what is promised: replies still leave for as long as a worker waits for the processor between
-/// looking at the clock and sending them. (With none to spare, one of 450 power cuts on a machine
-/// with six busy processes for each core had lost 2.02 seconds.)
+/// looking at the clock and sending them. (With none to spare, one of 180 power cuts lost 2.02
+/// seconds, on a machine with more to do than processors.)
 pub const UNSYNCED_AGE_MAX: Ticks = Ticks(LOSS_MAX.0 - Ticks::PER_SECOND / 4);
 
 /// How often [`Fsync::EverySecond`] syncs.

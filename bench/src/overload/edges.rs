@@ -2,6 +2,7 @@
 //! wall clock that jumps. Owns starting it there and saying what was found.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -191,6 +192,16 @@ fn unix_seconds() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }
 
+/// How many of so many numbered keys are there.
+fn count_left(stream: &mut TcpStream, prefix: &str, keys: usize) -> Result<usize> {
+    let mut left = 0;
+    for key in 0..keys {
+        let reply = ask(stream, format!("get {prefix}{key}\r\n").as_bytes(), b"END\r\n")?;
+        left += usize::from(reply.starts_with(b"VALUE"));
+    }
+    Ok(left)
+}
+
 /// Keys stored before the last second that 32 bits with a sign can tell, and behind it.
 fn clock_beyond_2038(server: &Server, finding: &mut Finding) -> Result<()> {
     let mut stream = dial(server.address)?;
@@ -204,11 +215,7 @@ fn clock_beyond_2038(server: &Server, finding: &mut Finding) -> Result<()> {
         // The last expiry that memcached's protocol can tell as a time.
         ask(&mut stream, format!("set last 0 {} 1\r\nx\r\n", i32::MAX).as_bytes(), b"\r\n")?;
         thread::sleep(Duration::from_secs(AHEAD_OF_2038_SECONDS + 2));
-        let mut left = 0;
-        for key in 0..keys {
-            let reply = ask(&mut stream, format!("get y{key}\r\n").as_bytes(), b"END\r\n")?;
-            left += usize::from(reply.starts_with(b"VALUE"));
-        }
+        let left = count_left(&mut stream, "y", keys)?;
         let lost = keys - left;
         finding.require(left == keys, &format!("{lost} of {keys} stored {when} 2038 expired"));
         let reply = ask(&mut stream, b"get short last\r\n", b"END\r\n")?;
@@ -233,11 +240,7 @@ fn clock_jumps(server: &Server, offset: &Path) -> Result<Finding> {
         fs::write(offset, format!("{jump}\n"))?;
         // Servers may look at the clock once a second.
         thread::sleep(Duration::from_millis(2_500));
-        let mut left = 0;
-        for key in 0..keys {
-            let reply = ask(&mut stream, format!("get c{key}\r\n").as_bytes(), b"END\r\n")?;
-            left += usize::from(reply.starts_with(b"VALUE"));
-        }
+        let left = count_left(&mut stream, "c", keys)?;
         finding.require(left == keys, &format!("{} of {keys} expired, clock {at}", keys - left));
         let reply = ask(&mut stream, b"get short\r\n", b"END\r\n")?;
         finding.require(reply == b"END\r\n", &format!("nothing expires, clock {at}"));
