@@ -259,7 +259,7 @@ fn ports_file() {
 
 #[test]
 fn all_interfaces_share_one_port() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = ports::free().unwrap();
     let server = Running::spawn(&mut distcached(&["-p", &port.to_string()]));
     assert_eq!(server.port, port);
     assert!(server.answers());

@@ -104,9 +104,8 @@ fn ask(mut stream: impl Read + Write, said: &str) -> String {
     line
 }
 
-/// A port that was free a moment ago.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    ports::free().unwrap()
 }
 
 #[test]

@@ -11,8 +11,18 @@ const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Folders that hold sources of ours.
-const FOLDERS: [&str; 9] =
-    ["src", "tests", "examples", "protocol-tests", "bench", "crash-tests", "models", "fuzz", "etc"];
+const FOLDERS: [&str; 10] = [
+    "src",
+    "tests",
+    "examples",
+    "protocol-tests",
+    "bench",
+    "crash-tests",
+    "models",
+    "ports",
+    "fuzz",
+    "etc",
+];
 
 /// Folders within them that do not: what cargo and the fuzzer leave behind.
 const FOLDERS_SKIPPED: [&str; 4] = ["target", "corpus", "artifacts", "coverage"];

@@ -3,7 +3,7 @@
 //! beyond asking whether it is up.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::thread::sleep;
@@ -282,10 +282,9 @@ fn command(spec: &ServerSpec, flags: &Flags, address: SocketAddr) -> Command {
     command
 }
 
-/// A port that was free a moment ago; if another process takes it first, the server ends at once
-/// and the bench says so.
+/// If another process takes the port first, the server ends at once and the bench says so.
 fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?)))
 }
 
 fn field<T: FromStr>(text: &str, index: usize) -> Result<T> {

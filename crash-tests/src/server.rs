@@ -3,7 +3,7 @@
 //! and of Redis; never looks into their files.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -168,7 +168,7 @@ pub struct Server {
 impl Server {
     /// Starts a server on `directory` without waiting for it. Its output goes to a file beside.
     pub fn spawn(spec: &Spec, directory: &Path) -> Result<Self> {
-        let address = free_address()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
         let mut words = spec.wrapper.clone();
         words.push(spec.program.display().to_string());
         words.extend(spec.flags(directory, address.port()));
@@ -273,9 +273,4 @@ pub fn status_text(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("signal {signal}"),
         _ => status.to_string(),
     }
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -6,7 +6,9 @@ all of them, and stays reachable when one of them is away.
 Needs `nutcracker` in the PATH. Servers and proxy listen on free ports of 127.0.0.1.
 """
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -18,10 +20,16 @@ KEYS = 300
 VALUE_BYTES = 2_000
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count):
+    """Different ones, below those that outgoing connections take theirs from."""
+    ports = []
+    for port in random.sample(range(15_000, 32_000), 1_000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    sys.exit("no free port")
 
 
 def connect(port, process):
@@ -96,8 +104,7 @@ def items(port, process):
 
 
 def main(program):
-    ports = [free_port() for _ in range(INSTANCES)]
-    listen = free_port()
+    stats, listen, *ports = free_ports(2 + INSTANCES)
     user = ["-u", "nobody"] if os.getuid() == 0 else []
     processes = []
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as conf:
@@ -114,7 +121,7 @@ def main(program):
             for port, process in zip(ports, processes):
                 connect(port, process).close()
             proxy = subprocess.Popen(["nutcracker", "-c", conf.name, "-o", os.devnull, "-a",
-                                      "127.0.0.1", "-s", str(free_port())])
+                                      "127.0.0.1", "-s", str(stats)])
             processes.append(proxy)
             with connect(listen, proxy) as client:
                 store_and_read(client)

@@ -11,7 +11,9 @@ Needs `nutcracker` in the PATH. The same lines, frozen, are tests/vectors/ring_t
 """
 
 import asyncio
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -98,14 +100,15 @@ async def owners(listen, weights):
 
 
 def free_ports(count):
-    """Ports that were free a moment ago."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Different ones, below those that outgoing connections take theirs from."""
+    ports = []
+    for port in random.sample(range(15_000, 32_000), 5_000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    sys.exit("no free port")
 
 
 def digest(found):
