@@ -48,9 +48,13 @@ const COMPACT_CLASS_MIN_NO_EVICTION: usize = 1;
 /// After so many segments walked for one item, frequency no longer saves the items of the next.
 const PATIENT_VICTIMS_MAX: usize = 1;
 
-/// Segments the limit leaves free: one for survivors, which are copied before their segment is
-/// freed, and others so that a value of up to two need not wait for any to be drained.
+/// Segments the limit leaves free, at least: one for survivors, which are copied before their
+/// segment is freed, and others so that a value of up to two need not wait for any to be drained.
 const RESERVE_SEGMENTS: usize = 4;
+
+/// The reserve's share of the memory, as one part in so many: in a large store it takes several
+/// large values in a row.
+const RESERVE_SHARE: u64 = 1024;
 
 /// What the next head leaves of them.
 pub const LEFT_BY_HEAD_SEGMENTS: usize = 1;
@@ -75,9 +79,6 @@ const GHOST_CHUNKS: usize = 64;
 /// Expired items wait for the sweep at least this long, so that it meets several at once.
 const SWEEP_DELAY_SECONDS: u64 = 2;
 
-/// Victims of one store while memory has to come down to a limit that was lowered.
-const VICTIMS_PER_STORE_MAX: usize = 1;
-
 /// Segments with expired items that one call of [`Store::maintain`] goes through.
 const SWEPT_PER_CALL_MAX: usize = 1;
 
@@ -86,6 +87,9 @@ const SHRINK_PARTITIONS: usize = 16;
 
 /// Pieces of a flushed index freed in one step.
 const DISMANTLE_CHUNKS: usize = 8;
+
+/// Places of flushed segments looked at for each one freed: some are empty.
+const PLACES_PER_SEGMENT: usize = 16;
 
 /// What this file keeps between calls.
 #[derive(Debug, Default)]
@@ -137,9 +141,32 @@ struct Ticket {
 /// Flushed segments and index, freed a bit at a time.
 #[derive(Debug, Default)]
 struct Trash {
-    segments: Vec<Segment>,
+    /// The lists of segments as flushes took them: copying the segments out would take as long as
+    /// the store is large.
+    segments: Vec<Vec<Option<Segment>>>,
     shelves: Vec<Shelf>,
     bytes: u64,
+}
+
+impl Trash {
+    /// Frees up to `segments_max` segments, fewer where many places are empty.
+    fn drop_segments(&mut self, segments_max: usize) {
+        let mut freed = 0;
+        for _ in 0..segments_max * PLACES_PER_SEGMENT {
+            let Some(flushed) = self.segments.last_mut() else { return };
+            match flushed.pop() {
+                None => drop(self.segments.pop()),
+                Some(None) => {}
+                Some(Some(segment)) => {
+                    self.bytes -= segment.memory_bytes() as u64;
+                    freed += 1;
+                }
+            }
+            if freed == segments_max {
+                return;
+            }
+        }
+    }
 }
 
 impl Ticket {
@@ -307,10 +334,10 @@ impl Store {
         let shelves = self.index.clear();
         trash.bytes += shelves.iter().map(Shelf::bytes).sum::<usize>() as u64;
         trash.shelves.extend(shelves);
-        trash.segments.extend(self.segments.iter_mut().filter_map(Option::take));
+        let segments = super::first_of_segments(self.memory_bytes_max, self.segment_bytes);
+        trash.segments.push(std::mem::replace(&mut self.segments, segments));
         trash.bytes += self.segment_memory_bytes;
-        self.segments.truncate(1);
-        self.free_ids.clear();
+        self.free_ids = Vec::new();
         (self.head, self.tail) = (None, None);
         (self.segment_memory_bytes, self.live_bytes) = (0, 0);
         let Reclaim { trash, mut ghosts, .. } = std::mem::take(&mut self.reclaim);
@@ -365,15 +392,27 @@ impl Store {
         segments_left: usize,
         now: Ticks,
     ) -> Result<(), Full> {
-        let wanted = (bytes + RESERVE_SEGMENTS * self.segment_bytes) as u64;
-        let limit_was_lowered = self.memory_bytes() > self.memory_bytes_max;
-        let mut victims = 0;
+        let before = self.memory_bytes();
+        let was_lowered = before > self.memory_bytes_max;
+        if was_lowered && !self.evict {
+            // A step at a time, and nothing is let in before memory is below the limit.
+            self.reclaim_segment(now, 0);
+            return self.last_room(bytes);
+        }
+        let wanted = bytes as u64 + self.reserve_bytes();
+        let enough = (bytes + segments_left * self.segment_bytes) as u64;
+        // Above a limit that was lowered, a segment for small items is let in at once: they are
+        // thousands of stores, each of which drains more than it adds. A large value first frees
+        // as much as it takes.
+        let limit = match was_lowered {
+            true if bytes <= self.segment_bytes => before + enough,
+            true => before + enough - bytes as u64,
+            false => self.memory_bytes_max,
+        };
+        // What is copied takes most of a drain's time, and memory is to come down.
+        let mut victims = if was_lowered { PATIENT_VICTIMS_MAX } else { 0 };
         while self.memory_bytes() + wanted > self.memory_bytes_max {
-            if limit_was_lowered && victims == VICTIMS_PER_STORE_MAX {
-                return Ok(());
-            }
-            let enough = (bytes + segments_left * self.segment_bytes) as u64;
-            if self.evict && self.memory_bytes() + enough <= self.memory_bytes_max {
+            if self.evict && self.memory_bytes() + enough <= limit {
                 // What is left of the reserve will do. The next stores pay it back.
                 self.reclaim.owes = true;
                 return Ok(());
@@ -384,6 +423,12 @@ impl Store {
             victims += 1;
         }
         Ok(())
+    }
+
+    /// What the limit leaves free.
+    fn reserve_bytes(&self) -> u64 {
+        let segments = (RESERVE_SEGMENTS * self.segment_bytes) as u64;
+        segments.max(self.memory_bytes_max / RESERVE_SHARE)
     }
 
     /// Restores the reserve, a few items each time.
@@ -398,7 +443,7 @@ impl Store {
     fn pay_back_some(&mut self, now: Ticks) -> bool {
         if self.reclaim.draining.is_none() {
             // The head that comes next, and the reserve.
-            let wanted = ((1 + RESERVE_SEGMENTS) * self.segment_bytes) as u64;
+            let wanted = self.segment_bytes as u64 + self.reserve_bytes();
             if self.memory_bytes() + wanted <= self.memory_bytes_max {
                 return false;
             }
@@ -670,10 +715,7 @@ impl Store {
         if trash.segments.is_empty() && trash.shelves.is_empty() {
             return ghosts;
         }
-        let keep = trash.segments.len().saturating_sub(segments_max);
-        for segment in trash.segments.drain(keep..) {
-            trash.bytes -= segment.memory_bytes() as u64;
-        }
+        trash.drop_segments(segments_max);
         for _ in 0..DISMANTLE_CHUNKS {
             let Some(shelf) = trash.shelves.last_mut() else { break };
             let before = shelf.bytes();

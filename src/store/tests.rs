@@ -49,14 +49,33 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put { key: u16, bytes: usize, attributes: Attributes },
-    Get { key: u16 },
-    Observe { key: u16 },
-    Touch { key: u16, seconds: u64 },
-    Remove { key: u16 },
-    Advance { ticks: u64 },
+    Put {
+        key: u16,
+        bytes: usize,
+        attributes: Attributes,
+    },
+    Get {
+        key: u16,
+    },
+    Observe {
+        key: u16,
+    },
+    Touch {
+        key: u16,
+        seconds: u64,
+    },
+    Remove {
+        key: u16,
+    },
+    Advance {
+        ticks: u64,
+    },
     Maintain,
     Flush,
+    /// A new memory limit, in hundredths of the first one.
+    Limit {
+        percent: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -80,6 +99,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (1u64..500).prop_map(|ticks| Step::Advance { ticks }),
         3 => Just(Step::Maintain),
         1 => Just(Step::Flush),
+        2 => (50u64..=100).prop_map(|percent| Step::Limit { percent }),
     ]
 }
 
@@ -92,6 +112,8 @@ fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
     let mut model = Model::default();
     let mut tokens: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut now = start();
+    // Above a lowered limit memory comes down in steps, but never goes up.
+    let mut bound = memory_bytes_max;
     for (count, step) in steps.into_iter().enumerate() {
         match step {
             Step::Put { key, bytes, attributes } => {
@@ -117,18 +139,8 @@ fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
                 }
             }
             Step::Touch { key, seconds } => {
-                let key = key_bytes(key);
-                let hash = store.hasher.hash(&key);
-                if let Ok(handle) = store.find(hash, &key, now) {
-                    let deadline = Some(now.plus_seconds(seconds));
-                    let attributes =
-                        Attributes { deadline, cas: None, ..store.item(handle).attributes };
-                    let kept = Attributes { cas: store.item(handle).attributes.cas, ..attributes };
-                    if store.rewrite(hash, handle, kept, TokenRule::Keep, now).is_ok() {
-                        let entry = model.0.get_mut(&key).expect("a hit is in the model");
-                        entry.1.deadline = deadline;
-                    }
-                }
+                let deadline = now.plus_seconds(seconds);
+                touch(&mut store, &mut model, &key_bytes(key), deadline, now);
             }
             Step::Remove { key } => {
                 let key = key_bytes(key);
@@ -149,11 +161,26 @@ fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
                 model.0.clear();
                 tokens.clear();
             }
+            Step::Limit { percent } => {
+                store.set_memory_bytes_max(memory_bytes_max / 100 * percent);
+                bound = store.memory_bytes().max(store.memory_bytes_max);
+            }
         }
-        check_bookkeeping(&store);
+        bound = bound.min(store.memory_bytes()).max(store.memory_bytes_max);
+        check_bookkeeping(&store, bound);
     }
     for key in 0..300 {
         check_get(&mut store, &mut model, &tokens, &key_bytes(key), now, evict);
+    }
+}
+
+fn touch(store: &mut Store, model: &mut Model, key: &[u8], deadline: Ticks, now: Ticks) {
+    let hash = store.hasher.hash(key);
+    let Ok(handle) = store.find(hash, key, now) else { return };
+    let attributes = Attributes { deadline: Some(deadline), ..store.item(handle).attributes };
+    if store.rewrite(hash, handle, attributes, TokenRule::Keep, now).is_ok() {
+        let entry = model.0.get_mut(key).expect("a hit is in the model");
+        entry.1.deadline = Some(deadline);
     }
 }
 
@@ -188,7 +215,7 @@ fn check_get(
 }
 
 /// Counts that are kept up to date step by step, computed anew.
-fn check_bookkeeping(store: &Store) {
+fn check_bookkeeping(store: &Store, bound: u64) {
     let segments = || store.segments.iter().flatten();
     let live: usize = segments().map(|segment| segment.live_bytes).sum();
     assert_eq!(live as u64, store.live_bytes);
@@ -196,7 +223,7 @@ fn check_bookkeeping(store: &Store) {
     assert_eq!(memory as u64, store.segment_memory_bytes);
     assert!(segments().all(|segment| segment.live_bytes <= segment.used_bytes));
     let slack = (store.segment_bytes * 2) as u64;
-    assert!(store.memory_bytes() <= store.memory_bytes_max + slack, "{}", store.memory_bytes());
+    assert!(store.memory_bytes() <= bound + slack, "{}", store.memory_bytes());
 }
 
 proptest! {
@@ -272,6 +299,58 @@ fn a_lowered_limit_is_reached_in_steps_and_storing_goes_on() {
     }
     let index_bytes_max = 24 * store.items() as u64 + (64 << 10);
     assert!(store.index_bytes() < index_bytes_max, "{} items", store.items());
+}
+
+#[test]
+fn above_a_lowered_limit_a_store_drains_few_items_and_a_large_value_makes_its_own_room() {
+    const SLACK_BYTES: u64 = 16 << 10; // of the index and the ghosts, which grow by pages
+    let (mut store, now) = (store(64 << 20, true), start());
+    for key in 0..4_000_000u32 {
+        put(&mut store, &key.to_be_bytes(), Attributes::default(), &[2; 4], now).expect("evicts");
+    }
+    let drained = |store: &Store| store.counters().evictions + store.counters().moves;
+    store.set_memory_bytes_max(32 << 20);
+    let large = vec![1; store.segment_bytes + 1];
+    let mut above = 0;
+    for key in 4_000_000..4_200_000u32 {
+        let (before, memory_before) = (drained(&store), store.memory_bytes());
+        above += u32::from(memory_before > 32 << 20);
+        if key % 10_000 == 0 {
+            put(&mut store, &key.to_be_bytes(), Attributes::default(), &large, now).expect("room");
+            let highest = memory_before.max(32 << 20) + SLACK_BYTES;
+            assert!(store.memory_bytes() <= highest, "{} for {key}", store.memory_bytes());
+        } else {
+            put(&mut store, &key.to_be_bytes(), Attributes::default(), &[2; 4], now).expect("room");
+            let drained = drained(&store) - before;
+            assert!(drained <= 16 * reclaim::BATCHES_PER_STORE as u64, "{drained} items");
+        }
+    }
+    assert!(above > 10_000, "only {above} stores above the limit");
+}
+
+#[test]
+fn without_eviction_nothing_is_let_in_above_a_lowered_limit() {
+    let (mut store, now) = (store(8 << 20, false), start());
+    let keys = 0..100_000u32;
+    let is_full = |store: &mut Store, key: u32| {
+        put(store, &key.to_be_bytes(), Attributes::default(), &[1; 100], now).is_err()
+    };
+    let stored = keys.clone().take_while(|key| !is_full(&mut store, *key)).count() as u32;
+    store.set_memory_bytes_max(4 << 20);
+    for key in keys.clone().skip(stored as usize).take(1_000) {
+        let before = store.memory_bytes();
+        assert!(is_full(&mut store, key));
+        assert!(store.memory_bytes() <= before);
+    }
+    for key in 0..stored * 3 / 4 {
+        let hash = store.hasher.hash(&key.to_be_bytes());
+        let handle = store.find(hash, &key.to_be_bytes(), now).expect("nothing was evicted");
+        store.remove(handle);
+    }
+    for key in stored..stored + 1_000 {
+        assert!(!is_full(&mut store, key), "{key}: a quarter of {stored} is left");
+    }
+    assert!(store.memory_bytes() <= 4 << 20);
 }
 
 #[test]
@@ -380,7 +459,7 @@ fn small_items_agree_with_the_model_while_segments_are_drained() {
             _ => _ = store.maintain(now, 4),
         }
         if step % 64 == 0 {
-            check_bookkeeping(&store);
+            check_bookkeeping(&store, store.memory_bytes_max);
         }
     }
     let Counters { evictions, moves, .. } = store.counters();
