@@ -45,6 +45,22 @@ pub struct StreamSpec {
     pub seed: u64,
 }
 
+impl StreamSpec {
+    /// The share of requests for each key of a set of so many, by id.
+    pub fn shares(&self, keys: u64) -> Vec<f64> {
+        let weight = |rank: u64| match self.popularity {
+            Popularity::Uniform | Popularity::Sequential => 1.0,
+            Popularity::Zipf(exponent) => ((rank + 1) as f64).powf(-exponent),
+        };
+        let total: f64 = (0..keys).map(weight).sum();
+        let mut shares = vec![0.0; keys as usize];
+        for rank in 0..keys {
+            shares[scatter(rank, keys) as usize] = (1.0 - self.once) * weight(rank) / total;
+        }
+        shares
+    }
+}
+
 /// An endless sequence of key ids.
 #[derive(Clone, Debug)]
 pub struct Stream {
@@ -173,6 +189,27 @@ mod tests {
         once.sort_unstable();
         once.dedup();
         assert_eq!(once.len(), count);
+    }
+
+    #[test]
+    fn shares_are_those_of_the_stream() {
+        const DRAWS: u32 = 200_000;
+        let spec = StreamSpec { popularity: Popularity::Zipf(1.0), once: 0.3, seed: 5 };
+        let shares = spec.shares(1000);
+        assert!((shares.iter().sum::<f64>() - 0.7).abs() < 1e-9);
+        let mut stream = Stream::new(&spec, 1000, 0, 1);
+        let mut seen = vec![0_u32; 1000];
+        for id in (0..DRAWS).map(|_| stream.next_id()) {
+            seen.get_mut(id as usize).into_iter().for_each(|count| *count += 1);
+        }
+        for (seen, share) in seen.into_iter().zip(shares) {
+            let expected = share * f64::from(DRAWS);
+            // Six standard deviations of a Poisson count.
+            assert!(
+                (f64::from(seen) - expected).abs() < 6.0 * expected.sqrt(),
+                "{seen} {expected}"
+            );
+        }
     }
 
     #[test]

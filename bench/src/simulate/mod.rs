@@ -4,8 +4,10 @@
 //!
 //! Time, for lifetimes, is the number of the request divided by the rate that `hitratio` sends at.
 
+mod bound;
 mod gdsf;
 mod items;
+mod learner;
 mod lru;
 mod s3fifo;
 mod sieve;
@@ -28,7 +30,7 @@ pub const OPTIONS: &[Opt] = &[
     opt(
         "policies",
         "LIST",
-        "lru+60,s3fifo+24,s3fifo1+24,sieve+24,gdsf+24,tinylfu+24",
+        "lru+60,s3fifo+24,s3fifo1+24,sieve+24,gdsf+24,tinylfu+24,learner+24,bound+0",
         "policy+overhead bytes per item; the first is the reference",
     ),
     opt("free-expired", "", "", "free expired items at once, not when they are found or evicted"),
@@ -48,15 +50,25 @@ trait Policy {
     fn remove(&mut self, id: u32);
 }
 
-/// What `--policies` takes. `s3fifo1` is S3-FIFO where one use in the small queue suffices.
-const NAMES: &str = "lru, s3fifo, s3fifo1, sieve, gdsf or tinylfu";
+/// What `--policies` takes. `s3fifo1` is S3-FIFO where one use in the small queue suffices,
+/// `learner` forgets nothing, `bound` knows what is popular from the start.
+const NAMES: &str = "lru, s3fifo, s3fifo1, sieve, gdsf, tinylfu, learner or bound";
+
+/// How a hit ratio is found.
+#[derive(Clone, Copy, Debug)]
+enum Method {
+    /// By playing the stream to a policy with so many bytes.
+    Play(fn(u64) -> Box<dyn Policy>),
+    /// By what is known of the stream.
+    Bound,
+}
 
 /// A policy's name and the overhead of an item under it.
 #[derive(Clone, Debug)]
 struct PolicySpec {
     name: String,
     overhead_bytes: usize,
-    make: fn(u64) -> Box<dyn Policy>,
+    method: Method,
 }
 
 impl FromStr for PolicySpec {
@@ -65,17 +77,21 @@ impl FromStr for PolicySpec {
     /// `s3fifo+24`.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (name, overhead) = text.split_once('+').unwrap_or((text, "0"));
-        let make: fn(u64) -> Box<dyn Policy> = match name {
-            "lru" => |limit| Box::new(lru::Lru::new(limit)),
-            "s3fifo" => |limit| Box::new(s3fifo::S3Fifo::new(limit, s3fifo::USES_TO_STAY)),
-            "s3fifo1" => |limit| Box::new(s3fifo::S3Fifo::new(limit, 1)),
-            "sieve" => |limit| Box::new(sieve::Sieve::new(limit)),
-            "gdsf" => |limit| Box::new(gdsf::Gdsf::new(limit)),
-            "tinylfu" => |limit| Box::new(tinylfu::TinyLfu::new(limit)),
+        let method = match name {
+            "lru" => Method::Play(|limit| Box::new(lru::Lru::new(limit))),
+            "s3fifo" => {
+                Method::Play(|limit| Box::new(s3fifo::S3Fifo::new(limit, s3fifo::USES_TO_STAY)))
+            }
+            "s3fifo1" => Method::Play(|limit| Box::new(s3fifo::S3Fifo::new(limit, 1))),
+            "sieve" => Method::Play(|limit| Box::new(sieve::Sieve::new(limit))),
+            "gdsf" => Method::Play(|limit| Box::new(gdsf::Gdsf::new(limit))),
+            "tinylfu" => Method::Play(|limit| Box::new(tinylfu::TinyLfu::new(limit))),
+            "learner" => Method::Play(|limit| Box::new(learner::Learner::new(limit))),
+            "bound" => Method::Bound,
             _ => return Err(format!("policy \"{name}\": say {NAMES}")),
         };
         let overhead_bytes = overhead.parse().map_err(|e| format!("overhead: {e}"))?;
-        Ok(Self { name: text.to_owned(), overhead_bytes, make })
+        Ok(Self { name: text.to_owned(), overhead_bytes, method })
     }
 }
 
@@ -85,13 +101,22 @@ pub fn run(options: &Options) -> Result<()> {
     let policies: Vec<PolicySpec> = options.list("policies")?;
     let limit_bytes = options.get::<u64>("memory")? << 20;
     let free_expired = options.has("free-expired");
-    let mut table = Table::new(&["stream", "policy", "hit ratio", "miss ratio", "misses/first"]);
+    let mut table = Table::new(&[
+        "stream",
+        "policy",
+        "hit ratio",
+        "miss ratio",
+        "misses/first",
+        "avoidable/first",
+    ]);
     for trace in &workload.traces {
-        let mut first_miss_ratio = None;
+        let (mut first_miss_ratio, mut first_avoidable) = (None, None);
         for policy in &policies {
             let hit_ratio = play(&workload, trace, policy, limit_bytes, free_expired)?;
             let miss_ratio = 1.0 - hit_ratio;
             let ratio = miss_ratio / *first_miss_ratio.get_or_insert(miss_ratio);
+            let avoidable = miss_ratio - trace.once;
+            let avoidable_ratio = avoidable / *first_avoidable.get_or_insert(avoidable);
             eprintln!("{} {}: hit ratio {hit_ratio:.4}", trace.name, policy.name);
             table.push(vec![
                 trace.name.to_owned(),
@@ -99,13 +124,16 @@ pub fn run(options: &Options) -> Result<()> {
                 format!("{hit_ratio:.4}"),
                 format!("{miss_ratio:.4}"),
                 format!("{ratio:.3}"),
+                format!("{avoidable_ratio:.3}"),
             ]);
         }
     }
     let mut report = Report::new("Simulated hit ratios, look-aside", &[]);
     report.paragraph(&format!(
         "{} MiB, {} keys, {} requests after {} to warm up, {} requests per second where keys have \
-         lifetimes. The number behind a policy is the overhead of an item in bytes.",
+         lifetimes. The number behind a policy is the overhead of an item in bytes; learner \
+         remembers all requests at no cost, bound is what no policy can beat that decides by the \
+         past. The last column leaves out the requests for keys that are asked for once.",
         limit_bytes >> 20,
         workload.keys,
         workload.requests,
@@ -125,8 +153,12 @@ fn play(
     free_expired: bool,
 ) -> Result<f64> {
     let population = workload.population(trace)?;
-    let mut stream = Stream::new(&workload.stream(trace), workload.keys, 0, 1);
-    let mut cache = Cache::new((policy.make)(limit_bytes), free_expired);
+    let spec = workload.stream(trace);
+    let Method::Play(make) = policy.method else {
+        return Ok(bound::hit_ratio(&spec, &population, policy.overhead_bytes, limit_bytes));
+    };
+    let mut stream = Stream::new(&spec, workload.keys, 0, 1);
+    let mut cache = Cache::new(make(limit_bytes), free_expired);
     let mut hits = 0_u64;
     for index in 0..workload.warm_up + workload.requests {
         let now_ms = (index as f64 * 1e3 / workload.ttl_rate) as u32;
@@ -213,10 +245,13 @@ mod tests {
     use crate::population::Lifetimes;
     use crate::random::Random;
 
-    const POLICIES: [&str; 6] = ["lru", "s3fifo", "s3fifo1", "sieve", "gdsf", "tinylfu"];
+    const POLICIES: [&str; 7] = ["lru", "s3fifo", "s3fifo1", "sieve", "gdsf", "tinylfu", "learner"];
 
     fn policy(name: &str, limit_bytes: u64) -> Box<dyn Policy> {
-        (name.parse::<PolicySpec>().expect(name).make)(limit_bytes)
+        let Method::Play(make) = name.parse::<PolicySpec>().expect(name).method else {
+            panic!("{name} does not play")
+        };
+        make(limit_bytes)
     }
 
     /// Goal: no policy holds more than its bytes, loses count, or drops everything. Method: random
