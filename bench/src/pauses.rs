@@ -19,6 +19,9 @@
 //! shrink   the limit is halved, and later restored: eviction of several segments at a time
 //! flush    everything is dropped, and freed while new keys come
 //! ```
+//! The control is arithmetic without memory, every now and then: where that takes longer than a
+//! millisecond too, it is the machine.
+//!
 //! With `--no-eviction`, new keys are refused from the second phase on, and nothing is halved.
 
 use std::path::PathBuf;
@@ -59,6 +62,10 @@ const LONG_NS: u64 = 1_000_000;
 const CALLS_PER_TICK: u64 = 2_000;
 /// Calls in a turn of a worker.
 const CALLS_PER_TURN: u64 = 64;
+/// Turns between two measurements of the machine alone.
+const TURNS_PER_CONTROL: u64 = 16;
+/// Steps of the control: some tenths of a millisecond.
+const CONTROL_STEPS: u64 = 100_000;
 const LARGE_VALUE_BYTES: usize = 200_000;
 /// One set in so many is of a large value.
 const LARGE_ONE_IN: u64 = 5_000;
@@ -77,9 +84,10 @@ enum Kind {
     Flush,
     Limit,
     Maintain,
+    Control,
 }
 
-const KINDS: [(Kind, &str); 9] = [
+const KINDS: [(Kind, &str); 10] = [
     (Kind::Get, "get"),
     (Kind::Set, "set"),
     (Kind::SetLarge, "set of 200 kB"),
@@ -89,6 +97,7 @@ const KINDS: [(Kind, &str); 9] = [
     (Kind::Flush, "flush_all"),
     (Kind::Limit, "cache_memlimit"),
     (Kind::Maintain, "maintain"),
+    (Kind::Control, "control"),
 ];
 
 /// The times of one kind of call.
@@ -261,6 +270,9 @@ impl Bench {
         if self.calls.is_multiple_of(CALLS_PER_TURN) && self.embedded.is_maintenance_due() {
             self.timed(Kind::Maintain, Embedded::maintain);
         }
+        if self.calls.is_multiple_of(CALLS_PER_TURN * TURNS_PER_CONTROL) {
+            self.timed(Kind::Control, |_| std::hint::black_box(arithmetic()));
+        }
         match self.random.below(100) {
             0..70 => self.set(new_percent),
             70..75 => {
@@ -355,6 +367,11 @@ impl Bench {
             table.push(row);
         }
     }
+}
+
+/// Work that needs the processor alone; each step depends on the one before.
+fn arithmetic() -> u64 {
+    (0..CONTROL_STEPS).fold(1, |x: u64, step| (x ^ step).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 /// CPU time and page faults of this thread.

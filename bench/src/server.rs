@@ -179,6 +179,18 @@ impl Server {
         Ok(begin.elapsed())
     }
 
+    /// Stops the process where it stands (SIGSTOP), so that it takes no processor time from
+    /// another server that is being measured: an idle Redis of 5 million keys takes 2 milliseconds
+    /// ten times a second.
+    pub fn hold(&self) -> Result<()> {
+        Ok(kill(self.pid()?, Signal::SIGSTOP)?)
+    }
+
+    /// Lets it go on after [`Server::hold`].
+    pub fn release(&self) -> Result<()> {
+        Ok(kill(self.pid()?, Signal::SIGCONT)?)
+    }
+
     /// The process.
     pub fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_raw(i32::try_from(self.child.id())?))
@@ -315,6 +327,27 @@ mod tests {
             protocol: Protocol::Text,
             child: Command::new("sleep").arg("60").spawn().unwrap(),
         }
+    }
+
+    #[test]
+    fn a_held_server_stands_still() {
+        let server = sleeping();
+        let state = || {
+            let text = fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
+            text.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+        };
+        let becomes = |wanted: fn(char) -> bool| {
+            (0..1000).any(|_| {
+                wanted(state()) || {
+                    sleep(START_POLL);
+                    false
+                }
+            })
+        };
+        server.hold().unwrap();
+        assert!(becomes(|state| state == 'T'));
+        server.release().unwrap();
+        assert!(becomes(|state| state != 'T'));
     }
 
     #[test]
