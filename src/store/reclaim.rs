@@ -105,6 +105,9 @@ pub struct Reclaim {
     trash: Trash,
     /// A part of the reserve is used.
     owes: bool,
+    /// Above a limit that was lowered: the least memory at which a segment for small items was let
+    /// in; 0 below the limit.
+    least_bytes: u64,
     /// The segment that is being drained.
     draining: Option<Drain>,
 }
@@ -394,6 +397,9 @@ impl Store {
     ) -> Result<(), Full> {
         let before = self.memory_bytes();
         let was_lowered = before > self.memory_bytes_max;
+        if !was_lowered {
+            self.reclaim.least_bytes = 0;
+        }
         if was_lowered && !self.evict {
             // A step at a time, and nothing is let in before memory is below the limit.
             self.reclaim_segment(now, 0);
@@ -401,11 +407,8 @@ impl Store {
         }
         let wanted = bytes as u64 + self.reserve_bytes();
         let enough = (bytes + segments_left * self.segment_bytes) as u64;
-        // Above a limit that was lowered, a segment for small items is let in at once: they are
-        // thousands of stores, each of which drains more than it adds. A large value first frees
-        // as much as it takes.
         let limit = match was_lowered {
-            true if bytes <= self.segment_bytes => before + enough,
+            true if self.has_come_down(bytes) => before + enough,
             true => before + enough - bytes as u64,
             false => self.memory_bytes_max,
         };
@@ -423,6 +426,19 @@ impl Store {
             victims += 1;
         }
         Ok(())
+    }
+
+    /// Above a limit that was lowered: whether the stores into the last segment drained more than
+    /// they added, so that another one can be let in at once. Otherwise (the new items are much
+    /// larger than the old ones), and for a large value, as much is freed as is taken.
+    fn has_come_down(&mut self, bytes: usize) -> bool {
+        let now_bytes = self.memory_bytes();
+        let least_bytes = self.reclaim.least_bytes;
+        let has = bytes <= self.segment_bytes && (least_bytes == 0 || now_bytes <= least_bytes);
+        if has {
+            self.reclaim.least_bytes = now_bytes;
+        }
+        has
     }
 
     /// What the limit leaves free.

@@ -329,6 +329,26 @@ fn above_a_lowered_limit_a_store_drains_few_items_and_a_large_value_makes_its_ow
 }
 
 #[test]
+fn above_a_lowered_limit_memory_does_not_rise_whatever_is_stored() {
+    for value_bytes in [4, 1_000, 15_000, 200_000] {
+        let (mut store, now) = (store(16 << 20, true), start());
+        for key in 0..1_000_000u32 {
+            let key = key.to_be_bytes();
+            put(&mut store, &key, Attributes::default(), &[2; 4], now).expect("evicts");
+        }
+        store.set_memory_bytes_max(8 << 20);
+        let highest = store.memory_bytes() + 2 * store.segment_bytes as u64;
+        let value = vec![1; value_bytes];
+        for key in 1_000_000..1_002_000u32 {
+            let key = key.to_be_bytes();
+            put(&mut store, &key, Attributes::default(), &value, now).expect("room");
+            let memory_bytes = store.memory_bytes();
+            assert!(memory_bytes <= highest, "{memory_bytes} with {value_bytes}");
+        }
+    }
+}
+
+#[test]
 fn without_eviction_nothing_is_let_in_above_a_lowered_limit() {
     let (mut store, now) = (store(8 << 20, false), start());
     let keys = 0..100_000u32;
