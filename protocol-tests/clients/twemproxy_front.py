@@ -6,30 +6,18 @@ all of them, and stays reachable when one of them is away.
 Needs `nutcracker` in the PATH. Servers and proxy listen on free ports of 127.0.0.1.
 """
 
-import contextlib
 import os
-import random
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 
+from free_ports import free_ports
+
 INSTANCES = 3
 KEYS = 300
 VALUE_BYTES = 2_000
-
-
-def free_ports(count):
-    """Different ones, below those that outgoing connections take theirs from."""
-    ports = []
-    for port in random.sample(range(15_000, 32_000), 1_000):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            ports.append(port)
-        if len(ports) == count:
-            return ports
-    sys.exit("no free port")
 
 
 def connect(port, process):

@@ -11,13 +11,13 @@ Needs `nutcracker` in the PATH. The same lines, frozen, are tests/vectors/ring_t
 """
 
 import asyncio
-import contextlib
 import os
-import random
-import socket
 import subprocess
 import sys
 import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from free_ports import free_ports
 
 KEYS = 200_000
 SHOWN = 16
@@ -97,18 +97,6 @@ async def owners(listen, weights):
             found[number_of[line.split()[1]]] = int(await reader.readline())
     writer.close()
     return found
-
-
-def free_ports(count):
-    """Different ones, below those that outgoing connections take theirs from."""
-    ports = []
-    for port in random.sample(range(15_000, 32_000), 5_000):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            ports.append(port)
-        if len(ports) == count:
-            return ports
-    sys.exit("no free port")
 
 
 def digest(found):
