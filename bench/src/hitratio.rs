@@ -13,7 +13,7 @@ use crate::plot::Bars;
 use crate::population::Lifetimes;
 use crate::report::{Report, Table, save};
 use crate::server::Server;
-use crate::traces::{self, Trace, Workload};
+use crate::traces::{self, ToFirst, Trace, Workload};
 use crate::trial::Trial;
 
 /// Options beside the common ones.
@@ -40,17 +40,14 @@ pub fn run(options: &Options) -> Result<()> {
     let mut versions = Vec::new();
     for trace in &workload.traces {
         versions.clear();
-        let (mut first_miss_ratio, mut first_avoidable) = (None, None);
+        let mut to_first = ToFirst::default();
         for (spec, ratios) in trial.servers.iter().zip(&mut ratios) {
             let server = Server::start(spec, &trial.flags)?;
             let outcome = play(&trial, &workload, trace, &server)
                 .map_err(|e| format!("{}, {}: {e}", trace.name, spec.name))?;
             versions.push((server.name.clone(), server.version.clone()));
             let miss_ratio = 1.0 - outcome.hit_ratio();
-            let ratio = miss_ratio / *first_miss_ratio.get_or_insert(miss_ratio);
-            // A key that is asked for once is missed by every server.
-            let avoidable = miss_ratio - trace.once;
-            let avoidable_ratio = avoidable / *first_avoidable.get_or_insert(avoidable);
+            let (ratio, avoidable_ratio) = to_first.of(trace, miss_ratio);
             eprintln!("{} {}: hit ratio {:.4}", trace.name, spec.name, outcome.hit_ratio());
             ratios.push(ratio);
             table.push(vec![

@@ -64,7 +64,7 @@ const CALLS_PER_TICK: u64 = 2_000;
 const CALLS_PER_TURN: u64 = 64;
 /// Turns between two measurements of the machine alone.
 const TURNS_PER_CONTROL: u64 = 16;
-/// Steps of the control: some tenths of a millisecond.
+/// Steps of the control: about a tenth of a millisecond.
 const CONTROL_STEPS: u64 = 100_000;
 const LARGE_VALUE_BYTES: usize = 200_000;
 /// One set in so many is of a large value.

@@ -24,6 +24,23 @@ pub struct Trace {
     pub lifetimes: Lifetimes,
 }
 
+/// Misses in proportion to those of a table's first row for the same stream.
+#[derive(Debug, Default)]
+pub struct ToFirst {
+    miss_ratio: Option<f64>,
+    avoidable: Option<f64>,
+}
+
+impl ToFirst {
+    /// All misses to those of the first, and those that can be avoided: a key that is asked for
+    /// once is missed by everybody.
+    pub fn of(&mut self, trace: &Trace, miss_ratio: f64) -> (f64, f64) {
+        let avoidable = miss_ratio - trace.once;
+        let misses_to_first = miss_ratio / *self.miss_ratio.get_or_insert(miss_ratio);
+        (misses_to_first, avoidable / *self.avoidable.get_or_insert(avoidable))
+    }
+}
+
 const fn trace(name: &'static str, exponent: f64, once: f64, lifetimes: Lifetimes) -> Trace {
     Trace { name, exponent, once, lifetimes }
 }

@@ -23,7 +23,7 @@ use crate::options::{Opt, Options, opt};
 use crate::population::Population;
 use crate::report::{Report, Table};
 use crate::stream::Stream;
-use crate::traces::{Trace, Workload};
+use crate::traces::{ToFirst, Trace, Workload};
 
 /// Options beside those of the streams.
 pub const OPTIONS: &[Opt] = &[
@@ -110,13 +110,11 @@ pub fn run(options: &Options) -> Result<()> {
         "avoidable/first",
     ]);
     for trace in &workload.traces {
-        let (mut first_miss_ratio, mut first_avoidable) = (None, None);
+        let mut to_first = ToFirst::default();
         for policy in &policies {
             let hit_ratio = play(&workload, trace, policy, limit_bytes, free_expired)?;
             let miss_ratio = 1.0 - hit_ratio;
-            let ratio = miss_ratio / *first_miss_ratio.get_or_insert(miss_ratio);
-            let avoidable = miss_ratio - trace.once;
-            let avoidable_ratio = avoidable / *first_avoidable.get_or_insert(avoidable);
+            let (ratio, avoidable_ratio) = to_first.of(trace, miss_ratio);
             eprintln!("{} {}: hit ratio {hit_ratio:.4}", trace.name, policy.name);
             table.push(vec![
                 trace.name.to_owned(),
