@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use distcache::protocol::{Exptime, StoreArgs, StoreMode};
 use distcache::shard::operation::{Data, Operation, Verb};
 use distcache::shard::replies::Replies;
@@ -30,6 +31,8 @@ pub struct Embedded {
     population: Arc<Population>,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// A large value, in a buffer of its own as a worker reads it; taken in place of `value`.
+    large: Option<Bytes>,
     replies: Replies,
     next_maintain: Ticks,
 }
@@ -55,6 +58,7 @@ impl Embedded {
             population,
             key: Vec::new(),
             value: Vec::new(),
+            large: None,
             replies: Replies::default(),
             next_maintain: START,
         }
@@ -74,10 +78,10 @@ impl Embedded {
         self.prepare(id)
     }
 
-    /// As [`Embedded::prepare`], with a value of so many bytes.
+    /// As [`Embedded::prepare_value`], with a value of so many bytes.
     pub fn prepare_large(&mut self, id: u64, value_bytes: usize) -> Prepared {
         self.value.clear();
-        self.value.resize(value_bytes, b'l');
+        self.large = Some(Bytes::from(vec![b'l'; value_bytes]));
         self.prepare(id)
     }
 
@@ -103,7 +107,8 @@ impl Embedded {
             compare: 0,
         };
         let value = std::mem::take(&mut self.value);
-        let stored = self.execute(prepared, Verb::Store(args, Data::Slice(&value)));
+        let data = self.large.take().map_or(Data::Slice(&value), Data::Owned);
+        let stored = self.execute(prepared, Verb::Store(args, data));
         let stored = stored == b"STORED\r\n";
         self.value = value;
         stored
@@ -121,7 +126,7 @@ impl Embedded {
 
     /// Bytes of the key and the value prepared last.
     pub fn content_bytes(&self) -> usize {
-        self.key.len() + self.value.len()
+        self.key.len() + self.large.as_ref().map_or(self.value.len(), Bytes::len)
     }
 
     /// The lifetime of a key's value.

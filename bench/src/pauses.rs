@@ -50,6 +50,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("core", "N", "", "core to pin the thread to"),
     opt("out", "DIR", "bench/results", "where the table goes"),
     opt("name", "NAME", "pauses", "file name of the table"),
+    opt("tell", "", "", "a line on standard error for each long call"),
 ];
 
 /// Calls between two readings of the CPU time.
@@ -176,7 +177,7 @@ pub fn run(options: &Options) -> Result<()> {
         for sizes in options.list::<String>("values")? {
             let population = Population::new(4_000_000_000, "16".parse()?, sizes.parse()?)?;
             let embedded = Embedded::new(megabytes << 20, evict, Arc::new(population));
-            let mut bench = Bench::new(embedded)?;
+            let mut bench = Bench::new(embedded, options.has("tell"))?;
             bench.run(options.get("written")?, evict);
             let name = format!("{megabytes} MiB, {sizes}{}", if evict { "" } else { ", -M" });
             eprintln!("{name}: {} items", bench.items_max);
@@ -209,10 +210,12 @@ struct Bench {
     written_bytes: u64,
     refused: u64,
     items_max: usize,
+    /// Say each long call.
+    tell: bool,
 }
 
 impl Bench {
-    fn new(embedded: Embedded) -> Result<Self> {
+    fn new(embedded: Embedded, tell: bool) -> Result<Self> {
         Ok(Self {
             embedded,
             times: KINDS.iter().map(|_| Times::new()).collect::<Result<_>>()?,
@@ -224,6 +227,7 @@ impl Bench {
             written_bytes: 0,
             refused: 0,
             items_max: 0,
+            tell,
         })
     }
 
@@ -331,6 +335,18 @@ impl Bench {
 
     fn record(&mut self, kind: Kind, taken: Taken) {
         self.times[kind as usize].record(taken, self.phase);
+        if self.tell && taken.cpu.as_nanos() as u64 > LONG_NS {
+            let store = self.embedded.shard.store();
+            eprintln!(
+                "{}: {kind:?}, {} us, {} faults; {} of {} bytes, {} items",
+                self.phase,
+                taken.cpu.as_micros(),
+                taken.faults,
+                store.memory_bytes(),
+                store.memory_bytes_max(),
+                store.items(),
+            );
+        }
     }
 
     fn measure<T>(&mut self, call: impl FnOnce(&mut Embedded) -> T) -> (T, Taken) {
@@ -391,7 +407,7 @@ mod tests {
             let population =
                 Population::new(4_000_000_000, "16".parse().unwrap(), "mixed".parse().unwrap());
             let embedded = Embedded::new(4 << 20, evict, Arc::new(population.unwrap()));
-            let mut bench = Bench::new(embedded).unwrap();
+            let mut bench = Bench::new(embedded, false).unwrap();
             bench.run(2.0, evict);
             for (kind, label) in KINDS {
                 let expected = match kind {

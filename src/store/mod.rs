@@ -20,6 +20,7 @@
 //! stores its token only then. Sequences grow and never repeat, so tokens of one key grow with
 //! every change, and never repeat.
 
+mod chain;
 pub mod evicted;
 pub mod ghosts;
 pub mod hash;
@@ -758,7 +759,7 @@ impl Store {
         }
         self.live_bytes += segment.live_bytes as u64;
         let id = self.add_segment(segment);
-        self.reclaim.enqueue(Queue::Small, id, sequence, &self.segments);
+        self.reclaim.enqueue(id, &mut self.segments);
         Ok(self.location(id, 0))
     }
 
@@ -794,12 +795,11 @@ impl Store {
     fn seal(&mut self, id: u32) {
         let segment = self.segment_mut(id);
         segment.seal();
-        let (queue, sequence) = (segment.queue, segment.sequence);
         if segment.live_bytes == 0 {
             self.free_segment(id);
         } else {
-            self.reclaim.enqueue(queue, id, sequence, &self.segments);
-            self.reclaim.note_dead(id, self.segments[id as usize].as_mut());
+            self.reclaim.enqueue(id, &mut self.segments);
+            self.reclaim.note_dead(id, &mut self.segments);
         }
     }
 
@@ -820,6 +820,7 @@ impl Store {
 
     /// Takes a segment out of the store; its id is free from here on.
     fn take_segment(&mut self, id: u32) -> Segment {
+        self.reclaim.forget(id, &mut self.segments);
         let segment = self.segments[id as usize].take().expect("a segment in use");
         self.segment_memory_bytes -= segment.memory_bytes() as u64;
         self.reclaim.queue_bytes_changed(segment.queue, -(segment.memory_bytes() as i64));
@@ -852,7 +853,7 @@ impl Store {
         if segment.live_bytes == 0 {
             self.free_segment(id);
         } else {
-            self.reclaim.note_dead(id, self.segments[id as usize].as_mut());
+            self.reclaim.note_dead(id, &mut self.segments);
         }
     }
 

@@ -12,12 +12,12 @@
 //! proxies performance with greedy-dual-size-frequency caching policy", HP Labs 1998): the hits an
 //! item can bring are weighed against the bytes it holds. See [`Worth`].
 
+use super::chain::Chain;
 use super::segment::{Queue, Segment, usable_bytes};
 use super::shelf::Shelf;
 use super::{Counters, Full, Store, Ticks, item};
 use crate::store::ghosts::Ghosts;
 use crate::store::index::{Handle, Slot};
-use std::collections::VecDeque;
 
 /// Frequency of an item that comes back while its ghost is remembered: enough to be kept by the
 /// small queue unless it is large.
@@ -79,8 +79,8 @@ const GHOST_CHUNKS: usize = 64;
 /// Expired items wait for the sweep at least this long, so that it meets several at once.
 const SWEEP_DELAY_SECONDS: u64 = 2;
 
-/// Segments with expired items that one call of [`Store::maintain`] goes through.
-const SWEPT_PER_CALL_MAX: usize = 1;
+/// Items of a segment with expired ones that one call of [`Store::maintain`] looks at.
+const SWEPT_ITEMS_MAX: usize = 512;
 
 /// Index partitions that one call of [`Store::maintain`] looks at, to make them smaller.
 const SHRINK_PARTITIONS: usize = 16;
@@ -92,30 +92,55 @@ const DISMANTLE_CHUNKS: usize = 8;
 const PLACES_PER_SEGMENT: usize = 16;
 
 /// What this file keeps between calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reclaim {
     /// Keys evicted from the small queue.
     pub ghosts: Ghosts,
-    small: VecDeque<Ticket>,
-    main: VecDeque<Ticket>,
+    /// Sealed segments, oldest first, but for the one that is being drained.
+    small: Chain,
+    main: Chain,
     small_bytes: u64,
-    /// Segments by how dead they are; entries may be out of date and are checked when popped.
-    by_deadness: [Vec<Ticket>; DEAD_CLASSES],
+    /// Of those, the ones with dead bytes, by how many; the last has been that dead for the
+    /// shortest time.
+    by_deadness: [Chain; DEAD_CLASSES],
     sweep_next: usize,
+    /// The segment that is being swept.
+    sweeping: Option<Sweep>,
     trash: Trash,
     /// A part of the reserve is used.
     owes: bool,
-    /// Above a limit that was lowered: the least memory at which a segment for small items was let
-    /// in; 0 below the limit.
-    least_bytes: u64,
+    /// Above a limit that was lowered: what memory may not exceed any more. It only falls.
+    ceiling_bytes: Option<u64>,
     /// The segment that is being drained.
     draining: Option<Drain>,
+}
+
+/// Numbers of a segment's links.
+const QUEUE_LINK: usize = 0;
+const DEADNESS_LINK: usize = 1;
+
+impl Default for Reclaim {
+    fn default() -> Self {
+        Self {
+            ghosts: Ghosts::default(),
+            small: Chain::new(QUEUE_LINK),
+            main: Chain::new(QUEUE_LINK),
+            small_bytes: 0,
+            by_deadness: [const { Chain::new(DEADNESS_LINK) }; DEAD_CLASSES],
+            sweep_next: 0,
+            sweeping: None,
+            trash: Trash::default(),
+            owes: false,
+            ceiling_bytes: None,
+            draining: None,
+        }
+    }
 }
 
 /// A segment that is being drained.
 #[derive(Debug, Clone, Copy)]
 struct Drain {
-    ticket: Ticket,
+    id: u32,
     /// The offset of the first item that was not looked at.
     next: usize,
     rule: Rule,
@@ -134,11 +159,14 @@ enum Rule {
     Nothing,
 }
 
-/// A segment as it was when the ticket was made: the id may have been given to another since.
+/// A segment whose expired items are being removed.
 #[derive(Debug, Clone, Copy)]
-struct Ticket {
+struct Sweep {
     id: u32,
-    sequence: u64,
+    /// The offset of the first item that was not looked at.
+    next: usize,
+    /// When the first of the items before it expires.
+    earliest: Ticks,
 }
 
 /// Flushed segments and index, freed a bit at a time.
@@ -172,39 +200,42 @@ impl Trash {
     }
 }
 
-impl Ticket {
-    fn is_current(self, segments: &[Option<Segment>]) -> bool {
-        let segment = segments[self.id as usize].as_ref();
-        segment.is_some_and(|segment| segment.sequence == self.sequence)
-    }
-}
-
 impl Reclaim {
     /// Puts a sealed segment at the end of its queue.
-    pub fn enqueue(&mut self, queue: Queue, id: u32, sequence: u64, segments: &[Option<Segment>]) {
-        let tickets = match queue {
-            Queue::Small => &mut self.small,
-            Queue::Main => &mut self.main,
-        };
-        // Segments that died in the middle of the queue leave their tickets: drop them when they
-        // are the majority.
-        let tickets_max = 64 + 2 * segments.len();
-        if tickets.len() > tickets_max {
-            tickets.retain(|ticket| ticket.is_current(segments));
+    pub fn enqueue(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+        let queue = segments[id as usize].as_ref().map(|segment| segment.queue);
+        if let Some(queue) = queue {
+            self.queue(queue).push_last(id, segments);
         }
-        for tickets in self.by_deadness.iter_mut().filter(|all| all.len() > tickets_max) {
-            tickets.retain(|ticket| ticket.is_current(segments));
-        }
-        tickets.push_back(Ticket { id, sequence });
     }
 
-    /// Files a sealed segment under how dead it is: once for each class it reaches.
-    pub fn note_dead(&mut self, id: u32, segment: Option<&mut Segment>) {
-        let Some(segment) = segment.filter(|segment| !segment.is_large()) else { return };
+    /// Files a sealed segment under how dead it is.
+    pub fn note_dead(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+        let Some(segment) = segments[id as usize].as_mut() else { return };
         let class = dead_class(segment);
-        if segment.noted_deadness < class {
-            segment.noted_deadness = class;
-            self.by_deadness[class].push(Ticket { id, sequence: segment.sequence });
+        let has_changed = class > segment.noted_deadness;
+        if !has_changed || segment.is_large() || self.draining.is_some_and(|drain| drain.id == id) {
+            return;
+        }
+        let old = std::mem::replace(&mut segment.noted_deadness, class);
+        self.by_deadness[old].remove(id, segments);
+        self.by_deadness[class].push_last(id, segments);
+    }
+
+    /// A segment is about to be drained or freed: nothing here names it any more.
+    pub fn forget(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+        let Some(segment) = segments[id as usize].as_ref() else { return };
+        let (queue, class) = (segment.queue, segment.noted_deadness);
+        self.queue(queue).remove(id, segments);
+        self.by_deadness[class].remove(id, segments);
+        self.draining = self.draining.filter(|drain| drain.id != id);
+        self.sweeping = self.sweeping.filter(|sweep| sweep.id != id);
+    }
+
+    fn queue(&mut self, queue: Queue) -> &mut Chain {
+        match queue {
+            Queue::Small => &mut self.small,
+            Queue::Main => &mut self.main,
         }
     }
 
@@ -215,50 +246,21 @@ impl Reclaim {
         }
     }
 
-    /// Memory of ghosts, tickets and what waits to be freed.
+    /// Memory of ghosts and of what waits to be freed.
     pub fn memory_bytes(&self) -> u64 {
         self.ghosts.bytes() + self.trash.bytes
     }
 
-    /// All tickets, current or not.
-    #[cfg(test)]
-    pub fn ticket_count(&self) -> usize {
-        let filed: usize = self.by_deadness.iter().map(Vec::len).sum();
-        self.small.len() + self.main.len() + filed
-    }
-
     /// The segment with the most dead bytes, if its class is at least `class_min`.
-    fn pop_deadest(&mut self, class_min: usize, segments: &[Option<Segment>]) -> Option<u32> {
-        for class in (class_min..DEAD_CLASSES).rev() {
-            while let Some(ticket) = self.by_deadness[class].pop() {
-                // A segment that has gone on to a higher class has a ticket there.
-                let segment = segments[ticket.id as usize].as_ref();
-                let fits = segment.is_some_and(|segment| {
-                    segment.sequence == ticket.sequence && dead_class(segment) == class
-                });
-                if fits {
-                    return Some(ticket.id);
-                }
-            }
-        }
-        None
+    fn deadest(&self, class_min: usize) -> Option<u32> {
+        self.by_deadness[class_min..].iter().rev().find_map(Chain::last)
     }
 
     /// The segment whose turn it is: the small queue's oldest while that queue is above its share.
-    fn next_victim(&mut self, memory_bytes: u64, segments: &[Option<Segment>]) -> Option<u32> {
+    fn next_victim(&self, memory_bytes: u64) -> Option<u32> {
+        let (small, main) = (self.small.first(), self.main.first());
         let prefer_small = self.small_bytes > memory_bytes / SMALL_SHARE;
-        let mut queues = [&mut self.small, &mut self.main];
-        if !prefer_small {
-            queues.reverse();
-        }
-        for tickets in queues {
-            while let Some(ticket) = tickets.pop_front() {
-                if ticket.is_current(segments) {
-                    return Some(ticket.id);
-                }
-            }
-        }
-        None
+        if prefer_small { small.or(main) } else { main.or(small) }
     }
 }
 
@@ -364,7 +366,10 @@ impl Store {
 
     /// Looks for expired items. Answers whether it stopped early.
     fn sweep(&mut self, now: Ticks, segments_max: usize) -> bool {
-        let mut swept = 0;
+        if let Some(sweep) = self.reclaim.sweeping.take() {
+            self.sweep_on(sweep, now);
+            return true;
+        }
         for _ in 0..segments_max.min(self.segments.len()) {
             self.reclaim.sweep_next = (self.reclaim.sweep_next + 1) % self.segments.len();
             let id = self.reclaim.sweep_next as u32;
@@ -372,10 +377,7 @@ impl Store {
                 segment.earliest_deadline.plus_seconds(SWEEP_DELAY_SECONDS) <= now
             });
             if due {
-                self.sweep_segment(id, now);
-                swept += 1;
-            }
-            if swept == SWEPT_PER_CALL_MAX {
+                self.sweep_on(Sweep { id, next: 0, earliest: Ticks::NEVER }, now);
                 return true;
             }
         }
@@ -395,50 +397,50 @@ impl Store {
         segments_left: usize,
         now: Ticks,
     ) -> Result<(), Full> {
-        let before = self.memory_bytes();
-        let was_lowered = before > self.memory_bytes_max;
-        if !was_lowered {
-            self.reclaim.least_bytes = 0;
+        let above_bytes = self.memory_bytes().saturating_sub(self.memory_bytes_max);
+        if above_bytes > 0 && self.evict {
+            return self.make_room_above(bytes as u64, now);
         }
-        if was_lowered && !self.evict {
-            // A step at a time, and nothing is let in before memory is below the limit.
+        if above_bytes > self.reserve_bytes() {
+            // Nothing is let in before memory is below the limit, which it reaches in steps.
             self.reclaim_segment(now, 0);
-            return self.last_room(bytes);
+            return self.last_room(bytes as u64);
         }
+        self.reclaim.ceiling_bytes = None;
         let wanted = bytes as u64 + self.reserve_bytes();
         let enough = (bytes + segments_left * self.segment_bytes) as u64;
-        let limit = match was_lowered {
-            true if self.has_come_down(bytes) => before + enough,
-            true => before + enough - bytes as u64,
-            false => self.memory_bytes_max,
-        };
-        // What is copied takes most of a drain's time, and memory is to come down.
-        let mut victims = if was_lowered { PATIENT_VICTIMS_MAX } else { 0 };
+        let mut victims = 0;
         while self.memory_bytes() + wanted > self.memory_bytes_max {
-            if self.evict && self.memory_bytes() + enough <= limit {
+            if self.memory_bytes() + enough <= self.memory_bytes_max {
                 // What is left of the reserve will do. The next stores pay it back.
                 self.reclaim.owes = true;
                 return Ok(());
             }
             if !self.reclaim_segment(now, victims) {
-                return self.last_room(bytes);
+                return self.last_room(bytes as u64);
             }
             victims += 1;
         }
         Ok(())
     }
 
-    /// Above a limit that was lowered: whether the stores into the last segment drained more than
-    /// they added, so that another one can be let in at once. Otherwise (the new items are much
-    /// larger than the old ones), and for a large value, as much is freed as is taken.
-    fn has_come_down(&mut self, bytes: usize) -> bool {
-        let now_bytes = self.memory_bytes();
-        let least_bytes = self.reclaim.least_bytes;
-        let has = bytes <= self.segment_bytes && (least_bytes == 0 || now_bytes <= least_bytes);
-        if has {
-            self.reclaim.least_bytes = now_bytes;
+    /// The same above a limit that was lowered, with eviction. Every store drains more than it adds
+    /// there, so that room is made already, unless new items are much larger than old ones: the
+    /// ceiling follows memory as it falls, at the distance of a reserve, and what does not fit
+    /// under it waits.
+    fn make_room_above(&mut self, bytes: u64, now: Ticks) -> Result<(), Full> {
+        self.reclaim.owes = true;
+        let first_bytes = self.memory_bytes() + self.segment_bytes as u64;
+        let ceiling_bytes = self.reclaim.ceiling_bytes.unwrap_or(first_bytes);
+        while self.memory_bytes() + bytes > ceiling_bytes {
+            // What is copied takes most of a drain's time, and memory is to come down.
+            if !self.reclaim_segment(now, PATIENT_VICTIMS_MAX) {
+                return self.last_room(bytes);
+            }
         }
-        has
+        let followed_bytes = self.memory_bytes() + bytes + self.reserve_bytes();
+        self.reclaim.ceiling_bytes = Some(ceiling_bytes.min(followed_bytes));
+        Ok(())
     }
 
     /// What the limit leaves free.
@@ -469,8 +471,8 @@ impl Store {
 
     /// Nothing is left to evict: the reserve may be used, and an index that was larger once gives
     /// up what it no longer needs.
-    fn last_room(&mut self, bytes: usize) -> Result<(), Full> {
-        let fits = |store: &Self| store.memory_bytes() + bytes as u64 <= store.memory_bytes_max;
+    fn last_room(&mut self, bytes: u64) -> Result<(), Full> {
+        let fits = |store: &Self| store.memory_bytes() + bytes <= store.memory_bytes_max;
         if !fits(self) && self.index.is_sparse() {
             // In steps: whoever stores again takes the next.
             self.index.shrink(SHRINK_PARTITIONS);
@@ -499,21 +501,18 @@ impl Store {
         self.next_drain().map(|drain| self.drain_on(drain, batches_max, now)).is_some()
     }
 
-    /// The segment that is being drained, if it is still there (it goes when its last item does),
-    /// or another one.
+    /// The segment that is being drained, or another one.
     fn next_drain(&mut self) -> Option<Drain> {
-        let under_way = self.reclaim.draining.take();
-        let under_way = under_way.filter(|drain| drain.ticket.is_current(&self.segments));
-        under_way.or_else(|| self.begin_drain())
+        self.reclaim.draining.take().or_else(|| self.begin_drain())
     }
 
     /// Chooses the segment to drain next.
     fn begin_drain(&mut self) -> Option<Drain> {
         let class_min = if self.evict { COMPACT_CLASS_MIN } else { COMPACT_CLASS_MIN_NO_EVICTION };
-        let (id, rule) = if let Some(id) = self.reclaim.pop_deadest(class_min, &self.segments) {
+        let (id, rule) = if let Some(id) = self.reclaim.deadest(class_min) {
             (id, Rule::All)
         } else if self.evict {
-            let victim = self.reclaim.next_victim(self.memory_bytes_max, &self.segments);
+            let victim = self.reclaim.next_victim(self.memory_bytes_max);
             let id = victim.or_else(|| self.seal_for_eviction())?;
             self.prepare_ghosts();
             let rule = match self.segment(id).queue {
@@ -524,8 +523,8 @@ impl Store {
         } else {
             return None;
         };
-        let ticket = Ticket { id, sequence: self.segment(id).sequence };
-        Some(Drain { ticket, next: 0, rule })
+        self.reclaim.forget(id, &mut self.segments);
+        Some(Drain { id, next: 0, rule })
     }
 
     /// A last resort: the segments being appended to.
@@ -547,8 +546,8 @@ impl Store {
     /// Looks at some more items of a segment: those worth keeping are copied to the main queue, the
     /// others are evicted. Behind the last one the segment is freed.
     fn drain_on(&mut self, drain: Drain, batches_max: usize, now: Ticks) {
-        let id = drain.ticket.id;
-        let mut segment = self.segments[id as usize].take().expect("the ticket is current");
+        let id = drain.id;
+        let mut segment = self.segments[id as usize].take().expect("in use while it is drained");
         let worth = Worth::of(self);
         let keep = |candidate: Candidate| match drain.rule {
             Rule::All => Some(candidate.frequency),
@@ -609,20 +608,24 @@ impl Store {
                 evictions.note(segment, offset, slot.fetched());
             }
             if segment.queue == Queue::Small {
-                self.reclaim.ghosts.remember(hash);
+                self.reclaim.ghosts.remember(hash, stride);
             }
         }
         None
     }
 
-    /// The next items of a segment, with what looking them up will need on its way to the caches:
-    /// the waits for the index overlap, which more than halves the time a segment takes.
+    /// The next items of a segment, with what removing them will need on its way to the caches: the
+    /// waits for index and ghosts overlap, which more than halves the time a segment takes.
     fn next_batch(&self, segment: &Segment, batch: &mut Batch) -> bool {
         batch.count = 0;
         let mut read = 0;
+        let leaves_ghosts = segment.queue == Queue::Small;
         while batch.next < segment.used_bytes && batch.count < BATCH_ITEMS {
             let hash = self.hasher.hash(segment.stored(batch.next).key);
             read ^= self.index.touch(hash);
+            if leaves_ghosts {
+                read ^= self.reclaim.ghosts.touch(hash);
+            }
             batch.items[batch.count] = (batch.next, hash);
             batch.count += 1;
             batch.next += segment.stride(batch.next);
@@ -649,11 +652,10 @@ impl Store {
         let bytes = segment.memory_bytes() as i64;
         self.reclaim.queue_bytes_changed(segment.queue, -bytes);
         segment.queue = Queue::Main;
-        let sequence = segment.sequence;
         segment.live_bytes = segment.used_bytes;
         self.live_bytes += segment.live_bytes as u64;
         self.segments[id as usize] = Some(segment);
-        self.reclaim.enqueue(Queue::Main, id, sequence, &self.segments);
+        self.reclaim.enqueue(id, &mut self.segments);
         self.counters.moves += 1;
     }
 
@@ -691,31 +693,38 @@ impl Store {
         id
     }
 
-    /// Removes the expired items of a segment and finds when the next one expires.
-    fn sweep_segment(&mut self, id: u32, now: Ticks) {
-        let segment = self.segments[id as usize].take().expect("the caller saw it");
-        let mut earliest = Ticks::NEVER;
+    /// Removes some more of a segment's expired items. Behind the last one it is known when the
+    /// next one expires. An open segment is gone through at once, for it may change between steps.
+    fn sweep_on(&mut self, mut sweep: Sweep, now: Ticks) {
+        let segment = self.segment(sweep.id);
+        let mut items_left = if segment.is_open() { usize::MAX } else { SWEPT_ITEMS_MAX };
         // Looked up after all of them were announced to the caches, so that the waits overlap.
-        let (mut expired, mut read) = (Vec::new(), 0);
-        let mut offset = 0;
-        while offset < segment.used_bytes {
-            let stored = segment.stored(offset);
+        let (mut expired, mut read, mut swept) = (Vec::new(), 0, 0);
+        while sweep.next < segment.used_bytes && items_left > 0 {
+            items_left -= 1;
+            let stored = segment.stored(sweep.next);
             if let Some(deadline) = stored.header.attributes.deadline {
-                self.counters.swept += 1;
+                swept += 1;
                 if deadline > now {
-                    earliest = earliest.min(deadline);
+                    sweep.earliest = sweep.earliest.min(deadline);
                 } else {
                     let hash = self.hasher.hash(stored.key);
                     read ^= self.index.touch(hash);
-                    expired.push((hash, self.location(id, offset)));
+                    expired.push((hash, self.location(sweep.id, sweep.next)));
                 }
             }
-            offset += segment.stride(offset);
+            sweep.next += segment.stride(sweep.next);
         }
-        self.segments[id as usize] = Some(segment);
-        self.segment_mut(id).earliest_deadline = earliest;
         // Without a use of what was read, the compiler would leave out the reads.
         std::hint::black_box(read);
+        let is_done = sweep.next >= segment.used_bytes;
+        self.counters.swept += swept;
+        if is_done {
+            self.segment_mut(sweep.id).earliest_deadline = sweep.earliest;
+        } else {
+            self.reclaim.sweeping = Some(sweep);
+        }
+        // With its last item the segment goes, and with it what is left to sweep.
         for (hash, location) in expired {
             if let Some(handle) = self.index.find(hash, |at| at == location) {
                 self.remove_expired(handle);

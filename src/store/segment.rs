@@ -5,6 +5,7 @@
 //! its bytes are still live and when its first item expires; it does not know the index.
 
 use crate::store::Ticks;
+use crate::store::chain::{LISTS_PER_SEGMENT, Link};
 use crate::store::item;
 use bytes::{Bytes, BytesMut};
 
@@ -43,10 +44,12 @@ pub struct Segment {
     pub used_bytes: usize,
     /// Bytes of items that the index still points to.
     pub live_bytes: usize,
-    /// How dead it was when it was last filed for compaction.
+    /// The list of dead segments it is in; 0: none.
     pub noted_deadness: usize,
     /// No live item expires before this.
     pub earliest_deadline: Ticks,
+    /// Its places in lists of segments.
+    pub links: [Link; LISTS_PER_SEGMENT],
     marks: Vec<(u32, u32)>,
 }
 
@@ -117,6 +120,7 @@ impl Segment {
             live_bytes: 0,
             noted_deadness: 0,
             earliest_deadline: Ticks::NEVER,
+            links: Default::default(),
             marks: Vec::new(),
         }
     }

@@ -1,0 +1,119 @@
+//! Lists of segments, linked through the segments themselves: putting one in, and taking one out
+//! of the middle, cost the same at any length, and nothing is left behind of a segment that is
+//! gone. (Queues of numbers, some of which name segments long gone, were tried first: whoever asked
+//! for the next one now and then had to look at all of the others.)
+//!
+//! Knows nothing of what the lists are for.
+//!
+//! **Invariant:** a segment that is out of its place (the store takes it out to work on it) is in
+//! no list, for its neighbours could not reach it.
+
+use super::segment::Segment;
+
+/// Lists that a segment can be in at a time; they number its links.
+pub const LISTS_PER_SEGMENT: usize = 2;
+
+/// A segment's place in a list. No segment has the number 0: it means that there is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Link {
+    previous: u32,
+    next: u32,
+    is_listed: bool,
+}
+
+/// One list.
+#[derive(Debug)]
+pub struct Chain {
+    first: u32,
+    last: u32,
+    /// Which of the segments' links it uses.
+    link: usize,
+}
+
+impl Chain {
+    /// An empty list that uses the links of this number.
+    pub const fn new(link: usize) -> Self {
+        assert!(link < LISTS_PER_SEGMENT);
+        Self { first: 0, last: 0, link }
+    }
+
+    /// The oldest segment in it.
+    pub fn first(&self) -> Option<u32> {
+        Some(self.first).filter(|id| *id != 0)
+    }
+
+    /// The newest segment in it.
+    pub fn last(&self) -> Option<u32> {
+        Some(self.last).filter(|id| *id != 0)
+    }
+
+    /// Puts a segment at the end. It must not be in a list that uses the same link.
+    pub fn push_last(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+        let previous = std::mem::replace(&mut self.last, id);
+        *self.link_of(id, segments) = Link { previous, next: 0, is_listed: true };
+        match previous {
+            0 => self.first = id,
+            previous => self.link_of(previous, segments).next = id,
+        }
+    }
+
+    /// Takes a segment out of this list, if it is in it or in none.
+    pub fn remove(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+        let Link { previous, next, is_listed } = std::mem::take(self.link_of(id, segments));
+        if !is_listed {
+            return;
+        }
+        match previous {
+            0 => self.first = next,
+            previous => self.link_of(previous, segments).next = next,
+        }
+        match next {
+            0 => self.last = previous,
+            next => self.link_of(next, segments).previous = previous,
+        }
+    }
+
+    fn link_of<'a>(&self, id: u32, segments: &'a mut [Option<Segment>]) -> &'a mut Link {
+        let segment = segments[id as usize].as_mut().expect("a listed segment is in its place");
+        &mut segment.links[self.link]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::segment::Queue;
+
+    fn listed(chain: &Chain, segments: &[Option<Segment>]) -> Vec<u32> {
+        let link =
+            |id: u32| segments[id as usize].as_ref().expect("in its place").links[chain.link];
+        let next = |id: &u32| Some(link(*id).next).filter(|id| *id != 0);
+        let previous = |id: &u32| Some(link(*id).previous).filter(|id| *id != 0);
+        let forward: Vec<u32> = std::iter::successors(chain.first(), next).collect();
+        let mut backward: Vec<u32> = std::iter::successors(chain.last(), previous).collect();
+        backward.reverse();
+        assert_eq!(forward, backward);
+        forward
+    }
+
+    #[test]
+    fn keeps_order_whatever_is_taken_out() {
+        let mut segments: Vec<Option<Segment>> = vec![None];
+        segments.extend((0..5).map(|_| Some(Segment::open(64, None, 1, Queue::Small))));
+        let (mut one, mut other) = (Chain::new(0), Chain::new(1));
+        for id in 1..=5 {
+            one.push_last(id, &mut segments);
+        }
+        other.push_last(3, &mut segments);
+        let steps: [(u32, &[u32]); 6] =
+            [(3, &[1, 2, 4, 5]), (1, &[2, 4, 5]), (5, &[2, 4]), (5, &[2, 4]), (4, &[2]), (2, &[])];
+        for (removed, left) in steps {
+            one.remove(removed, &mut segments);
+            assert_eq!(listed(&one, &segments), left, "without {removed}");
+            assert_eq!(listed(&other, &segments), [3], "another link");
+        }
+        one.push_last(5, &mut segments);
+        one.push_last(1, &mut segments);
+        assert_eq!(listed(&one, &segments), [5, 1]);
+    }
+}
