@@ -244,7 +244,7 @@ impl Rig<'_> {
                 Some(_) => {}
                 None if problem == HUNG => {
                     tally.hung += 1;
-                    tally.example(problem);
+                    tally.example(format!("{problem}; the log ends: {}", server.log_tail()));
                 }
                 None => tally.violation(problem),
             }

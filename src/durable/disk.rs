@@ -5,6 +5,7 @@
 
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::pwritev;
+use rustix::fs::Dir;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -204,9 +205,12 @@ impl Disk for RealDisk {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        // Not the standard library's, which panics if the directory cannot be closed.
+        for entry in Dir::read_from(&self.directory)? {
+            let entry = entry?;
             // A name that is not text is none of ours.
-            names.extend(entry?.file_name().into_string());
+            let name = entry.file_name().to_str().ok();
+            names.extend(name.filter(|name| ![".", ".."].contains(name)).map(str::to_owned));
         }
         Ok(names)
     }

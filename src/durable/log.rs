@@ -140,12 +140,14 @@ impl Progress {
         }
     }
 
-    /// What no reply has told yet is lost, up to `through`.
+    /// What no reply has told yet is lost, up to `through`. What an earlier failure has lost stays
+    /// so: who waits for it may not have looked in between. (Records between two failures count as
+    /// lost with that. They are told already, or their connections are closed for nothing.)
     fn lose(&self, through: u64) {
         let must_be_synced = self.fsync == Fsync::Always || self.is_late();
         let told = if must_be_synced { self.synced() } else { self.written() };
         self.lost_through.store(through, Ordering::Release);
-        self.lost_from.store(told + 1, Ordering::Release);
+        self.lost_from.fetch_min(told + 1, Ordering::AcqRel);
     }
 }
 
@@ -219,8 +221,8 @@ impl Syncer {
         let done = previous.map_or(Ok(()), |file| file.sync()).and_then(|()| file.sync());
         let mut target = self.lock();
         if let Err(why) = done {
-            if target.file_id != file_id && target.previous.is_none() {
-                // The worker has given that file up already.
+            if target.failed || (target.file_id != file_id && target.previous.is_none()) {
+                // The worker has given that file up already, and said what is lost.
                 return Synced::Nothing;
             }
             target.failed = true;
@@ -405,10 +407,11 @@ impl Log {
         };
         self.progress.file_bytes.store(self.offset, Ordering::Relaxed);
         self.progress.written.store(written, Ordering::Release);
-        let unsynced = &self.progress.unsynced_since;
-        let _ = unsynced.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire);
         let mut target = self.syncer.lock();
         (target.offset, target.sequence) = (self.offset, written);
+        // Under the lock, for a sync that ends now sets it to 0 if it has synced all.
+        let unsynced = &self.progress.unsynced_since;
+        let _ = unsynced.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire);
         if self.progress.fsync == Fsync::Always {
             target.wanted = true;
             self.syncer.changed.notify_one();
@@ -470,8 +473,12 @@ impl Log {
     /// Goes on in another file. All of the journal is written to the present one first.
     ///
     /// # Errors
-    /// As [`Log::commit`]; the present file stays the current one then.
+    /// As [`Log::commit`], or a sync of the present file has failed; it stays the current one then.
     pub fn switch(&mut self, journal: &mut Journal, next: LogFile, now: Ticks) -> io::Result<u64> {
+        if self.syncer.lock().failed {
+            // The worker has not been told yet. To sync this file again would hide the failure.
+            return Err(io::Error::other("a sync has failed"));
+        }
         journal.push(kind::END, &[&next.header.generation.to_le_bytes()]);
         let end_crc = last_crc_of(&journal.encoded).unwrap_or(0);
         self.write(journal, usize::MAX)?;
@@ -541,4 +548,83 @@ fn last_crc_of(encoded: &[u8]) -> Option<u32> {
         at += super::record::record_bytes(body_bytes);
     }
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::OnceLock;
+
+    #[test]
+    fn what_a_failure_has_lost_stays_lost_after_the_next() {
+        let progress = Progress::new(Fsync::EverySecond);
+        progress.written.store(5, Ordering::Release);
+        progress.lose(10);
+        progress.written.store(20, Ordering::Release);
+        progress.lose(25);
+        let expected =
+            [(5, Safety::Safe), (7, Safety::Lost), (25, Safety::Lost), (26, Safety::Pending)];
+        for (sequence, safety) in expected {
+            assert_eq!(progress.safety(sequence), safety, "of {sequence}");
+        }
+    }
+
+    /// A file whose device fails, after the worker has given it up.
+    #[derive(Default)]
+    struct GivenUp {
+        syncer: OnceLock<Arc<Syncer>>,
+    }
+
+    impl DiskFile for GivenUp {
+        fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            if let Some(syncer) = self.syncer.get() {
+                syncer.lock().failed = true;
+            }
+            Err(io::Error::other("told to fail"))
+        }
+
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+    }
+
+    fn log_in(file: Arc<GivenUp>) -> (Log, Journal) {
+        let header = FileHeader {
+            kind: super::super::record::FileKind::Log,
+            directory_id: 1,
+            file_id: 1,
+            generation: 1,
+            shard: 0,
+        };
+        Log::begin(LogFile { name: "log".into(), header, file }, Fsync::EverySecond)
+    }
+
+    #[test]
+    fn a_sync_that_fails_after_the_log_was_given_up_loses_nothing_more() {
+        let file = Arc::new(GivenUp::default());
+        let (mut log, mut journal) = log_in(Arc::clone(&file));
+        log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
+        let syncer = Arc::clone(log.syncer());
+        assert!(file.syncer.set(Arc::clone(&syncer)).is_ok());
+        assert!(matches!(syncer.sync_now(|| Ticks(2)), Synced::Nothing));
+        assert_eq!(log.progress().safety(1), Safety::Safe, "written, as everysec promises");
+        assert_eq!(log.progress().safety(2), Safety::Pending, "not lost");
+    }
+
+    #[test]
+    fn a_log_whose_sync_has_failed_does_not_go_on_as_if_it_had_not() {
+        let (mut log, mut journal) = log_in(Arc::new(GivenUp::default()));
+        log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
+        assert!(matches!(log.syncer().sync_now(|| Ticks(2)), Synced::Failed(_)));
+        let next = log.current.clone();
+        assert!(log.switch(&mut journal, next, Ticks(3)).is_err());
+    }
 }

@@ -44,6 +44,16 @@ impl Gathering {
     }
 }
 
+/// How the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// What it holds counts, and nothing more is written to it.
+    Failed,
+    /// It goes on in a new file, which counts once the snapshot of its generation has succeeded.
+    Replaced,
+}
+
 /// See the module's text.
 pub struct Keep {
     shard_number: usize,
@@ -53,9 +63,11 @@ pub struct Keep {
     shared: Arc<Shared>,
     /// The part of the index to hand out next, while a snapshot is taken.
     next_part: Option<usize>,
+    /// The generation of the log changed to last.
+    generation: u64,
     /// A log to change to once large values have been written.
     next_file: Option<LogFile>,
-    failed: bool,
+    health: Health,
     tokens_noted: u64,
 }
 
@@ -74,8 +86,9 @@ impl Keep {
             durability,
             shared,
             next_part: None,
+            generation: 0,
             next_file: None,
-            failed: false,
+            health: Health::Good,
             tokens_noted: 0,
         }
     }
@@ -125,24 +138,27 @@ impl Keep {
                 }
             }
             Order::Abandon => (self.next_part, self.next_file) = (None, None),
-            Order::Resume => self.resume(shard),
-            Order::LogFailed(why) if !self.failed => self.log_failed(shard, &why),
+            Order::Resume { generation } => self.resume(shard, generation),
+            Order::LogFailed(why) if self.health == Health::Good => self.log_failed(shard, &why),
             Order::LogFailed(_) | Order::Done { .. } => {}
         }
     }
 
     fn switch(&mut self, shard: &mut Shard, now: Ticks) {
         let (Some(next), Some(journal)) = (self.next_file.take(), shard.journal()) else { return };
-        let switched = if self.failed {
-            self.log.replace(journal, next, now)
-        } else {
-            self.log.switch(journal, next, now)
+        let generation = next.header.generation;
+        let switched = match self.health {
+            Health::Good => self.log.switch(journal, next, now),
+            Health::Failed | Health::Replaced => self.log.replace(journal, next, now),
         };
         match switched {
             Ok(first_sequence) => {
-                self.next_part = Some(0);
-                let (shard_number, flush_at) = (self.shard_number, shard.flush_at());
-                let note = Note::Switched { shard: shard_number, first_sequence, flush_at };
+                (self.next_part, self.generation) = (Some(0), generation);
+                if self.health == Health::Failed {
+                    self.health = Health::Replaced;
+                }
+                let (shard, flush_at) = (self.shard_number, shard.flush_at());
+                let note = Note::Switched { shard, generation, first_sequence, flush_at };
                 self.durability.tell(note);
             }
             Err(why) => self.log_failed(shard, &why.to_string()),
@@ -152,7 +168,7 @@ impl Keep {
     fn log_failed(&mut self, shard: &mut Shard, why: &str) {
         let Some(journal) = shard.journal() else { return };
         self.log.fail(journal);
-        (self.failed, self.next_part, self.next_file) = (true, None, None);
+        (self.health, self.next_part, self.next_file) = (Health::Failed, None, None);
         let policy = match self.durability.fsync {
             Fsync::Always => OnLogError::Exit,
             _ => self.durability.on_log_error,
@@ -172,9 +188,12 @@ impl Keep {
         self.durability.tell(note);
     }
 
-    fn resume(&mut self, shard: &mut Shard) {
+    /// A snapshot has succeeded. If the log has failed since it was changed to, that is of no help:
+    /// the keeper has been told, and takes another one.
+    fn resume(&mut self, shard: &mut Shard, generation: u64) {
         self.next_part = None;
-        if std::mem::take(&mut self.failed) {
+        if self.health == Health::Replaced && self.generation == generation {
+            self.health = Health::Good;
             shard.set_refusing(false);
         }
     }
@@ -189,15 +208,15 @@ impl Keep {
             more = store.share_part(part, |item, popularity| items.push((item, popularity)));
             part += 1;
         }
-        let shard = self.shard_number;
+        let (shard, generation) = (self.shard_number, self.generation);
         if !items.is_empty() {
             self.durability.in_flight[shard].fetch_add(1, Ordering::AcqRel);
-            self.durability.tell(Note::Items { shard, items });
+            self.durability.tell(Note::Items { shard, generation, items });
         }
         self.next_part = more.then_some(part);
         if !more {
             let last_sequence = self.log.progress().written();
-            self.durability.tell(Note::Walked { shard, last_sequence });
+            self.durability.tell(Note::Walked { shard, generation, last_sequence });
         }
     }
 

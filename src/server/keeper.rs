@@ -40,12 +40,16 @@ const EARLY_RETRY_SECONDS: u64 = 10;
 /// How often the keeper looks whether a snapshot is due.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What workers and others tell the keeper.
+/// What workers and others tell the keeper. What is about a snapshot names the generation of its
+/// logs: after a log has failed, the next snapshot may begin before a worker has heard that the
+/// last one is over.
 pub enum Note {
     /// A worker has changed to its new log.
     Switched {
         /// Its shard.
         shard: usize,
+        /// Of the log.
+        generation: u64,
         /// The first record of the new log.
         first_sequence: u64,
         /// A flush that is to come.
@@ -55,6 +59,8 @@ pub enum Note {
     Items {
         /// The shard.
         shard: usize,
+        /// Of the snapshot's logs.
+        generation: u64,
         /// Items and their popularity.
         items: Vec<(SharedItem, u8)>,
     },
@@ -62,6 +68,8 @@ pub enum Note {
     Walked {
         /// Its shard.
         shard: usize,
+        /// Of the snapshot's logs.
+        generation: u64,
         /// They show changes up to this record.
         last_sequence: u64,
     },
@@ -102,8 +110,12 @@ pub enum Order {
     Switch(LogFile),
     /// Hand out no more: the snapshot has failed.
     Abandon,
-    /// A snapshot has succeeded: a log that had failed is good again.
-    Resume,
+    /// A snapshot has succeeded: a log that had failed, and went on in a file of this generation,
+    /// is good again.
+    Resume {
+        /// Of the snapshot's logs.
+        generation: u64,
+    },
     /// A snapshot somebody asked for has succeeded, or not.
     Done {
         /// The errand.
@@ -198,6 +210,8 @@ impl Durability {
 /// A snapshot being taken.
 struct Running {
     started: Ticks,
+    /// Of the logs that begin with it.
+    generation: u64,
     shards: Vec<ShardPart>,
     askers: Vec<Asker>,
 }
@@ -326,12 +340,28 @@ impl Keeper {
                     log::error!("{why}; CAS tokens may repeat after a restart");
                 }
             }
-            Note::Switched { shard, first_sequence, flush_at } => {
-                self.switched(shard, first_sequence, flush_at);
+            Note::Switched { shard, generation, first_sequence, flush_at } => {
+                if self.is_taking(generation) {
+                    self.switched(shard, first_sequence, flush_at);
+                }
             }
-            Note::Items { shard, items } => self.items(shard, items),
-            Note::Walked { shard, last_sequence } => self.walked(shard, last_sequence),
+            Note::Items { shard, generation, items } => {
+                if self.is_taking(generation) {
+                    self.items(shard, items);
+                }
+                self.durability.in_flight[shard].fetch_sub(1, Ordering::AcqRel);
+                self.workers[shard].bell.ring();
+            }
+            Note::Walked { shard, generation, last_sequence } => {
+                if self.is_taking(generation) {
+                    self.walked(shard, last_sequence);
+                }
+            }
         }
+    }
+
+    fn is_taking(&self, generation: u64) -> bool {
+        self.running.as_ref().is_some_and(|running| running.generation == generation)
     }
 
     fn log_failed(&mut self, shard: usize, why: String) {
@@ -342,8 +372,12 @@ impl Keeper {
         status.last_log_error = Some(why);
         drop(status);
         self.log_failed = true;
-        self.fail("a log has failed".to_owned());
-        self.next_at = self.shared.clock.now();
+        if self.running.is_some() {
+            // Perhaps it was the log that this snapshot began: the next one waits a little.
+            self.fail("a log has failed".to_owned());
+        } else {
+            self.next_at = self.next_at.min(self.shared.clock.now());
+        }
     }
 
     fn begin(&mut self) {
@@ -352,13 +386,15 @@ impl Keeper {
             Ok(files) => files,
             Err(why) => {
                 let askers = std::mem::take(&mut self.askers);
-                self.running = Some(Running { started, shards: Vec::new(), askers });
+                let (generation, shards) = (0, Vec::new());
+                self.running = Some(Running { started, generation, shards, askers });
                 return self.fail(why.to_string());
             }
         };
         let shards = files.iter().map(|_| ShardPart::default()).collect();
+        let generation = self.directory.manifest().generation;
         let askers = std::mem::take(&mut self.askers);
-        self.running = Some(Running { started, shards, askers });
+        self.running = Some(Running { started, generation, shards, askers });
         self.durability.lock().running = true;
         for (worker, file) in files.into_iter().enumerate() {
             self.order(worker, Order::Switch(file));
@@ -390,18 +426,13 @@ impl Keeper {
     }
 
     fn items(&mut self, shard: usize, items: Vec<(SharedItem, u8)>) {
-        let file = self.running.as_mut().and_then(|running| running.shards[shard].file.as_mut());
-        let written = file.map(|file| {
-            for (item, popularity) in &items {
-                file.writer.add(item, *popularity)?;
-            }
-            // Items keep segments alive: let go of them before the disk takes its time.
-            drop(items);
-            file.writer.write_gathered()
-        });
-        self.durability.in_flight[shard].fetch_sub(1, Ordering::AcqRel);
-        self.workers[shard].bell.ring();
-        if let Some(Err(why)) = written {
+        let Some(running) = &mut self.running else { return };
+        let Some(file) = &mut running.shards[shard].file else { return };
+        let added =
+            items.iter().try_for_each(|(item, popularity)| file.writer.add(item, *popularity));
+        // Items keep segments alive: let go of them before the disk takes its time.
+        drop(items);
+        if let Err(why) = added.and_then(|()| file.writer.write_gathered()) {
             self.fail(format!("the snapshot of shard {shard} cannot be written: {why}"));
         }
     }
@@ -475,7 +506,7 @@ impl Keeper {
         if std::mem::take(&mut self.log_failed) {
             log::warn!("the logs are good again: changes are taken");
         }
-        self.order_all(|| Order::Resume);
+        self.order_all(|| Order::Resume { generation: running.generation });
         self.next_at = now.plus_seconds(self.interval_seconds.max(1));
         self.answer(running.askers, None);
     }
@@ -513,3 +544,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::keeper::{self, Asker, Durability, Keeper, Note, Order};
 use super::mail::{Address, Message};
 use super::shared::Shared;
 use crate::durable::directory::Directory;
-use crate::durable::disk::{Access, Growth, RealDisk};
+use crate::durable::disk::{Access, Disk, Growth, RealDisk};
 use crate::durable::journal::Journal;
 use crate::durable::log::{Log, Synced, Syncer};
 use crate::durable::recovery::{self, Request};
@@ -63,6 +63,16 @@ pub fn open(settings: &DurabilityConfig, config: &Config, clock: Clock) -> Resul
         io::ErrorKind::WouldBlock => Error::io(path, "used by another process", why),
         _ => Error::io(path, "cannot be opened", io::Error::other(why)),
     })?;
+    open_on(Arc::new(disk), settings, config, clock)
+}
+
+/// The same on a disk that is open already.
+pub(super) fn open_on(
+    disk: Arc<dyn Disk>,
+    settings: &DurabilityConfig,
+    config: &Config,
+    clock: Clock,
+) -> Result<Kept, Error> {
     let request = Request {
         shards: config.workers,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -77,7 +87,7 @@ pub fn open(settings: &DurabilityConfig, config: &Config, clock: Clock) -> Resul
         now: clock.now(),
     };
     let random = Box::new(|| getrandom::u64().map_err(io::Error::other));
-    let recovered = recovery::open(Arc::new(disk), &request, random)?;
+    let recovered = recovery::open(disk, &request, random)?;
     let took = Ticks(clock.now().0.saturating_sub(request.now.0));
     let report = recovered.report;
     log::info!(
@@ -116,6 +126,20 @@ impl Kept {
         self.shards.pop_front()
     }
 
+    /// What its keeper is made of, once the shards are with their workers.
+    pub(super) fn into_parts(self, shared: &Arc<Shared>, workers: Vec<Address>) -> keeper::Parts {
+        keeper::Parts {
+            directory: self.directory,
+            notes: self.notes,
+            durability: self.durability,
+            syncers: self.syncers,
+            workers,
+            shared: Arc::clone(shared),
+            interval_seconds: self.interval_seconds,
+            begin_now: self.begin_now,
+        }
+    }
+
     /// Starts the threads.
     ///
     /// # Errors
@@ -132,16 +156,7 @@ impl Kept {
             let thread = Builder::new().name(format!("syncer-{shard}")).spawn(run)?;
             keeping.threads.push(thread);
         }
-        let keeper = Keeper::new(keeper::Parts {
-            directory: self.directory,
-            notes: self.notes,
-            durability: self.durability,
-            syncers: self.syncers,
-            workers,
-            shared: Arc::clone(shared),
-            interval_seconds: self.interval_seconds,
-            begin_now: self.begin_now,
-        });
+        let keeper = Keeper::new(self.into_parts(shared, workers));
         let run = move || {
             // On Linux this is about the thread alone.
             if let Err(why) = rustix::process::nice(KEEPER_NICENESS) {
