@@ -1,6 +1,10 @@
 //! Free ports of 127.0.0.1 for servers that tests and rigs start and that cannot choose one
 //! themselves. Owns the choice and never binds what it hands out.
 //!
+//! A process reserves blocks of ports for itself, so that two rigs side by side never meet: one
+//! would find the other's server where it has just started its own. A block is reserved by a Unix
+//! socket without a file, which the kernel takes back when the process ends.
+//!
 //! Two ways were rejected because they failed one start in some hundreds with "Address already in
 //! use", where several servers start side by side:
 //! - The port that the system gives to a socket bound to port 0: it comes from the range that
@@ -10,32 +14,46 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What is handed out: above memcached's port, below where outgoing connections begin by Linux's
 /// default, 32768.
 const FIRST: u16 = 15_000;
-const COUNT: u16 = 17_000;
-const _: () = assert!(FIRST + COUNT < 32_768);
+const BLOCK_PORTS: u16 = 50;
+const BLOCKS: u16 = 340;
+const _: () = assert!(FIRST + BLOCKS * BLOCK_PORTS < 32_768);
 
-/// Processes start this far from each other, as their ids go.
+/// Processes look for their first block this far from each other, as their ids go.
 const STRIDE: u32 = 97;
 
 /// Nobody is as slow as this to refuse or accept on this machine.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many ports this process has been given or has skipped, modulo 65536.
-static TRIED: AtomicU16 = AtomicU16::new(0);
+/// What this process has reserved.
+static OURS: Mutex<Ours> = Mutex::new(Ours::none());
 
-/// A port that nobody listens on and that this process has not been given within the last
-/// thousands of calls.
+struct Ours {
+    /// In the order of their reservation.
+    blocks: Vec<u16>,
+    /// Their sockets, held for as long as the process lives.
+    reservations: Vec<UnixDatagram>,
+    /// The next port, counted over all of `blocks`.
+    at: usize,
+    /// Blocks there are.
+    block_count: u16,
+}
+
+/// A port that nobody listens on, that no other process is given while this one lives, and that
+/// this process has not been given within the last thousands of calls.
 ///
 /// # Errors
-/// `AddrInUse`: somebody listens on every port from 15,000 to 31,999.
+/// `AddrInUse`: somebody listens on every port from 15,000 to 31,999, or has reserved it.
 pub fn free() -> io::Result<u16> {
-    for _ in 0..COUNT {
-        let port = candidate(std::process::id(), TRIED.fetch_add(1, Ordering::Relaxed));
+    for _ in 0..BLOCKS * BLOCK_PORTS {
+        let port = OURS.lock().unwrap_or_else(PoisonError::into_inner).next()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // Only a refusal says that nobody is there.
         match TcpStream::connect_timeout(&address, PATIENCE) {
@@ -46,11 +64,38 @@ pub fn free() -> io::Result<u16> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// The port to try at the `tried`-th time.
-fn candidate(process: u32, tried: u16) -> u16 {
-    let start = process.wrapping_mul(STRIDE) % u32::from(COUNT);
-    let index = (start + u32::from(tried)) % u32::from(COUNT);
-    FIRST + u16::try_from(index).unwrap_or_default()
+impl Ours {
+    const fn none() -> Self {
+        Self { blocks: Vec::new(), reservations: Vec::new(), at: 0, block_count: BLOCKS }
+    }
+
+    /// The next port of a reserved block; once there are no more blocks, of the first again.
+    fn next(&mut self) -> io::Result<u16> {
+        let ports_count = self.blocks.len() * usize::from(BLOCK_PORTS);
+        if self.at == ports_count && !self.reserve() {
+            self.at = 0;
+        }
+        let (block, port) =
+            (self.at / usize::from(BLOCK_PORTS), self.at % usize::from(BLOCK_PORTS));
+        self.at += 1;
+        let block = self.blocks.get(block).ok_or(io::ErrorKind::AddrInUse)?;
+        Ok(FIRST + block * BLOCK_PORTS + u16::try_from(port).unwrap_or_default())
+    }
+
+    /// Reserves another block. Answers false if there is none.
+    fn reserve(&mut self) -> bool {
+        let count = self.block_count;
+        let first = (std::process::id().wrapping_mul(STRIDE) % u32::from(BLOCKS)) as u16;
+        let order = (first.min(count)..count).chain(0..first.min(count));
+        let reserved = order.filter(|block| !self.blocks.contains(block)).find_map(|block| {
+            let name = UnixAddress::from_abstract_name(format!("ports of 127.0.0.1/{block}"));
+            Some((block, UnixDatagram::bind_addr(&name.ok()?).ok()?))
+        });
+        let Some((block, socket)) = reserved else { return false };
+        self.blocks.push(block);
+        self.reservations.push(socket);
+        true
+    }
 }
 
 #[cfg(test)]
@@ -60,10 +105,17 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn every_port_of_the_range_has_its_turn() {
-        let ports: HashSet<u16> = (0..COUNT).map(|tried| candidate(4_242, tried)).collect();
-        assert_eq!(ports.len(), usize::from(COUNT));
-        assert_eq!((ports.iter().min(), ports.iter().max()), (Some(&15_000), Some(&31_999)));
+    fn blocks_are_not_shared_and_come_again_when_all_are_taken() {
+        let (mut one, mut other) = (Ours::none(), Ours::none());
+        let block = usize::from(BLOCK_PORTS);
+        let of_one: HashSet<u16> = (0..2 * block).map(|_| one.next().unwrap()).collect();
+        let of_other: HashSet<u16> = (0..2 * block).map(|_| other.next().unwrap()).collect();
+        assert_eq!((of_one.len(), of_other.len()), (2 * block, 2 * block));
+        assert!(of_one.is_disjoint(&of_other));
+        assert!(of_one.iter().chain(&of_other).all(|port| (15_000..32_000).contains(port)));
+        one.block_count = 0;
+        let again: HashSet<u16> = (0..2 * block).map(|_| one.next().unwrap()).collect();
+        assert_eq!(again, of_one);
     }
 
     #[test]
@@ -79,13 +131,15 @@ mod tests {
 
     #[test]
     fn none_comes_that_is_listened_on() {
-        // Far ahead of what the other tests are given meanwhile; they skip it.
-        let port = candidate(std::process::id(), TRIED.load(Ordering::Relaxed).wrapping_add(2_000));
-        let Ok(_listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) else {
-            return; // Somebody listens there already, which is as good.
-        };
-        for _ in 0..2_001 {
-            assert_ne!(free().unwrap(), port);
+        let mut given = HashSet::new();
+        let listeners: Vec<_> = (0..60)
+            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, free().unwrap())).unwrap())
+            .collect();
+        let taken: HashSet<u16> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        for _ in 0..60 {
+            let port = free().unwrap();
+            assert!(!taken.contains(&port) && given.insert(port));
         }
     }
 
