@@ -152,7 +152,7 @@ impl Run {
             while !journal.is_empty() {
                 log.commit(journal, NOW).unwrap();
             }
-            assert!(!matches!(log.syncer().sync_now(|| NOW), Synced::Failed(_)));
+            assert!(!matches!(log.syncer().sync_now(|| NOW), Synced::Failed { .. }));
         }
     }
 

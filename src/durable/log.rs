@@ -158,8 +158,8 @@ struct Target {
     /// Bytes and records written.
     offset: u64,
     sequence: u64,
-    /// The log before, which has to be on the device first.
-    previous: Option<Arc<dyn DiskFile>>,
+    /// The logs before, which have to be on the device first.
+    previous: Vec<Arc<dyn DiskFile>>,
     /// What is on the device already.
     synced_offset: u64,
     wanted: bool,
@@ -167,11 +167,21 @@ struct Target {
     failed: bool,
 }
 
+impl Target {
+    /// Whether the log still goes by this file.
+    fn counts(&self, file: &Arc<dyn DiskFile>) -> bool {
+        Arc::ptr_eq(&self.file, file) || self.previous.iter().any(|old| Arc::ptr_eq(old, file))
+    }
+}
+
 /// Makes one shard's log durable. Its methods are called by the worker, and [`Syncer::run`] by a
 /// thread of its own.
 pub struct Syncer {
     target: Mutex<Target>,
     changed: Condvar,
+    /// Held while syncing: of two syncs of a file at a time, the system tells only one that the
+    /// device has failed.
+    turn: Mutex<()>,
     /// A sync is under way.
     busy: AtomicBool,
     progress: Arc<Progress>,
@@ -185,7 +195,12 @@ pub enum Synced {
     /// The device has everything up to this record.
     Through(u64),
     /// The device failed; the log is of no use any more.
-    Failed(io::Error),
+    Failed {
+        /// The log's file at that time, by the id in its header.
+        file_id: u64,
+        /// What the system says.
+        why: io::Error,
+    },
 }
 
 impl Syncer {
@@ -200,6 +215,7 @@ impl Syncer {
 
     /// Syncs what is written, on the caller's thread.
     pub fn sync_now(&self, now: impl Fn() -> Ticks) -> Synced {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.busy.store(true, Ordering::SeqCst);
         let synced = self.sync(now);
         self.busy.store(false, Ordering::SeqCst);
@@ -217,26 +233,23 @@ impl Syncer {
             (Arc::clone(file), *file_id, *offset, *sequence, previous.clone())
         };
         let begun = now();
-        let had_previous = previous.is_some();
-        let done = previous.map_or(Ok(()), |file| file.sync()).and_then(|()| file.sync());
+        let done = previous.iter().try_for_each(|old| old.sync()).and_then(|()| file.sync());
         let mut target = self.lock();
+        if target.failed || !target.counts(&file) {
+            // The worker has given that file up meanwhile, and said what is lost.
+            return Synced::Nothing;
+        }
         if let Err(why) = done {
-            if target.failed || (target.file_id != file_id && target.previous.is_none()) {
-                // The worker has given that file up already, and said what is lost.
-                return Synced::Nothing;
-            }
             target.failed = true;
             self.progress.lose(u64::MAX);
-            return Synced::Failed(why);
+            return Synced::Failed { file_id: target.file_id, why };
         }
+        let is_done = |old: &Arc<_>| previous.iter().any(|done| Arc::ptr_eq(done, old));
+        target.previous.retain(|old| !is_done(old));
         if target.file_id == file_id {
             target.synced_offset = offset;
             self.progress.synced_bytes.store(offset, Ordering::Relaxed);
-            if had_previous {
-                target.previous = None;
-            }
         }
-        // Two threads may sync at a time; the later one may have begun first.
         self.progress.synced.fetch_max(sequence, Ordering::AcqRel);
         let all = target.sequence == sequence;
         self.progress.unsynced_since.store(if all { 0 } else { begun.0 }, Ordering::Release);
@@ -323,13 +336,14 @@ impl Log {
                 file_id: current.header.file_id,
                 offset: FILE_HEADER_BYTES as u64,
                 sequence: 0,
-                previous: None,
+                previous: Vec::new(),
                 synced_offset: 0,
                 wanted: false,
                 stopping: false,
                 failed: false,
             }),
             changed: Condvar::new(),
+            turn: Mutex::new(()),
             busy: AtomicBool::new(false),
             progress: Arc::clone(&progress),
         });
@@ -355,6 +369,11 @@ impl Log {
         &self.current.name
     }
 
+    /// Its id, as its header has it.
+    pub fn file_id(&self) -> u64 {
+        self.current.header.file_id
+    }
+
     /// Writes what has gathered. Of large values only a part, so that a turn stays short: call it
     /// again soon while the journal is not empty.
     ///
@@ -367,7 +386,7 @@ impl Log {
         }
         self.deferred = self.may_defer(journal);
         if !journal.is_empty() && !self.deferred {
-            self.mark_synced(journal);
+            self.mark_synced(journal)?;
             self.write(journal, LARGE_BYTES_PER_TURN)?;
             self.publish(journal, now);
         }
@@ -391,13 +410,20 @@ impl Log {
     }
 
     /// Tells later readers what was on the device when this was written: damage before that place
-    /// is no torn write.
-    fn mark_synced(&mut self, journal: &mut Journal) {
-        let synced_offset = self.syncer.lock().synced_offset;
+    /// is no torn write. A log whose sync has failed, of which the worker has not been told yet, is
+    /// not written any more.
+    fn mark_synced(&mut self, journal: &mut Journal) -> io::Result<()> {
+        let target = self.syncer.lock();
+        if target.failed {
+            return Err(sync_has_failed());
+        }
+        let synced_offset = target.synced_offset;
+        drop(target);
         if synced_offset > self.marked_offset {
             self.marked_offset = synced_offset;
             journal.push(kind::SYNCED, &[&synced_offset.to_le_bytes()]);
         }
+        Ok(())
     }
 
     fn publish(&mut self, journal: &Journal, now: Ticks) {
@@ -476,16 +502,14 @@ impl Log {
     /// As [`Log::commit`], or a sync of the present file has failed; it stays the current one then.
     pub fn switch(&mut self, journal: &mut Journal, next: LogFile, now: Ticks) -> io::Result<u64> {
         if self.syncer.lock().failed {
-            // The worker has not been told yet. To sync this file again would hide the failure.
-            return Err(io::Error::other("a sync has failed"));
+            return Err(sync_has_failed());
         }
         journal.push(kind::END, &[&next.header.generation.to_le_bytes()]);
         let end_crc = last_crc_of(&journal.encoded).unwrap_or(0);
         self.write(journal, usize::MAX)?;
         self.publish(journal, now);
         let previous_file_id = self.current.header.file_id;
-        let previous = self.take_up(journal, next);
-        self.syncer.lock().previous = Some(previous);
+        self.take_up(journal, next, Before::Counts)?;
         let sequence = push_begin(journal, previous_file_id, end_crc);
         self.commit(journal, now)?;
         Ok(sequence)
@@ -498,7 +522,7 @@ impl Log {
     /// The new file fails too.
     pub fn replace(&mut self, journal: &mut Journal, next: LogFile, now: Ticks) -> io::Result<u64> {
         journal.pause();
-        self.take_up(journal, next);
+        self.take_up(journal, next, Before::IsGivenUp)?;
         journal.resume();
         let sequence = push_begin(journal, 0, 0);
         self.write(journal, usize::MAX)?;
@@ -506,28 +530,59 @@ impl Log {
         Ok(sequence)
     }
 
-    /// Makes a file the present one; returns the one before.
-    fn take_up(&mut self, journal: &mut Journal, next: LogFile) -> Arc<dyn DiskFile> {
-        journal.begin_file(Seed::of(next.header.file_id));
+    /// Makes a file the present one. All under one lock: between naming it and naming the ones it
+    /// needs, a sync would call records safe that are not.
+    fn take_up(&mut self, journal: &mut Journal, next: LogFile, before: Before) -> io::Result<()> {
         let mut target = self.syncer.lock();
+        match before {
+            // To sync it again would hide the failure.
+            Before::Counts if target.failed => return Err(sync_has_failed()),
+            Before::Counts => {
+                let old = Arc::clone(&target.file);
+                target.previous.push(old);
+            }
+            Before::IsGivenUp => {
+                target.previous.clear();
+                // A sync may have failed last; what comes now is not lost.
+                self.progress.lost_through.fetch_min(journal.sequence(), Ordering::AcqRel);
+            }
+        }
         target.file = Arc::clone(&next.file);
         target.file_id = next.header.file_id;
         target.offset = FILE_HEADER_BYTES as u64;
-        target.previous = None;
         (target.synced_offset, target.failed) = (0, false);
         drop(target);
+        journal.begin_file(Seed::of(next.header.file_id));
         self.progress.synced_bytes.store(FILE_HEADER_BYTES as u64, Ordering::Relaxed);
         (self.offset, self.marked_offset) = (FILE_HEADER_BYTES as u64, 0);
-        std::mem::replace(&mut self.current, next).file
+        self.current = next;
+        Ok(())
     }
 
     /// Gives the present file up: what is not acknowledged yet never will be.
     pub fn fail(&mut self, journal: &mut Journal) {
+        // Under the lock, for a sync that ends now tells what it knows, too.
+        let mut target = self.syncer.lock();
+        target.failed = true;
         self.progress.lose(journal.sequence());
-        journal.pause();
-        self.syncer.lock().failed = true;
         self.progress.unsynced_since.store(0, Ordering::Release);
+        self.progress.late.store(false, Ordering::Release);
+        drop(target);
+        journal.pause();
     }
+}
+
+/// What becomes of the file before when a log goes on in another.
+#[derive(Clone, Copy)]
+enum Before {
+    /// It has to be on the device before the next one counts.
+    Counts,
+    /// It has failed.
+    IsGivenUp,
+}
+
+fn sync_has_failed() -> io::Error {
+    io::Error::other("a sync has failed")
 }
 
 /// The first record of a log, and its sequence. No log before it: 0 and 0.
@@ -596,7 +651,7 @@ mod tests {
         }
     }
 
-    fn log_in(file: Arc<GivenUp>) -> (Log, Journal) {
+    fn log_in(file: Arc<dyn DiskFile>) -> (Log, Journal) {
         let header = FileHeader {
             kind: super::super::record::FileKind::Log,
             directory_id: 1,
@@ -610,7 +665,7 @@ mod tests {
     #[test]
     fn a_sync_that_fails_after_the_log_was_given_up_loses_nothing_more() {
         let file = Arc::new(GivenUp::default());
-        let (mut log, mut journal) = log_in(Arc::clone(&file));
+        let (mut log, mut journal) = log_in(Arc::clone(&file) as Arc<dyn DiskFile>);
         log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
         let syncer = Arc::clone(log.syncer());
         assert!(file.syncer.set(Arc::clone(&syncer)).is_ok());
@@ -623,8 +678,54 @@ mod tests {
     fn a_log_whose_sync_has_failed_does_not_go_on_as_if_it_had_not() {
         let (mut log, mut journal) = log_in(Arc::new(GivenUp::default()));
         log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
-        assert!(matches!(log.syncer().sync_now(|| Ticks(2)), Synced::Failed(_)));
+        assert!(matches!(log.syncer().sync_now(|| Ticks(2)), Synced::Failed { .. }));
+        journal.flush();
+        assert!(log.commit(&mut journal, Ticks(3)).is_err(), "it is not written any more");
         let next = log.current.clone();
         assert!(log.switch(&mut journal, next, Ticks(3)).is_err());
+    }
+
+    /// Counts its syncs.
+    #[derive(Default)]
+    struct Counting(AtomicU64);
+
+    impl DiskFile for Counting {
+        fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn a_sync_is_of_all_logs_since_the_last_one() {
+        let files: Vec<_> = (0..3).map(|_| Arc::new(Counting::default())).collect();
+        let (mut log, mut journal) = log_in(Arc::clone(&files[0]) as Arc<dyn DiskFile>);
+        log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
+        for (file_id, file) in (2..).zip(&files[1..]) {
+            let header = FileHeader { file_id, ..log.current.header };
+            let file = Arc::clone(file) as Arc<dyn DiskFile>;
+            let next = LogFile { name: "log".into(), header, file };
+            log.switch(&mut journal, next, Ticks(2)).expect("it takes what is written");
+        }
+        for synced in [[1, 1, 1], [1, 1, 2]] {
+            journal.flush();
+            log.commit(&mut journal, Ticks(3)).expect("it takes what is written");
+            assert!(matches!(log.syncer().sync_now(|| Ticks(4)), Synced::Through(_)));
+            let counts: Vec<u64> =
+                files.iter().map(|file| file.0.load(Ordering::Relaxed)).collect();
+            assert_eq!(counts, synced);
+        }
     }
 }

@@ -54,6 +54,8 @@ pub const OUT_OF_MEMORY_NEW_ITEM: &[u8] = b"SERVER_ERROR Out of memory allocatin
 pub const LOG_UNAVAILABLE: &[u8] = b"SERVER_ERROR log unavailable\r\n";
 /// `snapshot` without a data directory.
 pub const NO_DATA_DIRECTORY: &[u8] = b"SERVER_ERROR no data directory, see --data-dir\r\n";
+/// Too many connections wait for a snapshot.
+pub const SNAPSHOTS_AWAITED: &[u8] = b"SERVER_ERROR too many snapshots at a time, try again\r\n";
 /// `-F`
 pub const FLUSH_NOT_ALLOWED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 /// `-X`

@@ -10,7 +10,7 @@ use super::dump::{Dump, Form};
 use super::keeper::{Asker, Note};
 use super::latency::Timing;
 use super::login::Verdict;
-use super::mail::{Errand, ErrandDone, Mail, Peer, ReplyTo};
+use super::mail::{Errand, ErrandDone, Mail, Peer, ReplyTo, SNAPSHOTS_AWAITED_MAX};
 use super::output::{Gate, Output};
 use super::report::{ConnectionReport, Report, Traffic, Wanted};
 use super::session::{Next, Router, Timed};
@@ -109,6 +109,8 @@ pub struct Core {
     /// Reports of this worker to make when no connection is being served.
     pub late_reports: Vec<(u64, Wanted)>,
     gatherings: FxHashMap<u64, Gathering>,
+    /// Snapshots that connections wait for.
+    snapshots_awaited: usize,
     next_errand: u64,
     shared: Arc<Shared>,
 }
@@ -138,6 +140,7 @@ impl Core {
             timing: Timing::new(shared.config.slow_command_us),
             late_reports: Vec::new(),
             gatherings: FxHashMap::default(),
+            snapshots_awaited: 0,
             next_errand: 0,
             shared,
         }
@@ -326,7 +329,9 @@ impl Core {
                     None => shard.flush(),
                     Some(at) => shard.flush_later(at),
                 }
-                done.record = shard.journal().map_or(0, |journal| journal.sequence());
+                // While the log has failed and is done without, nothing was recorded.
+                let journal = shard.journal().filter(|journal| !journal.is_paused());
+                done.record = journal.map_or(0, |journal| journal.sequence());
             }
             Errand::ResetCounters => {
                 shard.reset_counters();
@@ -410,6 +415,7 @@ impl Core {
 
     /// The keeper has taken a snapshot that a connection here asked for, or says why not.
     pub fn snapshot_done(&mut self, errand_id: u64, error: Option<String>) -> Option<Answer> {
+        self.snapshots_awaited -= 1;
         let gathering = self.gatherings.remove(&errand_id)?;
         let text = match (error, gathering.asked) {
             (_, Asked::Done(b"")) => String::new(),
@@ -437,6 +443,10 @@ impl Core {
         let Some(durability) = self.shared.durability.clone() else {
             return push_unless(noreply, reply::NO_DATA_DIRECTORY, output);
         };
+        if self.snapshots_awaited == SNAPSHOTS_AWAITED_MAX {
+            return push_unless(noreply, reply::SNAPSHOTS_AWAITED, output);
+        }
+        self.snapshots_awaited += 1;
         let asked = Asked::Done(if noreply { b"" } else { reply::OK });
         let errand_id = self.expect_answers(1, asked, output);
         durability.tell(Note::Wanted(Asker::Worker { worker: self.id, errand_id }));

@@ -63,6 +63,8 @@ pub struct Keep {
     shared: Arc<Shared>,
     /// The part of the index to hand out next, while a snapshot is taken.
     next_part: Option<usize>,
+    /// All items are handed out, and show changes up to this record, which is not written yet.
+    walked: Option<u64>,
     /// The generation of the log changed to last.
     generation: u64,
     /// A log to change to once large values have been written.
@@ -86,6 +88,7 @@ impl Keep {
             durability,
             shared,
             next_part: None,
+            walked: None,
             generation: 0,
             next_file: None,
             health: Health::Good,
@@ -137,10 +140,15 @@ impl Keep {
                     self.switch(shard, now);
                 }
             }
-            Order::Abandon => (self.next_part, self.next_file) = (None, None),
+            Order::Abandon => (self.next_part, self.walked, self.next_file) = (None, None, None),
             Order::Resume { generation } => self.resume(shard, generation),
-            Order::LogFailed(why) if self.health == Health::Good => self.log_failed(shard, &why),
-            Order::LogFailed(_) | Order::Done { .. } => {}
+            Order::LogFailed { file_id, why } => {
+                // Not of one that was given up meanwhile.
+                if self.health != Health::Failed && self.log.file_id() == file_id {
+                    self.log_failed(shard, &why);
+                }
+            }
+            Order::Done { .. } => {}
         }
     }
 
@@ -168,7 +176,8 @@ impl Keep {
     fn log_failed(&mut self, shard: &mut Shard, why: &str) {
         let Some(journal) = shard.journal() else { return };
         self.log.fail(journal);
-        (self.health, self.next_part, self.next_file) = (Health::Failed, None, None);
+        self.health = Health::Failed;
+        (self.next_part, self.walked, self.next_file) = (None, None, None);
         let policy = match self.durability.fsync {
             Fsync::Always => OnLogError::Exit,
             _ => self.durability.on_log_error,
@@ -177,6 +186,8 @@ impl Keep {
         match policy {
             OnLogError::Exit => {
                 log::error!("{name}: {why}; the server ends, so that nothing unlogged is served");
+                // The turn goes on to its end where the server is a part of another program.
+                shard.set_refusing(true);
                 self.shared.end_at_once();
             }
             OnLogError::Refuse => shard.set_refusing(true),
@@ -191,7 +202,7 @@ impl Keep {
     /// A snapshot has succeeded. If the log has failed since it was changed to, that is of no help:
     /// the keeper has been told, and takes another one.
     fn resume(&mut self, shard: &mut Shard, generation: u64) {
-        self.next_part = None;
+        (self.next_part, self.walked) = (None, None);
         if self.health == Health::Replaced && self.generation == generation {
             self.health = Health::Good;
             shard.set_refusing(false);
@@ -199,8 +210,23 @@ impl Keep {
     }
 
     /// Hands out some more items, if a snapshot is being taken and the keeper is ready for them.
-    pub fn walk(&mut self, store: &Store) {
-        let Some(first) = self.next_part.filter(|_| self.may_hand_out()) else { return };
+    pub fn walk(&mut self, shard: &mut Shard) {
+        if let Some(first) = self.next_part.filter(|_| self.may_hand_out()) {
+            self.hand_out(shard.store(), first);
+            if self.next_part.is_none() {
+                self.walked = shard.journal().map(|journal| journal.sequence());
+            }
+        }
+        // What they show has to be in the log before they count: large values are written a part
+        // in each turn, and under `always` changes wait for each other.
+        let written = self.log.progress().written();
+        if let Some(last_sequence) = self.walked.take_if(|sequence| *sequence <= written) {
+            let (shard, generation) = (self.shard_number, self.generation);
+            self.durability.tell(Note::Walked { shard, generation, last_sequence });
+        }
+    }
+
+    fn hand_out(&mut self, store: &Store, first: usize) {
         let mut items = Vec::new();
         let mut part = first;
         let mut more = true;
@@ -214,10 +240,6 @@ impl Keep {
             self.durability.tell(Note::Items { shard, generation, items });
         }
         self.next_part = more.then_some(part);
-        if !more {
-            let last_sequence = self.log.progress().written();
-            self.durability.tell(Note::Walked { shard, generation, last_sequence });
-        }
     }
 
     /// Sees to it that there are tokens for the future.

@@ -124,7 +124,12 @@ pub enum Order {
         error: Option<String>,
     },
     /// The log could not be synced.
-    LogFailed(String),
+    LogFailed {
+        /// Of the log, when it failed.
+        file_id: u64,
+        /// What the system says.
+        why: String,
+    },
 }
 
 /// How durable data is doing, for `stats persistence`.
@@ -396,16 +401,21 @@ impl Keeper {
         let askers = std::mem::take(&mut self.askers);
         self.running = Some(Running { started, generation, shards, askers });
         self.durability.lock().running = true;
+        let mut all_there = true;
         for (worker, file) in files.into_iter().enumerate() {
-            self.order(worker, Order::Switch(file));
+            all_there &= self.order(worker, Order::Switch(file));
+        }
+        if !all_there {
+            self.fail("a worker has ended".to_owned());
         }
     }
 
-    fn order(&self, worker: usize, order: Order) {
+    /// Answers whether the worker is there to take it. Its inbox has room for orders.
+    fn order(&self, worker: usize, order: Order) -> bool {
         let address = &self.workers[worker];
-        // The inbox has room for orders; a worker that has ended takes none.
-        let _ = address.inbox.send(Message::Order(order));
+        let taken = address.inbox.send(Message::Order(order)).is_ok();
         address.bell.ring();
+        taken
     }
 
     fn order_all(&self, order: impl Fn() -> Order) {
@@ -462,8 +472,8 @@ impl Keeper {
             let synced = || self.durability.progress[shard].synced();
             while synced() < part.last_sequence {
                 match self.syncers[shard].sync_now(|| clock.now()) {
-                    Synced::Failed(why) => {
-                        self.order(shard, Order::LogFailed(why.to_string()));
+                    Synced::Failed { file_id, why } => {
+                        self.order(shard, Order::LogFailed { file_id, why: why.to_string() });
                         return Err(format!("the log of shard {shard} cannot be synced: {why}"));
                     }
                     Synced::Nothing if synced() < part.last_sequence => {
@@ -478,8 +488,9 @@ impl Keeper {
             running.shards.iter().map(|part| part.first_sequence).collect();
         let seconds = running.started.seconds();
         let published = self.directory.publish(seconds, &finished, &first_sequences);
+        published.map_err(|why: Error| why.to_string())?;
         self.first_sequences = first_sequences;
-        published.map_err(|why: Error| why.to_string())
+        Ok(())
     }
 
     fn succeed(&mut self) {

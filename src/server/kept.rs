@@ -184,8 +184,9 @@ fn sync_loop(
         syncer.run(
             || clock.now(),
             |outcome| match outcome {
-                Synced::Failed(why) => {
-                    let order = Order::LogFailed(format!("cannot be synced: {why}"));
+                Synced::Failed { file_id, why } => {
+                    let why = format!("cannot be synced: {why}");
+                    let order = Order::LogFailed { file_id, why };
                     // The inbox has room for orders; a worker that has ended takes none.
                     let _ = workers[shard].inbox.send(Message::Order(order));
                     workers[shard].bell.ring();

@@ -62,6 +62,12 @@ const ASKS_MAX: usize = 1;
 /// Orders that may wait in an inbox.
 const ORDERS_MAX: usize = 64;
 
+/// Snapshots that the connections of one worker wait for, at most: all of them may be answered at
+/// once.
+pub const SNAPSHOTS_AWAITED_MAX: usize = 16;
+
+const _: () = assert!(SNAPSHOTS_AWAITED_MAX * 2 <= ORDERS_MAX);
+
 /// Verdicts about logins that may: of those that wait, and the one that is being checked. Those of
 /// connections that are gone count too.
 const LOGINS_MAX: usize = ATTEMPTS_WAITING_MAX + 1;

@@ -232,7 +232,7 @@ impl Worker {
         self.serve_watchers();
         self.send_replies();
         if let Some(keep) = &mut self.keep {
-            keep.walk(self.core.shard.store());
+            keep.walk(&mut self.core.shard);
         }
         if self.core.now >= self.next_tick {
             self.tick();

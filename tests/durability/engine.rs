@@ -207,7 +207,7 @@ impl Engine {
     /// Syncs the logs.
     pub fn sync(&mut self) {
         for part in &mut self.parts {
-            if let Synced::Failed(_) = part.syncer.sync_now(|| NOW)
+            if let Synced::Failed { .. } = part.syncer.sync_now(|| NOW)
                 && let Some(journal) = part.shard.journal()
             {
                 part.log.fail(journal);

@@ -118,7 +118,7 @@ struct Rig {
     _polls: Vec<mio::Poll>,
 }
 
-const RULES: Rules = Rules { item_bytes_max: 1 << 20, cas: true, prefix_delimiter: b':' };
+const RULES: Rules = Rules { item_bytes_max: 16 << 20, cas: true, prefix_delimiter: b':' };
 /// More than a worker needs to hand out all items, if the keeper takes them.
 const TURNS_TO_WALK: usize = 100;
 const NOW: Moment = Moment(0);
@@ -185,16 +185,36 @@ impl Rig {
 
     /// Stores a key and writes the log. Answers whether the reply would have been STORED, and sent.
     fn set(&mut self, worker: usize, key: &'static [u8]) -> bool {
+        let (record, reply) = self.execute_set(worker, key, Data::Slice(b"value"));
+        let Worker { keep, shard, .. } = &mut self.workers[worker];
+        keep.commit(shard, self.keeper.shared.clock.now(), NOW, true);
+        let safety = self.keeper.durability.progress[worker].safety(record);
+        reply == b"STORED\r\n" && safety == crate::durable::log::Safety::Safe
+    }
+
+    /// Answers the record, and the reply.
+    fn execute_set(
+        &mut self,
+        worker: usize,
+        key: &'static [u8],
+        value: Data<'static>,
+    ) -> (u64, Vec<u8>) {
         let args =
             StoreArgs { mode: StoreMode::Set, flags: 0, exptime: Exptime::Never, compare: 0 };
         let mut replies = Replies::default();
-        let Worker { keep, shard, .. } = &mut self.workers[worker];
         let now = self.keeper.shared.clock.now();
-        let stored = Verb::Store(args, Data::Slice(b"value"));
-        let record = shard.execute(operation(key, stored), now, &mut replies);
-        keep.commit(shard, now, NOW, true);
-        let safety = self.keeper.durability.progress[worker].safety(record);
-        replies.bytes == b"STORED\r\n" && safety == crate::durable::log::Safety::Safe
+        let store = operation(key, Verb::Store(args, value));
+        (self.workers[worker].shard.execute(store, now, &mut replies), replies.bytes)
+    }
+
+    /// What the syncer of a shard does when it is due.
+    fn sync(&mut self, worker: usize) {
+        let clock = self.keeper.shared.clock;
+        if let Synced::Failed { file_id, why } =
+            self.keeper.syncers[worker].sync_now(|| clock.now())
+        {
+            self.keeper.order(worker, Order::LogFailed { file_id, why: why.to_string() });
+        }
     }
 
     /// The worker does what it was told and hands out items, for so many turns.
@@ -207,7 +227,7 @@ impl Rig {
                 keep.obey(order, shard, now);
             }
             keep.commit(shard, now, NOW, true);
-            keep.walk(shard.store());
+            keep.walk(shard);
         }
     }
 
@@ -312,4 +332,51 @@ fn a_snapshot_counts_only_once_the_logs_are_safe_that_it_shows() {
     rig.keeper_takes();
     let status = rig.keeper.durability.status();
     assert_eq!((status.snapshots, status.snapshot_failures), (0, 1), "{status:?}");
+}
+
+#[test]
+fn a_new_log_that_fails_to_sync_before_its_snapshot_counts_is_given_up_too() {
+    let directory = tempfile::tempdir().expect("a place for files");
+    let mut rig = Rig::new(directory.path());
+    assert!(rig.set(0, b"a") && rig.set(1, b"b"));
+    rig.fail_writes(1, true);
+    assert!(!rig.set(1, b"never told"));
+    rig.fail_writes(1, false);
+    rig.keeper_takes();
+    rig.turns(1, 1);
+    rig.faults.syncs[1].store(true, Ordering::Relaxed);
+    rig.sync(1);
+    rig.faults.syncs[1].store(false, Ordering::Relaxed);
+    rig.turns(1, 1);
+    rig.keeper_takes();
+    rig.keeper.begin();
+    rig.all_settle();
+    assert_eq!(rig.keeper.durability.status().snapshots, 1);
+    assert!(rig.set(1, b"c"), "the log is good again, and says so");
+    assert!(rig.keys_after_a_kill().contains(&b"c".to_vec()));
+}
+
+#[test]
+fn a_snapshot_waits_for_what_it_shows_to_be_written() {
+    let directory = tempfile::tempdir().expect("a place for files");
+    let mut rig = Rig::new(directory.path());
+    rig.keeper.begin();
+    (0..SHARDS).for_each(|worker| rig.turns(worker, 1));
+    // Written a mebibyte in each turn; what comes behind it waits, and is seen by the walk.
+    let large = Data::Owned(vec![1; 14 << 20].into());
+    rig.execute_set(0, b"large", large);
+    let (record, _) = rig.execute_set(0, b"behind", Data::Slice(b"value"));
+    let mut turns = 0;
+    while rig.keeper.durability.progress[0].written() < record {
+        rig.turns(0, 1);
+        rig.turns(1, TURNS_TO_WALK);
+        rig.keeper_takes();
+        turns += 1;
+        let status = rig.keeper.durability.status();
+        let written = rig.keeper.durability.progress[0].written();
+        assert!(written >= record || status.snapshots == 0, "after {turns} turns");
+    }
+    assert!(turns > 10, "{turns}");
+    rig.all_settle();
+    assert_eq!(rig.keeper.durability.status().snapshots, 1);
 }
