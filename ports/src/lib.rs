@@ -47,10 +47,12 @@ struct Ours {
 }
 
 /// A port that nobody listens on, that no other process is given while this one lives, and that
-/// this process has not been given within the last thousands of calls.
+/// this process has not been given before, unless all blocks are reserved: then its own ports come
+/// again in their order.
 ///
 /// # Errors
-/// `AddrInUse`: somebody listens on every port from 15,000 to 31,999, or has reserved it.
+/// `AddrInUse`: somebody listens on every port from 15,000 to 31,999, or has reserved it. Others as
+/// the system has them: no more descriptors, for example.
 pub fn free() -> io::Result<u16> {
     for _ in 0..BLOCKS * BLOCK_PORTS {
         let port = OURS.lock().unwrap_or_else(PoisonError::into_inner).next()?;
@@ -72,7 +74,7 @@ impl Ours {
     /// The next port of a reserved block; once there are no more blocks, of the first again.
     fn next(&mut self) -> io::Result<u16> {
         let ports_count = self.blocks.len() * usize::from(BLOCK_PORTS);
-        if self.at == ports_count && !self.reserve() {
+        if self.at == ports_count && !self.reserve()? {
             self.at = 0;
         }
         let (block, port) =
@@ -83,18 +85,23 @@ impl Ours {
     }
 
     /// Reserves another block. Answers false if there is none.
-    fn reserve(&mut self) -> bool {
+    fn reserve(&mut self) -> io::Result<bool> {
         let count = self.block_count;
         let first = (std::process::id().wrapping_mul(STRIDE) % u32::from(BLOCKS)) as u16;
         let order = (first.min(count)..count).chain(0..first.min(count));
-        let reserved = order.filter(|block| !self.blocks.contains(block)).find_map(|block| {
-            let name = UnixAddress::from_abstract_name(format!("ports of 127.0.0.1/{block}"));
-            Some((block, UnixDatagram::bind_addr(&name.ok()?).ok()?))
-        });
-        let Some((block, socket)) = reserved else { return false };
-        self.blocks.push(block);
-        self.reservations.push(socket);
-        true
+        for block in order {
+            let name = UnixAddress::from_abstract_name(format!("ports of 127.0.0.1/{block}"))?;
+            match UnixDatagram::bind_addr(&name) {
+                Ok(socket) => {
+                    self.blocks.push(block);
+                    self.reservations.push(socket);
+                    return Ok(true);
+                }
+                Err(why) if why.kind() == io::ErrorKind::AddrInUse => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(false)
     }
 }
 

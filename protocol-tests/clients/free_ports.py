@@ -1,8 +1,8 @@
-"""Free ports of 127.0.0.1 for programs that must be told one. Run by itself, prints one.
+"""Free ports of 127.0.0.1 for programs that must be told one.
 
 They come from below the range that outgoing connections take theirs from, so that no client gets
 one before the program has started, and from a block that this process reserves for as long as it
-lives, as the package `ports` does.
+lives, as the package `ports` does. Run by itself, prints one, which is reserved no longer then.
 """
 
 import contextlib

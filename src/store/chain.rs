@@ -73,6 +73,19 @@ impl Chain {
         }
     }
 
+    /// All of it, the oldest first.
+    #[cfg(test)]
+    pub fn listed(&self, segments: &[Option<Segment>]) -> Vec<u32> {
+        let link = |id: u32| segments[id as usize].as_ref().expect("in its place").links[self.link];
+        let next = |id: &u32| Some(link(*id).next).filter(|id| *id != 0);
+        let previous = |id: &u32| Some(link(*id).previous).filter(|id| *id != 0);
+        let forward: Vec<u32> = std::iter::successors(self.first(), next).collect();
+        let mut backward: Vec<u32> = std::iter::successors(self.last(), previous).collect();
+        backward.reverse();
+        assert_eq!(forward, backward);
+        forward
+    }
+
     fn link_of<'a>(&self, id: u32, segments: &'a mut [Option<Segment>]) -> &'a mut Link {
         let segment = segments[id as usize].as_mut().expect("a listed segment is in its place");
         &mut segment.links[self.link]
@@ -83,18 +96,6 @@ impl Chain {
 mod tests {
     use super::*;
     use crate::store::segment::Queue;
-
-    fn listed(chain: &Chain, segments: &[Option<Segment>]) -> Vec<u32> {
-        let link =
-            |id: u32| segments[id as usize].as_ref().expect("in its place").links[chain.link];
-        let next = |id: &u32| Some(link(*id).next).filter(|id| *id != 0);
-        let previous = |id: &u32| Some(link(*id).previous).filter(|id| *id != 0);
-        let forward: Vec<u32> = std::iter::successors(chain.first(), next).collect();
-        let mut backward: Vec<u32> = std::iter::successors(chain.last(), previous).collect();
-        backward.reverse();
-        assert_eq!(forward, backward);
-        forward
-    }
 
     #[test]
     fn keeps_order_whatever_is_taken_out() {
@@ -109,11 +110,11 @@ mod tests {
             [(3, &[1, 2, 4, 5]), (1, &[2, 4, 5]), (5, &[2, 4]), (5, &[2, 4]), (4, &[2]), (2, &[])];
         for (removed, left) in steps {
             one.remove(removed, &mut segments);
-            assert_eq!(listed(&one, &segments), left, "without {removed}");
-            assert_eq!(listed(&other, &segments), [3], "another link");
+            assert_eq!(one.listed(&segments), left, "without {removed}");
+            assert_eq!(other.listed(&segments), [3], "another link");
         }
         one.push_last(5, &mut segments);
         one.push_last(1, &mut segments);
-        assert_eq!(listed(&one, &segments), [5, 1]);
+        assert_eq!(one.listed(&segments), [5, 1]);
     }
 }

@@ -6,7 +6,7 @@
 use super::segment::Segment;
 use super::{Store, Ticks};
 
-/// Items kept until they are taken. An eviction step handles one segment, so this is rarely met.
+/// Items kept until they are taken. Nearly all steps evict a part of one segment: more are rare.
 const EVICTED_MAX: usize = 4096;
 
 /// An item that had to leave.

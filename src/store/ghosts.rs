@@ -49,6 +49,11 @@ impl Ghosts {
         true
     }
 
+    /// Whether no table is smaller.
+    pub fn is_smallest(&self) -> bool {
+        self.chunks.len() <= 1
+    }
+
     /// How many keys fit.
     pub fn capacity(&self) -> usize {
         self.chunks.len() * SETS_PER_CHUNK * WAYS

@@ -616,7 +616,7 @@ impl Store {
     /// Sets another memory limit. Memory above a smaller one comes back in steps, with what is
     /// stored and with calls of [`Store::maintain`].
     pub fn set_memory_bytes_max(&mut self, bytes: u64) {
-        self.reclaim.ghosts.resize(0);
+        self.reclaim.another_limit();
         self.memory_bytes_max = bytes;
     }
 

@@ -48,6 +48,9 @@ const COMPACT_CLASS_MIN_NO_EVICTION: usize = 1;
 /// After so many segments walked for one item, frequency no longer saves the items of the next.
 const PATIENT_VICTIMS_MAX: usize = 1;
 
+/// So many large items may be kept, for one that is stored, before patience ends for them as well.
+const KEPT_LARGE_MAX: usize = 32;
+
 /// Segments the limit leaves free, at least: one for survivors, which are copied before their
 /// segment is freed, and others so that a value of up to two need not wait for any to be drained.
 const RESERVE_SEGMENTS: usize = 4;
@@ -109,7 +112,8 @@ pub struct Reclaim {
     trash: Trash,
     /// A part of the reserve is used.
     owes: bool,
-    /// Above a limit that was lowered: what memory may not exceed any more. It only falls.
+    /// Above a limit that was lowered: what memory may not exceed any more, apart from what is
+    /// lent. It only falls.
     ceiling_bytes: Option<u64>,
     /// The segment that is being drained.
     draining: Option<Drain>,
@@ -144,6 +148,19 @@ struct Drain {
     /// The offset of the first item that was not looked at.
     next: usize,
     rule: Rule,
+}
+
+/// What a step to free a segment has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reclaimed {
+    /// There is nothing to free.
+    Nothing,
+    /// Flushed memory was freed, or old ghosts.
+    Trash,
+    /// A segment was drained, or a part of it.
+    Drained,
+    /// A large item was looked at, and stays.
+    Kept,
 }
 
 /// Which items of a drained segment stay.
@@ -237,6 +254,12 @@ impl Reclaim {
             Queue::Small => &mut self.small,
             Queue::Main => &mut self.main,
         }
+    }
+
+    /// What was made for the old limit goes.
+    pub fn another_limit(&mut self) {
+        self.ghosts.resize(0);
+        self.ceiling_bytes = None;
     }
 
     /// Follows the memory of the small queue.
@@ -360,6 +383,8 @@ impl Store {
         }
         if self.index.is_sparse() {
             self.index.shrink(SHRINK_PARTITIONS);
+            // Somebody may wait for its memory.
+            more |= self.memory_bytes() + self.reserve_bytes() > self.memory_bytes_max;
         }
         more | self.sweep(now, segments_max)
     }
@@ -397,8 +422,11 @@ impl Store {
         segments_left: usize,
         now: Ticks,
     ) -> Result<(), Full> {
+        let enough = (bytes + segments_left * self.segment_bytes) as u64;
         let above_bytes = self.memory_bytes().saturating_sub(self.memory_bytes_max);
-        if above_bytes > 0 && self.evict {
+        let comes_from_above = self.reclaim.ceiling_bytes.is_some()
+            && self.memory_bytes() + enough > self.memory_bytes_max;
+        if self.evict && (above_bytes > 0 || comes_from_above) {
             return self.make_room_above(bytes as u64, now);
         }
         if above_bytes > self.reserve_bytes() {
@@ -408,43 +436,49 @@ impl Store {
         }
         self.reclaim.ceiling_bytes = None;
         let wanted = bytes as u64 + self.reserve_bytes();
-        let enough = (bytes + segments_left * self.segment_bytes) as u64;
-        let mut victims = 0;
+        let (mut victims, mut kept) = (0, 0);
         while self.memory_bytes() + wanted > self.memory_bytes_max {
             if self.memory_bytes() + enough <= self.memory_bytes_max {
                 // What is left of the reserve will do. The next stores pay it back.
                 self.reclaim.owes = true;
                 return Ok(());
             }
-            if !self.reclaim_segment(now, victims) {
-                return self.last_room(bytes as u64);
+            match self.reclaim_segment(now, victims) {
+                Reclaimed::Nothing => return self.last_room(bytes as u64),
+                Reclaimed::Trash => {}
+                Reclaimed::Drained => victims += 1,
+                // Nothing was copied for it, so that several may be kept before patience ends.
+                Reclaimed::Kept => kept += 1,
             }
-            victims += 1;
+            if kept == KEPT_LARGE_MAX {
+                victims = PATIENT_VICTIMS_MAX;
+            }
         }
         Ok(())
     }
 
-    /// The same above a limit that was lowered, with eviction. Every store drains more than it adds
-    /// there, so that room is made already, unless new items are much larger than old ones: the
-    /// ceiling follows memory as it falls, at the distance of a reserve, and what does not fit
-    /// under it waits.
+    /// The same above a limit that was lowered, with eviction, and until there is a reserve below
+    /// it. Every store drains more than it adds there, so that room is made already, unless new
+    /// items are much larger than old ones: the ceiling follows memory as it falls, at the distance
+    /// of a reserve, and what does not fit under it waits.
     fn make_room_above(&mut self, bytes: u64, now: Ticks) -> Result<(), Full> {
         self.reclaim.owes = true;
-        let first_bytes = self.memory_bytes() + self.segment_bytes as u64;
-        let ceiling_bytes = self.reclaim.ceiling_bytes.unwrap_or(first_bytes);
-        while self.memory_bytes() + bytes > ceiling_bytes {
+        // Without what is lent: if that grows, it is no store's task to free as much at once.
+        let own_bytes = |store: &Self| store.memory_bytes() - store.lent_bytes;
+        let followed_bytes = own_bytes(self) + self.reserve_bytes();
+        let ceiling_bytes = self.reclaim.ceiling_bytes.unwrap_or(u64::MAX).min(followed_bytes);
+        self.reclaim.ceiling_bytes = Some(ceiling_bytes);
+        while own_bytes(self) + bytes > ceiling_bytes {
             // What is copied takes most of a drain's time, and memory is to come down.
-            if !self.reclaim_segment(now, PATIENT_VICTIMS_MAX) {
+            if self.reclaim_segment(now, PATIENT_VICTIMS_MAX) == Reclaimed::Nothing {
                 return self.last_room(bytes);
             }
         }
-        let followed_bytes = self.memory_bytes() + bytes + self.reserve_bytes();
-        self.reclaim.ceiling_bytes = Some(ceiling_bytes.min(followed_bytes));
         Ok(())
     }
 
     /// What the limit leaves free.
-    fn reserve_bytes(&self) -> u64 {
+    pub(super) fn reserve_bytes(&self) -> u64 {
         let segments = (RESERVE_SEGMENTS * self.segment_bytes) as u64;
         segments.max(self.memory_bytes_max / RESERVE_SHARE)
     }
@@ -469,28 +503,24 @@ impl Store {
         self.reclaim_some(now, BATCHES_PER_STORE)
     }
 
-    /// Nothing is left to evict: the reserve may be used, and an index that was larger once gives
-    /// up what it no longer needs.
+    /// Nothing is left to evict: the reserve may be used. (An index that was larger once is made
+    /// smaller by [`Store::maintain`] alone: here it would move slots that the caller has handles
+    /// of.)
     fn last_room(&mut self, bytes: u64) -> Result<(), Full> {
-        let fits = |store: &Self| store.memory_bytes() + bytes <= store.memory_bytes_max;
-        if !fits(self) && self.index.is_sparse() {
-            // In steps: whoever stores again takes the next.
-            self.index.shrink(SHRINK_PARTITIONS);
-        }
-        if fits(self) { Ok(()) } else { Err(Full) }
+        let fits = self.memory_bytes() + bytes <= self.memory_bytes_max;
+        if fits { Ok(()) } else { Err(Full) }
     }
 
-    /// Frees one segment. Answers false if there is none to free.
-    fn reclaim_segment(&mut self, now: Ticks, victims_before: usize) -> bool {
+    /// Frees one segment.
+    fn reclaim_segment(&mut self, now: Ticks, victims_before: usize) -> Reclaimed {
         if self.empty_trash(1) {
-            return true;
+            return Reclaimed::Trash;
         }
-        let Some(mut drain) = self.next_drain() else { return false };
+        let Some(mut drain) = self.next_drain() else { return Reclaimed::Nothing };
         if victims_before >= PATIENT_VICTIMS_MAX && drain.rule != Rule::All {
             drain.rule = Rule::Nothing;
         }
-        self.drain_on(drain, usize::MAX, now);
-        true
+        self.drain_on(drain, usize::MAX, now)
     }
 
     /// Goes on with freeing a segment. Answers false if there is none to free.
@@ -537,15 +567,18 @@ impl Store {
     /// Ghosts cost memory only once there is something to remember.
     fn prepare_ghosts(&mut self) {
         let items = self.index.items();
-        let capacity = self.reclaim.ghosts.capacity();
-        if items > capacity * 2 || items < capacity / 8 {
-            self.reclaim.ghosts.resize(items);
+        let ghosts = &mut self.reclaim.ghosts;
+        let is_outgrown = items > ghosts.capacity() * 2;
+        // The smallest table is too large for a few items, and is good for them.
+        let is_too_large = items < ghosts.capacity() / 8 && !ghosts.is_smallest();
+        if is_outgrown || is_too_large {
+            ghosts.resize(items);
         }
     }
 
     /// Looks at some more items of a segment: those worth keeping are copied to the main queue, the
     /// others are evicted. Behind the last one the segment is freed.
-    fn drain_on(&mut self, drain: Drain, batches_max: usize, now: Ticks) {
+    fn drain_on(&mut self, drain: Drain, batches_max: usize, now: Ticks) -> Reclaimed {
         let id = drain.id;
         let mut segment = self.segments[id as usize].take().expect("in use while it is drained");
         let worth = Worth::of(self);
@@ -565,7 +598,8 @@ impl Store {
                     continue;
                 };
                 if segment.is_large() {
-                    return self.requeue_large(id, segment);
+                    self.requeue_large(id, segment);
+                    return Reclaimed::Kept;
                 }
                 self.move_to_tail(&segment, offset, handle, now);
             }
@@ -577,6 +611,7 @@ impl Store {
             debug_assert_eq!(self.segment(id).live_bytes, 0, "every live item was in the index");
             self.free_segment(id);
         }
+        Reclaimed::Drained
     }
 
     /// Takes an item off a segment. Returns its handle if it is to be kept.
@@ -751,5 +786,46 @@ impl Store {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Every segment is in the lists it belongs to, and in no other.
+    pub(super) fn check_lists(&self) {
+        let Reclaim { small, main, by_deadness, draining, .. } = &self.reclaim;
+        let listed = |chain: &Chain| chain.listed(&self.segments).into_iter();
+        let queued: Vec<(u32, Queue)> = listed(small)
+            .map(|id| (id, Queue::Small))
+            .chain(listed(main).map(|id| (id, Queue::Main)))
+            .collect();
+        let dead: Vec<(u32, usize)> = (0..)
+            .zip(by_deadness)
+            .flat_map(|(class, chain)| listed(chain).map(move |id| (id, class)))
+            .collect();
+        let in_use =
+            (0..).zip(&self.segments).filter_map(|(id, segment)| Some((id, segment.as_ref()?)));
+        let (mut expected_queued, mut expected_dead) = (Vec::new(), Vec::new());
+        for (id, segment) in in_use {
+            let is_open = [self.head, self.tail].contains(&Some(id));
+            assert_eq!(is_open, segment.is_open());
+            if is_open || draining.is_some_and(|drain| drain.id == id) {
+                continue;
+            }
+            expected_queued.push((id, segment.queue));
+            let class = dead_class(segment);
+            if class > 0 && !segment.is_large() {
+                expected_dead.push((id, class));
+            }
+        }
+        let sorted = |mut list: Vec<(u32, usize)>| {
+            list.sort_unstable();
+            list
+        };
+        let numbered = |list: Vec<(u32, Queue)>| {
+            list.into_iter().map(|(id, queue)| (id, queue as usize)).collect()
+        };
+        assert_eq!(sorted(numbered(queued)), sorted(numbered(expected_queued)));
+        assert_eq!(sorted(dead), sorted(expected_dead));
     }
 }

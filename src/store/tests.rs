@@ -112,7 +112,7 @@ fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
     let mut model = Model::default();
     let mut tokens: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut now = start();
-    // Above a lowered limit memory comes down in steps, but never goes up.
+    // Above a lowered limit memory comes down in steps, and never goes up by more than a reserve.
     let mut bound = memory_bytes_max;
     for (count, step) in steps.into_iter().enumerate() {
         match step {
@@ -222,8 +222,9 @@ fn check_bookkeeping(store: &Store, bound: u64) {
     let memory: usize = segments().map(Segment::memory_bytes).sum();
     assert_eq!(memory as u64, store.segment_memory_bytes);
     assert!(segments().all(|segment| segment.live_bytes <= segment.used_bytes));
-    let slack = (store.segment_bytes * 2) as u64;
+    let slack = store.reserve_bytes() + (store.segment_bytes * 2) as u64;
     assert!(store.memory_bytes() <= bound + slack, "{}", store.memory_bytes());
+    store.check_lists();
 }
 
 proptest! {
@@ -265,6 +266,61 @@ fn full_without_eviction_keeps_what_is_there() {
     let expected = (0..stored).filter(|key| key % 4 != 0 || key % 8 == 0).count();
     assert_eq!(store.items(), expected);
     assert_eq!(store.counters().evictions, 0);
+}
+
+#[test]
+fn regression_a_full_store_whose_index_shrinks_overwrites_the_right_item() {
+    for base in [0, 1_000_000, 2_000_000] {
+        let (mut store, now) = (store(8 << 20, false), start());
+        let keys = base..base + 1_000_000u32;
+        let attributes = Attributes::default();
+        let stored = keys
+            .clone()
+            .take_while(|key| put(&mut store, &key.to_be_bytes(), attributes, &[], now).is_ok())
+            .count();
+        let (deleted, left): (Vec<u32>, Vec<u32>) = keys.take(stored).partition(|key| key % 20 > 0);
+        for key in deleted {
+            let hash = store.hasher.hash(&key.to_be_bytes());
+            let handle = store.find(hash, &key.to_be_bytes(), now).expect("nothing is evicted");
+            store.remove(handle);
+        }
+        let value_bytes = |store: &mut Store, key: u32| {
+            value(store, &key.to_be_bytes(), now).map(|value| value.len())
+        };
+        let mut refused = 0;
+        for key in &left {
+            let is_full = put(&mut store, &key.to_be_bytes(), attributes, &[7; 1500], now).is_err();
+            refused += usize::from(is_full);
+            let expected = if is_full { 0 } else { 1500 };
+            assert_eq!(value_bytes(&mut store, *key), Some(expected), "{key}");
+        }
+        assert!(refused > 0 && refused < left.len(), "{refused} of {}", left.len());
+        assert!(left.iter().all(|key| value_bytes(&mut store, *key).is_some()));
+        (0..10_000).for_each(|_| _ = store.maintain(now, 16));
+        assert!(!store.index.is_sparse());
+    }
+}
+
+#[test]
+fn memory_lent_away_comes_back_in_steps() {
+    let (mut store, now) = (store(64 << 20, true), start());
+    let drained = |store: &Store| store.counters().evictions + store.counters().moves;
+    for key in 0..5_000_000u32 {
+        // Connections take a little, a lot, and give it back.
+        match key {
+            4_000_000 => store.lend(2 << 20),
+            4_100_000 => store.lend(18 << 20),
+            4_800_000 => store.lend(0),
+            _ => {}
+        }
+        let before = drained(&store);
+        put(&mut store, &key.to_be_bytes(), Attributes::default(), &[2; 4], now).expect("evicts");
+        let drained = drained(&store) - before;
+        assert!(key < 4_000_000 || drained <= 16, "{drained} items for {key}");
+        if key == 4_799_999 {
+            assert!(store.memory_bytes() <= 64 << 20, "{}", store.memory_bytes());
+        }
+    }
 }
 
 #[test]
@@ -336,13 +392,16 @@ fn above_a_lowered_limit_memory_does_not_rise_whatever_is_stored() {
             put(&mut store, &key, Attributes::default(), &[2; 4], now).expect("evicts");
         }
         store.set_memory_bytes_max(8 << 20);
-        let highest = store.memory_bytes() + 2 * store.segment_bytes as u64;
+        let slack_bytes = store.reserve_bytes() + 2 * store.segment_bytes as u64;
+        let mut lowest_bytes = store.memory_bytes();
         let value = vec![1; value_bytes];
         for key in 1_000_000..1_002_000u32 {
             let key = key.to_be_bytes();
             put(&mut store, &key, Attributes::default(), &value, now).expect("room");
             let memory_bytes = store.memory_bytes();
-            assert!(memory_bytes <= highest, "{memory_bytes} with {value_bytes}");
+            let highest_bytes = lowest_bytes.max(8 << 20) + slack_bytes;
+            assert!(memory_bytes <= highest_bytes, "{memory_bytes} with {value_bytes}");
+            lowest_bytes = lowest_bytes.min(memory_bytes);
         }
     }
 }
