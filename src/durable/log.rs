@@ -624,22 +624,32 @@ mod tests {
         }
     }
 
-    /// A file whose device fails, after the worker has given it up.
+    /// A file that takes everything and counts its syncs.
     #[derive(Default)]
-    struct GivenUp {
-        syncer: OnceLock<Arc<Syncer>>,
+    struct TestFile {
+        syncs: AtomicU64,
+        fails: bool,
+        /// Of a log that is given up while it syncs.
+        given_up: OnceLock<Arc<Syncer>>,
     }
 
-    impl DiskFile for GivenUp {
+    impl TestFile {
+        fn failing() -> Self {
+            Self { fails: true, ..Self::default() }
+        }
+    }
+
+    impl DiskFile for TestFile {
         fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             Ok(slices.iter().map(|slice| slice.len()).sum())
         }
 
         fn sync(&self) -> io::Result<()> {
-            if let Some(syncer) = self.syncer.get() {
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            if let Some(syncer) = self.given_up.get() {
                 syncer.lock().failed = true;
             }
-            Err(io::Error::other("told to fail"))
+            if self.fails { Err(io::Error::other("told to fail")) } else { Ok(()) }
         }
 
         fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
@@ -664,11 +674,11 @@ mod tests {
 
     #[test]
     fn a_sync_that_fails_after_the_log_was_given_up_loses_nothing_more() {
-        let file = Arc::new(GivenUp::default());
+        let file = Arc::new(TestFile::failing());
         let (mut log, mut journal) = log_in(Arc::clone(&file) as Arc<dyn DiskFile>);
         log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
         let syncer = Arc::clone(log.syncer());
-        assert!(file.syncer.set(Arc::clone(&syncer)).is_ok());
+        assert!(file.given_up.set(Arc::clone(&syncer)).is_ok());
         assert!(matches!(syncer.sync_now(|| Ticks(2)), Synced::Nothing));
         assert_eq!(log.progress().safety(1), Safety::Safe, "written, as everysec promises");
         assert_eq!(log.progress().safety(2), Safety::Pending, "not lost");
@@ -676,7 +686,7 @@ mod tests {
 
     #[test]
     fn a_log_whose_sync_has_failed_does_not_go_on_as_if_it_had_not() {
-        let (mut log, mut journal) = log_in(Arc::new(GivenUp::default()));
+        let (mut log, mut journal) = log_in(Arc::new(TestFile::failing()));
         log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
         assert!(matches!(log.syncer().sync_now(|| Ticks(2)), Synced::Failed { .. }));
         journal.flush();
@@ -685,32 +695,9 @@ mod tests {
         assert!(log.switch(&mut journal, next, Ticks(3)).is_err());
     }
 
-    /// Counts its syncs.
-    #[derive(Default)]
-    struct Counting(AtomicU64);
-
-    impl DiskFile for Counting {
-        fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-            Ok(slices.iter().map(|slice| slice.len()).sum())
-        }
-
-        fn sync(&self) -> io::Result<()> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-
-        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
-            Ok(0)
-        }
-
-        fn len(&self) -> io::Result<u64> {
-            Ok(0)
-        }
-    }
-
     #[test]
     fn a_sync_is_of_all_logs_since_the_last_one() {
-        let files: Vec<_> = (0..3).map(|_| Arc::new(Counting::default())).collect();
+        let files: Vec<_> = (0..3).map(|_| Arc::new(TestFile::default())).collect();
         let (mut log, mut journal) = log_in(Arc::clone(&files[0]) as Arc<dyn DiskFile>);
         log.commit(&mut journal, Ticks(1)).expect("it takes what is written");
         for (file_id, file) in (2..).zip(&files[1..]) {
@@ -724,7 +711,7 @@ mod tests {
             log.commit(&mut journal, Ticks(3)).expect("it takes what is written");
             assert!(matches!(log.syncer().sync_now(|| Ticks(4)), Synced::Through(_)));
             let counts: Vec<u64> =
-                files.iter().map(|file| file.0.load(Ordering::Relaxed)).collect();
+                files.iter().map(|file| file.syncs.load(Ordering::Relaxed)).collect();
             assert_eq!(counts, synced);
         }
     }

@@ -140,7 +140,10 @@ impl Keep {
                     self.switch(shard, now);
                 }
             }
-            Order::Abandon => (self.next_part, self.walked, self.next_file) = (None, None, None),
+            Order::Abandon => {
+                self.stop_walking();
+                self.next_file = None;
+            }
             Order::Resume { generation } => self.resume(shard, generation),
             Order::LogFailed { file_id, why } => {
                 // Not of one that was given up meanwhile.
@@ -176,8 +179,8 @@ impl Keep {
     fn log_failed(&mut self, shard: &mut Shard, why: &str) {
         let Some(journal) = shard.journal() else { return };
         self.log.fail(journal);
-        self.health = Health::Failed;
-        (self.next_part, self.walked, self.next_file) = (None, None, None);
+        self.stop_walking();
+        (self.health, self.next_file) = (Health::Failed, None);
         let policy = match self.durability.fsync {
             Fsync::Always => OnLogError::Exit,
             _ => self.durability.on_log_error,
@@ -202,11 +205,16 @@ impl Keep {
     /// A snapshot has succeeded. If the log has failed since it was changed to, that is of no help:
     /// the keeper has been told, and takes another one.
     fn resume(&mut self, shard: &mut Shard, generation: u64) {
-        (self.next_part, self.walked) = (None, None);
+        self.stop_walking();
         if self.health == Health::Replaced && self.generation == generation {
             self.health = Health::Good;
             shard.set_refusing(false);
         }
+    }
+
+    /// The snapshot that items are handed out for is over.
+    fn stop_walking(&mut self) {
+        (self.next_part, self.walked) = (None, None);
     }
 
     /// Hands out some more items, if a snapshot is being taken and the keeper is ready for them.

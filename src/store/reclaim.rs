@@ -795,9 +795,9 @@ impl Store {
     pub(super) fn check_lists(&self) {
         let Reclaim { small, main, by_deadness, draining, .. } = &self.reclaim;
         let listed = |chain: &Chain| chain.listed(&self.segments).into_iter();
-        let queued: Vec<(u32, Queue)> = listed(small)
-            .map(|id| (id, Queue::Small))
-            .chain(listed(main).map(|id| (id, Queue::Main)))
+        let queued: Vec<(u32, usize)> = listed(small)
+            .map(|id| (id, Queue::Small as usize))
+            .chain(listed(main).map(|id| (id, Queue::Main as usize)))
             .collect();
         let dead: Vec<(u32, usize)> = (0..)
             .zip(by_deadness)
@@ -812,7 +812,7 @@ impl Store {
             if is_open || draining.is_some_and(|drain| drain.id == id) {
                 continue;
             }
-            expected_queued.push((id, segment.queue));
+            expected_queued.push((id, segment.queue as usize));
             let class = dead_class(segment);
             if class > 0 && !segment.is_large() {
                 expected_dead.push((id, class));
@@ -822,10 +822,7 @@ impl Store {
             list.sort_unstable();
             list
         };
-        let numbered = |list: Vec<(u32, Queue)>| {
-            list.into_iter().map(|(id, queue)| (id, queue as usize)).collect()
-        };
-        assert_eq!(sorted(numbered(queued)), sorted(numbered(expected_queued)));
+        assert_eq!(sorted(queued), sorted(expected_queued));
         assert_eq!(sorted(dead), sorted(expected_dead));
     }
 }

@@ -114,7 +114,7 @@ struct Rig {
     keeper: Keeper,
     workers: Vec<Worker>,
     faults: Arc<Faults>,
-    path: std::path::PathBuf,
+    directory: tempfile::TempDir,
     _polls: Vec<mio::Poll>,
 }
 
@@ -151,9 +151,10 @@ fn operation(key: &'static [u8], verb: Verb<'static>) -> Operation<'static> {
 }
 
 impl Rig {
-    fn new(path: &std::path::Path) -> Self {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a place for files");
         let faults = Arc::new(Faults::default());
-        let mut kept = open(path, &faults);
+        let mut kept = open(directory.path(), &faults);
         let durability = Arc::clone(&kept.durability);
         let shared = Arc::new(Shared::new(
             config(),
@@ -176,7 +177,7 @@ impl Rig {
             workers.push(Worker { keep, shard, orders });
         }
         let keeper = Keeper::new(kept.into_parts(&shared, addresses));
-        Self { keeper, workers, faults, path: path.to_owned(), _polls: polls }
+        Self { keeper, workers, faults, directory, _polls: polls }
     }
 
     fn fail_writes(&self, shard: usize, fails: bool) {
@@ -190,6 +191,13 @@ impl Rig {
         keep.commit(shard, self.keeper.shared.clock.now(), NOW, true);
         let safety = self.keeper.durability.progress[worker].safety(record);
         reply == b"STORED\r\n" && safety == crate::durable::log::Safety::Safe
+    }
+
+    /// A change whose record cannot be written: its reply does not leave.
+    fn set_and_fail(&mut self, worker: usize) {
+        self.fail_writes(worker, true);
+        assert!(!self.set(worker, b"never told"));
+        self.fail_writes(worker, false);
     }
 
     /// Answers the record, and the reply.
@@ -250,9 +258,9 @@ impl Rig {
 
     /// What a start finds, after the process was killed here.
     fn keys_after_a_kill(self) -> Vec<Vec<u8>> {
-        let Self { keeper, workers, faults, path, .. } = self;
+        let Self { keeper, workers, faults, directory, .. } = self;
         drop((keeper, workers));
-        let mut kept = open(&path, &faults);
+        let mut kept = open(directory.path(), &faults);
         let mut keys = Vec::new();
         while let Some(kept) = kept.next_shard() {
             for part in 0..kept.store.part_count() {
@@ -266,12 +274,9 @@ impl Rig {
 
 #[test]
 fn a_log_that_fails_while_another_one_is_mended_is_mended_too() {
-    let directory = tempfile::tempdir().expect("a place for files");
-    let mut rig = Rig::new(directory.path());
+    let mut rig = Rig::new();
     assert!(rig.set(0, b"a") && rig.set(1, b"b"));
-    rig.fail_writes(1, true);
-    assert!(!rig.set(1, b"never told"));
-    rig.fail_writes(1, false);
+    rig.set_and_fail(1);
     rig.keeper_takes();
     for _ in 0..3 {
         if rig.keeper.durability.status().snapshots == 0 {
@@ -282,9 +287,7 @@ fn a_log_that_fails_while_another_one_is_mended_is_mended_too() {
     let status = rig.keeper.durability.status();
     assert_eq!(status.snapshots, 1, "the first log is good again: {status:?}");
     // The other one fails before its worker has heard of that.
-    rig.fail_writes(0, true);
-    assert!(!rig.set(0, b"never told either"));
-    rig.fail_writes(0, false);
+    rig.set_and_fail(0);
     rig.keeper_takes();
     rig.turns(0, 1);
     assert!(!rig.set(0, b"c"), "the second log is not");
@@ -299,8 +302,7 @@ fn a_log_that_fails_while_another_one_is_mended_is_mended_too() {
 
 #[test]
 fn what_a_worker_says_of_a_snapshot_that_is_over_is_not_taken_for_the_next() {
-    let directory = tempfile::tempdir().expect("a place for files");
-    let mut rig = Rig::new(directory.path());
+    let mut rig = Rig::new();
     assert!(rig.set(0, b"a") && rig.set(1, b"b"));
     rig.keeper.begin();
     // One worker fails; the other, which has not heard of it, hands out all its items.
@@ -323,8 +325,7 @@ fn what_a_worker_says_of_a_snapshot_that_is_over_is_not_taken_for_the_next() {
 
 #[test]
 fn a_snapshot_counts_only_once_the_logs_are_safe_that_it_shows() {
-    let directory = tempfile::tempdir().expect("a place for files");
-    let mut rig = Rig::new(directory.path());
+    let mut rig = Rig::new();
     assert!(rig.set(0, b"a") && rig.set(1, b"b"));
     rig.keeper.begin();
     (0..SHARDS).for_each(|worker| rig.turns(worker, TURNS_TO_WALK));
@@ -336,12 +337,9 @@ fn a_snapshot_counts_only_once_the_logs_are_safe_that_it_shows() {
 
 #[test]
 fn a_new_log_that_fails_to_sync_before_its_snapshot_counts_is_given_up_too() {
-    let directory = tempfile::tempdir().expect("a place for files");
-    let mut rig = Rig::new(directory.path());
+    let mut rig = Rig::new();
     assert!(rig.set(0, b"a") && rig.set(1, b"b"));
-    rig.fail_writes(1, true);
-    assert!(!rig.set(1, b"never told"));
-    rig.fail_writes(1, false);
+    rig.set_and_fail(1);
     rig.keeper_takes();
     rig.turns(1, 1);
     rig.faults.syncs[1].store(true, Ordering::Relaxed);
@@ -358,8 +356,7 @@ fn a_new_log_that_fails_to_sync_before_its_snapshot_counts_is_given_up_too() {
 
 #[test]
 fn a_snapshot_waits_for_what_it_shows_to_be_written() {
-    let directory = tempfile::tempdir().expect("a place for files");
-    let mut rig = Rig::new(directory.path());
+    let mut rig = Rig::new();
     rig.keeper.begin();
     (0..SHARDS).for_each(|worker| rig.turns(worker, 1));
     // Written a mebibyte in each turn; what comes behind it waits, and is seen by the walk.
