@@ -43,6 +43,10 @@ pub const EXPTIME_RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 /// What one worker reads from a socket at a time.
 pub const READ_BYTES: usize = 64 << 10;
 
+/// A worker reads from several connections before it serves them, until it has this much: about
+/// what stays in the innermost cache until it is looked at.
+pub const RECEIVED_TOGETHER_BYTES: usize = 8 << 10;
+
 /// A connection whose unsent replies exceed this is not served until the client has read.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 

@@ -198,12 +198,12 @@ impl Connection {
         }
     }
 
-    /// Reads what has arrived into `scratch`. `Ok(None)`: nothing has, or the end was reached
-    /// (then `ended` is set).
+    /// Reads what has arrived into `scratch` and returns how much that is. `Ok(None)`: nothing has,
+    /// or the end was reached (then `ended` is set).
     ///
     /// # Errors
     /// Those of the socket but `WouldBlock` and `Interrupted`.
-    pub fn receive<'a>(&mut self, scratch: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    pub fn receive(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.read(scratch) {
             Ok(0) => {
                 (self.readable, self.ended) = (false, true);
@@ -213,7 +213,7 @@ impl Connection {
                 // A short read has emptied the socket: asking again would only be told so.
                 let emptied = bytes < scratch.len() && !self.stream.has_more();
                 self.readable = !emptied || self.read_closed;
-                Ok(Some(&scratch[..bytes]))
+                Ok(Some(bytes))
             }
             Err(error) => self.no_bytes(error).map(|()| None),
         }

@@ -18,7 +18,7 @@ use super::shared::Shared;
 use super::stats;
 use super::watch::{self, Watcher};
 use crate::durable::log::Safety;
-use crate::limits::{LOOKUPS_ANNOUNCED_MAX, READ_BYTES};
+use crate::limits::READ_BYTES;
 use crate::protocol::parse::words;
 use crate::protocol::{AdminVerb, Exptime, Request, number, reply};
 use crate::shard::events::Kinds;
@@ -26,6 +26,7 @@ use crate::shard::operation::Operation;
 use crate::shard::{Rules, Shard, item_fits};
 use crate::store::Ticks;
 use crate::store::hash::{KeyHasher, shard_of};
+use crate::store::lookups::Lookups;
 use fxhash::FxHashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -561,19 +562,14 @@ impl Router for Core {
         self.timing.next_timed(budget)
     }
 
-    fn warm(&self, hashes: &[u64]) {
+    fn warm(&self, lookups: &Lookups) {
         let shard_count = self.peers.len();
         if shard_count == 1 {
-            return self.shard.store().warm(hashes);
+            return self.shard.store().warm(lookups);
         }
-        let mut ours = [0; LOOKUPS_ANNOUNCED_MAX];
-        let mut count = 0;
-        let is_ours = |hash: &&u64| shard_of(**hash, shard_count) == self.id;
-        for (place, hash) in ours.iter_mut().zip(hashes.iter().filter(is_ours)) {
-            *place = *hash;
-            count += 1;
-        }
-        self.shard.store().warm(&ours[..count]);
+        let ours = lookups.hashes().iter().copied();
+        let ours = ours.filter(|hash| shard_of(*hash, shard_count) == self.id);
+        self.shard.store().warm(&ours.collect());
     }
 
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool {

@@ -35,6 +35,7 @@ use crate::protocol::{
     parse_line, reply,
 };
 use crate::shard::operation::{Data, Operation, Verb};
+use crate::store::lookups::Lookups;
 use bytes::Bytes;
 
 /// Line end of a data block.
@@ -58,8 +59,8 @@ pub trait Router {
     fn next_timed(&mut self, _budget: usize) -> usize {
         0
     }
-    /// Lookups of these hashes are coming, at most `LOOKUPS_ANNOUNCED_MAX`.
-    fn warm(&self, _hashes: &[u64]) {}
+    /// These lookups are coming.
+    fn warm(&self, _lookups: &Lookups) {}
     /// Executes a command that is not about a key. Answers false to close the connection.
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool;
     /// Executes a command of operators, and says what the connection does then.
@@ -251,6 +252,13 @@ impl Session {
         }
         self.incomplete = progress == Progress::NeedsInput;
         progress
+    }
+
+    /// The key of the command that was received, if it is a plain one, whole, and alone.
+    pub fn peek_only_key<'a>(&self, received: &'a [u8]) -> Option<&'a [u8]> {
+        let begins_here = self.input.is_empty() && matches!(self.state, State::Command);
+        let (key, command_bytes) = peek_command(received).filter(|_| begins_here)?;
+        (command_bytes == received.len()).then_some(key)
     }
 
     /// Whether input waits that is not consumed.
@@ -820,25 +828,20 @@ impl Session {
 /// Announces the lookups of the commands that a pipeline begins with. Returns after how many
 /// commands to look again.
 fn warm_commands<R: Router>(input: &[u8], router: &R) -> usize {
-    let mut hashes = [0; LOOKUPS_ANNOUNCED_MAX];
-    let mut count = 0;
+    let mut lookups = Lookups::default();
     let mut rest = input;
-    while count < LOOKUPS_ANNOUNCED_MAX
+    while !lookups.is_full()
         && let Some((key, command_bytes)) = peek_command(rest)
     {
-        if command_bytes >= rest.len() && count == 0 {
-            // A single command has nothing to overlap with.
+        if command_bytes >= rest.len() && lookups.count() == 0 {
+            // Nothing to overlap with, but the commands of other connections: see the worker.
             return LOOKUPS_ANNOUNCED_MAX;
         }
-        hashes[count] = router.hash(key);
-        count += 1;
+        lookups.push(router.hash(key));
         rest = rest.get(command_bytes..).unwrap_or(&[]);
     }
-    if 1 < count {
-        router.warm(&hashes[..count]);
-        return count;
-    }
-    LOOKUPS_ANNOUNCED_MAX
+    router.warm(&lookups);
+    if lookups.count() > 1 { lookups.count() } else { LOOKUPS_ANNOUNCED_MAX }
 }
 
 /// The key of the command that the input begins with, and the bytes to the next one, for the verbs
@@ -872,15 +875,7 @@ fn warm_keys<R: Router>(input: &[u8], router: &R) -> usize {
     let input = &input[..input.len().min(LOOKUPS_ANNOUNCED_MAX * (KEY_BYTES_MAX + 1))];
     let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
     let keys = line.split(|byte| *byte == b' ').filter(|key| !key.is_empty());
-    let mut hashes = [0; LOOKUPS_ANNOUNCED_MAX];
-    let mut count = 0;
-    for (place, key) in hashes.iter_mut().zip(keys) {
-        *place = router.hash(key);
-        count += 1;
-    }
-    if 1 < count {
-        router.warm(&hashes[..count]);
-    }
+    router.warm(&keys.map(|key| router.hash(key)).collect());
     LOOKUPS_ANNOUNCED_MAX
 }
 

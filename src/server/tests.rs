@@ -250,3 +250,30 @@ fn an_item_too_large_for_its_limit_takes_the_old_value_with_it() {
         rig.check("get k\r\n", left);
     }
 }
+
+#[test]
+fn the_key_of_a_command_that_is_alone_is_seen_before_it_is_executed() {
+    let cases: [(&[u8], Option<&[u8]>); 10] = [
+        (b"get a\r\n", Some(b"a")),
+        (b"mg some-key v\r\n", Some(b"some-key")),
+        (b"set b 0 0 3\r\nabc\r\n", Some(b"b")),
+        (b"ms c 3 T0\r\nabc\r\n", Some(b"c")),
+        // Of these the session sees to what comes next by itself.
+        (b"get a\r\nget b\r\n", None),
+        (b"set b 0 0 3\r\nabc\r\nget", None),
+        // Not whole.
+        (b"", None),
+        (b"get a", None),
+        (b"set b 0 0 3\r\nabc", None),
+        // No key, or none that is looked up soon.
+        (b"stats\r\n", None),
+    ];
+    for (said, key) in cases {
+        let mut rig = Rig::new(1 << 20, true);
+        assert_eq!(rig.session.peek_only_key(said), key, "{}", said.escape_ascii());
+        rig.say(b"set z 0 0 9\r\n");
+        assert_eq!(rig.session.peek_only_key(said), None, "within a data block");
+        rig.say(b"123456789\r\nge");
+        assert_eq!(rig.session.peek_only_key(said), None, "behind a part of a line");
+    }
+}

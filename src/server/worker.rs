@@ -26,7 +26,8 @@ use super::session::{Progress, Router};
 use super::shared::Shared;
 use crate::durable::log::Safety;
 use crate::limits::{
-    CONTINUING_PER_TURN, READ_BYTES, SENT_BYTES_PER_TURN, VALUE_BYTES_BY_REFERENCE_MIN,
+    CONTINUING_PER_TURN, LOOKUPS_ANNOUNCED_MAX, READ_BYTES, RECEIVED_TOGETHER_BYTES,
+    SENT_BYTES_PER_TURN, VALUE_BYTES_BY_REFERENCE_MIN,
 };
 use crate::store::Ticks;
 use crossbeam::channel::Receiver;
@@ -34,6 +35,7 @@ use mio::{Events, Poll, Token};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -59,6 +61,12 @@ const BUFFER_BYTES_NEW: usize = 1 << 10;
 /// processor's caches between reading and replying.
 const EVENTS_MAX: usize = 128;
 
+/// A connection whose turn it is, and where the bytes are that were read from it.
+struct Received {
+    token: usize,
+    bytes: Range<usize>,
+}
+
 /// See the module's text.
 pub struct Worker {
     poll: Poll,
@@ -83,7 +91,9 @@ pub struct Worker {
     keep: Option<Keep>,
     core: Core,
     shared: Arc<Shared>,
+    /// Where sockets are read to, and by whom the bytes in it were sent.
     scratch: Box<[u8]>,
+    group: Vec<Received>,
     buffers: Vec<Vec<u8>>,
     next_tick: Ticks,
     turn_number: u64,
@@ -129,7 +139,8 @@ impl Worker {
             keep,
             core,
             shared,
-            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            scratch: vec![0; RECEIVED_TOGETHER_BYTES + READ_BYTES].into_boxed_slice(),
+            group: Vec::new(),
             buffers: Vec::new(),
             next_tick: Ticks::default(),
             turn_number: 0,
@@ -404,7 +415,39 @@ impl Worker {
         let again = if self.core.has_room() { CONTINUING_PER_TURN } else { 0 };
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.continuing.drain(..again.min(self.continuing.len())));
-        for token in ready.drain(..) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut group = std::mem::take(&mut self.group);
+        let mut tokens = ready.drain(..);
+        loop {
+            self.receive(&mut tokens, &mut scratch, &mut group);
+            if group.is_empty() {
+                break;
+            }
+            self.announce(&group, &scratch);
+            for Received { token, bytes } in group.drain(..) {
+                self.serve(token, &scratch[bytes]);
+            }
+        }
+        drop(tokens);
+        (self.scratch, self.group) = (scratch, group);
+        if self.ready.is_empty() {
+            // Keeps the memory of the list.
+            self.ready = ready;
+        }
+    }
+
+    /// Reads from the next few connections whose turn it is.
+    fn receive(
+        &mut self,
+        tokens: &mut impl Iterator<Item = usize>,
+        scratch: &mut [u8],
+        group: &mut Vec<Received>,
+    ) {
+        let mut end = 0;
+        while group.len() < LOOKUPS_ANNOUNCED_MAX
+            && end <= RECEIVED_TOGETHER_BYTES
+            && let Some(token) = tokens.next()
+        {
             if !self.core.has_room() {
                 // The other workers are behind: sockets wait until mail comes back.
                 self.ready.push(token);
@@ -416,19 +459,40 @@ impl Worker {
                 // It goes on when its replies have left.
                 continue;
             }
-            if let Err(error) = self.serve(token) {
-                log::debug!("a connection failed: {error}");
-                self.close(token, "error");
+            let mut bytes = end..end;
+            // What it has left from the last turn comes first.
+            if !connection.session.can_go_on() && connection.readable && !self.finishing {
+                match connection.receive(&mut scratch[end..][..READ_BYTES]) {
+                    Ok(None) => {}
+                    Ok(Some(bytes_read)) => {
+                        bytes.end += bytes_read;
+                        connection.read_at = None;
+                        self.core.traffic.bytes_read += bytes_read as u64;
+                    }
+                    Err(error) => {
+                        log::debug!("a connection failed: {error}");
+                        self.close(token, "error");
+                        continue;
+                    }
+                }
             }
-        }
-        if self.ready.is_empty() {
-            // Keeps the memory of the list.
-            self.ready = ready;
+            end = bytes.end;
+            group.push(Received { token, bytes });
         }
     }
 
-    /// One connection's part of the turn: what it has left from the last one, or one read.
-    fn serve(&mut self, token: usize) -> io::Result<()> {
+    /// Has the store bring what the first commands of these connections will look up into the
+    /// processor's caches: one by one, each of them would wait for memory. (What follows in a
+    /// pipeline the session announces by itself.)
+    fn announce(&self, group: &[Received], scratch: &[u8]) {
+        let keys = group.iter().filter_map(|Received { token, bytes }| {
+            self.connections[*token].session.peek_only_key(&scratch[bytes.clone()])
+        });
+        self.core.warm(&keys.map(|key| self.core.hash(key)).collect());
+    }
+
+    /// One connection's part of the turn: what it has left from the last one, or what was read.
+    fn serve(&mut self, token: usize, received: &[u8]) {
         let connection = &mut self.connections[token];
         if !connection.session.output.has_buffer() {
             let buffer = self.buffers.pop();
@@ -437,16 +501,6 @@ impl Worker {
         }
         self.core.set_current(token, connection);
         let mut budget = self.shared.config.requests_per_turn_max;
-        let mut received: &[u8] = &[];
-        let wants_bytes = !connection.session.can_go_on() && connection.readable;
-        if wants_bytes
-            && !self.finishing
-            && let Some(bytes) = connection.receive(&mut self.scratch)?
-        {
-            self.core.traffic.bytes_read += bytes.len() as u64;
-            received = bytes;
-            connection.read_at = None;
-        }
         let timed = self.core.timing.is_near(budget) || connection.session.is_timed();
         if timed {
             let below = self.core.timing.begin_serving(budget, connection.read_at);
@@ -480,7 +534,6 @@ impl Worker {
         if more {
             self.enqueue_again(token);
         }
-        Ok(())
     }
 
     /// What this worker tells about itself.

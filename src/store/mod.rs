@@ -26,6 +26,7 @@ pub mod ghosts;
 pub mod hash;
 pub mod index;
 pub mod item;
+pub mod lookups;
 mod reclaim;
 pub mod segment;
 mod shelf;
@@ -38,6 +39,7 @@ use hash::KeyHasher;
 use index::{Handle, Index, Slot};
 pub use item::Attributes;
 use item::ITEM_ALIGN_BYTES;
+use lookups::Lookups;
 use reclaim::Reclaim;
 use segment::{Queue, Segment, usable_bytes};
 pub use segment::{SharedItem, Stored};
@@ -320,8 +322,14 @@ impl Store {
 
     /// Brings what lookups of these hashes will need into the processor's caches. The reads do not
     /// depend on each other, so that their waits overlap; the lookups that follow, each of which
-    /// needs the result of one read for the next, find everything at hand. Has no other effect.
-    pub fn warm(&self, hashes: &[u64]) {
+    /// needs the result of one read for the next, find everything at hand. Has no other effect, and
+    /// none at all for a single lookup, which has nothing to overlap with. (Instructions that
+    /// prefetch, between the reads of the sockets, were no better, and `unsafe`.)
+    pub fn warm(&self, lookups: &Lookups) {
+        let hashes = lookups.hashes();
+        if hashes.len() < 2 {
+            return;
+        }
         let mut read = 0;
         for hash in hashes {
             read ^= self.index.touch(*hash);
