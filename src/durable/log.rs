@@ -438,8 +438,11 @@ impl Log {
         // Under the lock, for a sync that ends now sets it to 0 if it has synced all.
         let unsynced = &self.progress.unsynced_since;
         let _ = unsynced.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire);
-        if self.progress.fsync == Fsync::Always {
-            target.wanted = true;
+        target.wanted = target.wanted || self.progress.fsync == Fsync::Always;
+        let wanted = target.wanted;
+        // Not under the lock: the syncer would wake only to wait for it.
+        drop(target);
+        if wanted {
             self.syncer.changed.notify_one();
         }
     }
