@@ -193,11 +193,16 @@ impl Directory {
         // The number is used up even if this fails: a half-made file is never taken for another.
         self.manifest.generation = manifest.generation;
         let shards = manifest.runs.last().map_or(0, |run| run.shards);
-        let mut files = Vec::with_capacity(shards);
-        for shard in 0..shards {
-            files.push(self.create_log(manifest, shard)?);
+        let made: Result<Vec<_>, _> =
+            (0..shards).map(|shard| self.create_log(manifest, shard)).collect();
+        let made = made.and_then(|files| self.sync_directory().map(|()| files));
+        if made.is_err() {
+            for shard in 0..shards {
+                // It may never have been made; and what stays is removed at the next start.
+                let _ = self.disk.remove(&log_name(manifest.generation, shard));
+            }
         }
-        self.sync_directory()?;
+        let files = made?;
         let entries = files.iter().map(|file| LogEntry {
             file_id: file.header.file_id,
             first_sequence,

@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Pieces of large values written in one turn, in bytes: others wait no longer than this takes.
-const LARGE_BYTES_PER_TURN: usize = 1 << 20;
+pub const LARGE_BYTES_PER_TURN: usize = 1 << 20;
 
 /// Memory for the records of a turn that is kept for the next.
 const ENCODED_BYTES_KEPT: usize = 1 << 20;
@@ -381,13 +381,26 @@ impl Log {
     /// A write failed. Nothing more may be written to this file, and what was not acknowledged by
     /// then never will be: see [`Log::fail`].
     pub fn commit(&mut self, journal: &mut Journal, now: Ticks) -> io::Result<()> {
+        self.commit_part(journal, now, LARGE_BYTES_PER_TURN)
+    }
+
+    /// As [`Log::commit`], with so many bytes of large values.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub fn commit_part(
+        &mut self,
+        journal: &mut Journal,
+        now: Ticks,
+        large_bytes: usize,
+    ) -> io::Result<()> {
         if journal.is_paused() {
             return Ok(());
         }
         self.deferred = self.may_defer(journal);
         if !journal.is_empty() && !self.deferred {
             self.mark_synced(journal)?;
-            self.write(journal, LARGE_BYTES_PER_TURN)?;
+            self.write(journal, large_bytes)?;
             self.publish(journal, now);
         }
         self.progress.watch_age(now);

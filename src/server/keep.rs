@@ -7,7 +7,7 @@ use super::clock::Moment;
 use super::keeper::{Durability, Note, Order};
 use super::shared::Shared;
 use crate::durable::directory::TOKENS_GRANTED;
-use crate::durable::log::{Log, LogFile};
+use crate::durable::log::{LARGE_BYTES_PER_TURN, Log, LogFile};
 use crate::durable::{Fsync, OnLogError};
 use crate::shard::Shard;
 use crate::store::{Store, Ticks};
@@ -24,6 +24,11 @@ const BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// Under `always`, how long changes wait for those of other connections that have something to do.
 /// About what a sync takes on a quick device: changes that miss one wait for the next.
 const GATHER_MICROSECONDS_MAX: u64 = 200;
+
+/// While a change of logs waits for large values to be written, so many of them are written in a
+/// turn, doubled every turn up to this: they may come faster than they are written otherwise, and
+/// the snapshot would never begin.
+const LARGE_BYTES_PER_TURN_MAX: usize = 64 * LARGE_BYTES_PER_TURN;
 
 /// Keeps a write back while more changes are coming, so that one sync does for all of them. (Only
 /// under `always`: there a sync costs more processor time than ten sets.)
@@ -69,6 +74,8 @@ pub struct Keep {
     generation: u64,
     /// A log to change to once large values have been written.
     next_file: Option<LogFile>,
+    /// What is written of them in a turn, at most.
+    large_bytes: usize,
     health: Health,
     tokens_noted: u64,
 }
@@ -91,6 +98,7 @@ impl Keep {
             walked: None,
             generation: 0,
             next_file: None,
+            large_bytes: LARGE_BYTES_PER_TURN,
             health: Health::Good,
             tokens_noted: 0,
         }
@@ -122,11 +130,15 @@ impl Keep {
                 return;
             }
         }
-        if let Err(why) = self.log.commit(journal, now) {
+        if let Err(why) = self.log.commit_part(journal, now, self.large_bytes) {
             return self.log_failed(shard, &why.to_string());
         }
-        if journal.is_empty() && self.next_file.is_some() {
+        if self.next_file.is_none() {
+            self.large_bytes = LARGE_BYTES_PER_TURN;
+        } else if journal.is_empty() {
             self.switch(shard, now);
+        } else {
+            self.large_bytes = LARGE_BYTES_PER_TURN_MAX.min(self.large_bytes * 2);
         }
     }
 

@@ -24,8 +24,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// After a failed snapshot another is tried soon if a log has failed: until it succeeds, changes
-/// are refused.
+/// are refused. Not as soon after many that have failed: each adds a generation of logs.
 const RETRY_SECONDS: u64 = 1;
+const RETRY_SECONDS_MAX: u64 = 8;
 
 /// Log bytes above which a snapshot is taken early, beside the memory limit.
 const LOG_BYTES_FREE: u64 = 64 << 20;
@@ -248,6 +249,8 @@ pub struct Keeper {
     first_sequences: Vec<u64>,
     /// A log has failed since the last snapshot.
     log_failed: bool,
+    /// Time to the next try then.
+    retry_seconds: u64,
     stopping: bool,
 }
 
@@ -292,6 +295,7 @@ impl Keeper {
             early_at: now,
             first_sequences,
             log_failed: false,
+            retry_seconds: RETRY_SECONDS,
             stopping: false,
         }
     }
@@ -519,6 +523,7 @@ impl Keeper {
         }
         self.order_all(|| Order::Resume { generation: running.generation });
         self.next_at = now.plus_seconds(self.interval_seconds.max(1));
+        self.retry_seconds = RETRY_SECONDS;
         self.answer(running.askers, None);
     }
 
@@ -534,7 +539,8 @@ impl Keeper {
         status.snapshot_failures += 1;
         (status.last_error, status.running) = (Some(why.clone()), false);
         drop(status);
-        let wait_seconds = if self.log_failed { RETRY_SECONDS } else { self.interval_seconds };
+        let wait_seconds = if self.log_failed { self.retry_seconds } else { self.interval_seconds };
+        self.retry_seconds = RETRY_SECONDS_MAX.min(self.retry_seconds * 2);
         let now = self.shared.clock.now();
         self.next_at = now.plus_seconds(wait_seconds.max(RETRY_SECONDS));
         self.early_at = now.plus_seconds(EARLY_RETRY_SECONDS);

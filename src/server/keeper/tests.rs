@@ -377,3 +377,67 @@ fn a_snapshot_waits_for_what_it_shows_to_be_written() {
     rig.all_settle();
     assert_eq!(rig.keeper.durability.status().snapshots, 1);
 }
+
+#[test]
+fn large_values_that_come_without_end_do_not_keep_a_snapshot_from_beginning() {
+    let mut rig = Rig::new();
+    let value = bytes::Bytes::from(vec![1; 4 << 20]);
+    rig.execute_set(0, b"large", Data::Owned(value.clone()));
+    rig.keeper.begin();
+    let mut turns = 0;
+    while rig.keeper.running.as_ref().is_some_and(|running| running.shards[0].first_sequence == 0) {
+        // More than is written of it in a turn when no snapshot waits.
+        rig.execute_set(0, b"large", Data::Owned(value.clone()));
+        rig.turns(0, 1);
+        rig.keeper_takes();
+        turns += 1;
+        assert!(turns < 20, "the log is not changed");
+    }
+    rig.all_settle();
+    assert_eq!(rig.keeper.durability.status().snapshots, 1);
+}
+
+#[test]
+fn an_outage_is_looked_at_less_and_less_often() {
+    let mut rig = Rig::new();
+    rig.set_and_fail(0);
+    rig.fail_writes(0, true);
+    let note = rig.keeper.notes.try_recv().expect("the log has failed");
+    rig.keeper.take(note);
+    let mut waits_seconds = Vec::new();
+    for _ in 0..5 {
+        rig.keeper.begin();
+        (0..SHARDS).for_each(|worker| rig.turns(worker, TURNS_TO_WALK));
+        rig.keeper_takes();
+        let now = rig.keeper.shared.clock.now();
+        assert!(rig.keeper.running.is_none());
+        waits_seconds.push((rig.keeper.next_at.0 - now.0).div_ceil(Ticks::PER_SECOND));
+    }
+    assert_eq!(waits_seconds, [1, 2, 4, 8, 8]);
+    rig.fail_writes(0, false);
+    rig.keeper.begin();
+    rig.all_settle();
+    assert_eq!(rig.keeper.durability.status().snapshots, 1);
+    assert_eq!(rig.keeper.retry_seconds, RETRY_SECONDS);
+    assert!(rig.set(0, b"a"));
+}
+
+#[test]
+fn logs_that_cannot_be_made_leave_no_files_behind() {
+    let mut rig = Rig::new();
+    let files = |rig: &Rig| {
+        let listed = rig.keeper.directory.disk().list().expect("it can be read");
+        let mut logs: Vec<_> = listed.into_iter().filter(|name| name.starts_with("log-")).collect();
+        logs.sort();
+        logs
+    };
+    let before = files(&rig);
+    rig.faults.syncs[1].store(true, Ordering::Relaxed);
+    rig.keeper.begin();
+    assert!(rig.keeper.running.is_none());
+    assert_eq!(files(&rig), before);
+    rig.faults.syncs[1].store(false, Ordering::Relaxed);
+    rig.keeper.begin();
+    rig.all_settle();
+    assert_eq!(rig.keeper.durability.status().snapshots, 1);
+}
