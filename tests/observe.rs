@@ -5,13 +5,15 @@
 
 #![cfg(feature = "server")]
 
+mod daemon;
+
+use daemon::Daemon;
 use distcache::server::Server;
 use distcache::server::config::Config;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Far more than anything here takes, so that a loaded machine does not fail a test.
@@ -263,54 +265,18 @@ fn a_client_that_does_not_read_is_not_slow_service() {
     }
 }
 
-/// A daemon that does not outlive its test.
-struct Daemon(Child, SocketAddr);
-
-impl Daemon {
-    fn start(flags: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let ports = directory.path().join("ports");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_distcached"));
-        if nix::unistd::Uid::effective().is_root() {
-            command.args(["-u", "root"]);
-        }
-        command.args(["-l", "127.0.0.1", "-p", "-1", "-t", "1"]).args(flags);
-        command.env_remove("RUST_LOG").env("MEMCACHED_PORT_FILENAME", &ports);
-        let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut daemon = Self(child, ([127, 0, 0, 1], 0).into());
-        let since = Instant::now();
-        loop {
-            let text = std::fs::read_to_string(&ports).unwrap_or_default();
-            if let Some(port) = text.strip_prefix("TCP INET: ").and_then(|port| port.lines().next())
-            {
-                daemon.1.set_port(port.parse().unwrap());
-                return daemon;
-            }
-            assert!(since.elapsed() < PATIENCE, "the daemon does not start");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Ends it and returns its log. What it logs meanwhile has to fit a pipe.
-    fn log(mut self) -> String {
-        self.0.kill().unwrap();
-        let mut text = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        text
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Ends a daemon and returns its log.
+fn log_of(mut daemon: Daemon) -> String {
+    daemon.process.kill().unwrap();
+    let mut text = String::new();
+    daemon.process.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    text
 }
 
 #[test]
 fn slow_commands_are_logged_without_their_keys_and_not_too_many() {
     let daemon = Daemon::start(&["--slow-command-us", "1"]);
-    let mut client = Client::at(daemon.1);
+    let mut client = Client::at(daemon.address);
     let since = Instant::now();
     for _ in 0..200 {
         client.run("get secret\r\n");
@@ -319,7 +285,7 @@ fn slow_commands_are_logged_without_their_keys_and_not_too_many() {
     std::thread::sleep(Duration::from_millis(1_300));
     let seconds = since.elapsed().as_secs() as usize + 2;
     let port = client.0.get_ref().local_addr().unwrap().port();
-    let log = daemon.log();
+    let log = log_of(daemon);
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("slow command:")).collect();
     assert!((1..=10 * seconds).contains(&lines.len()), "{} lines", lines.len());
     assert!(lines[0].contains("WARN"), "{log}");
@@ -334,11 +300,11 @@ fn slow_commands_are_logged_without_their_keys_and_not_too_many() {
 fn keys_are_logged_for_debugging_only() {
     for (flag, shows) in [("-v", false), ("-vv", true)] {
         let daemon = Daemon::start(&["--slow-command-us=1", flag]);
-        let mut client = Client::at(daemon.1);
+        let mut client = Client::at(daemon.address);
         client.run("get se%cret\r\n");
         // It logs after it has answered, and before it reads on.
         client.run("");
-        let log = daemon.log();
+        let log = log_of(daemon);
         assert!(log.contains("slow command: get took "), "{log}");
         assert_eq!(log.contains(" is key=se%25cret"), shows, "{flag}: {log}");
         assert_eq!(log.contains("secret") || log.contains("se%"), shows, "{flag}: {log}");
