@@ -103,6 +103,11 @@ impl Journal {
         self.encoded.is_empty() && self.large.is_empty()
     }
 
+    /// Large values wait to be written.
+    pub fn has_large(&self) -> bool {
+        !self.large.is_empty()
+    }
+
     /// Whether changes are refused or go unrecorded because the log has failed.
     pub fn is_paused(&self) -> bool {
         self.paused

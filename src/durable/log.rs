@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Pieces of large values written in one turn, in bytes: others wait no longer than this takes.
+/// Pieces of large values written in one turn, in bytes, unless a change of logs waits for them:
+/// others wait no longer than this takes.
 pub const LARGE_BYTES_PER_TURN: usize = 1 << 20;
 
 /// Memory for the records of a turn that is kept for the next.
@@ -451,7 +452,7 @@ impl Log {
         // Under the lock, for a sync that ends now sets it to 0 if it has synced all.
         let unsynced = &self.progress.unsynced_since;
         let _ = unsynced.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire);
-        target.wanted = target.wanted || self.progress.fsync == Fsync::Always;
+        target.wanted |= self.progress.fsync == Fsync::Always;
         let wanted = target.wanted;
         // Not under the lock: the syncer would wake only to wait for it.
         drop(target);

@@ -25,10 +25,10 @@ const BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// About what a sync takes on a quick device: changes that miss one wait for the next.
 const GATHER_MICROSECONDS_MAX: u64 = 200;
 
-/// While a change of logs waits for large values to be written, so many of them are written in a
-/// turn, doubled every turn up to this: they may come faster than they are written otherwise, and
-/// the snapshot would never begin.
-const LARGE_BYTES_PER_TURN_MAX: usize = 64 * LARGE_BYTES_PER_TURN;
+/// While a change of logs waits for large values to be written, more and more of them are written
+/// at a time, up to this: they may come faster than they are written otherwise, and the snapshot
+/// would never begin. Twice what sockets bring in a turn.
+const LARGE_BYTES_MAX: usize = 16 * LARGE_BYTES_PER_TURN;
 
 /// Keeps a write back while more changes are coming, so that one sync does for all of them. (Only
 /// under `always`: there a sync costs more processor time than ten sets.)
@@ -74,7 +74,7 @@ pub struct Keep {
     generation: u64,
     /// A log to change to once large values have been written.
     next_file: Option<LogFile>,
-    /// What is written of them in a turn, at most.
+    /// What is written of them at a time, at most.
     large_bytes: usize,
     health: Health,
     tokens_noted: u64,
@@ -137,8 +137,8 @@ impl Keep {
             self.large_bytes = LARGE_BYTES_PER_TURN;
         } else if journal.is_empty() {
             self.switch(shard, now);
-        } else {
-            self.large_bytes = LARGE_BYTES_PER_TURN_MAX.min(self.large_bytes * 2);
+        } else if journal.has_large() {
+            self.large_bytes = LARGE_BYTES_MAX.min(self.large_bytes * 2);
         }
     }
 

@@ -380,12 +380,13 @@ impl Keeper {
         status.log_failed = true;
         status.last_log_error = Some(why);
         drop(status);
-        self.log_failed = true;
+        let is_first = !std::mem::replace(&mut self.log_failed, true);
+        if is_first {
+            (self.next_at, self.retry_seconds) = (self.shared.clock.now(), RETRY_SECONDS);
+        }
         if self.running.is_some() {
             // Perhaps it was the log that this snapshot began: the next one waits a little.
             self.fail("a log has failed".to_owned());
-        } else {
-            self.next_at = self.next_at.min(self.shared.clock.now());
         }
     }
 
@@ -523,7 +524,6 @@ impl Keeper {
         }
         self.order_all(|| Order::Resume { generation: running.generation });
         self.next_at = now.plus_seconds(self.interval_seconds.max(1));
-        self.retry_seconds = RETRY_SECONDS;
         self.answer(running.askers, None);
     }
 
@@ -539,10 +539,13 @@ impl Keeper {
         status.snapshot_failures += 1;
         (status.last_error, status.running) = (Some(why.clone()), false);
         drop(status);
-        let wait_seconds = if self.log_failed { self.retry_seconds } else { self.interval_seconds };
-        self.retry_seconds = RETRY_SECONDS_MAX.min(self.retry_seconds * 2);
         let now = self.shared.clock.now();
-        self.next_at = now.plus_seconds(wait_seconds.max(RETRY_SECONDS));
+        let mut wait_seconds = self.interval_seconds.max(RETRY_SECONDS);
+        if self.log_failed {
+            wait_seconds = self.retry_seconds;
+            self.retry_seconds = RETRY_SECONDS_MAX.min(wait_seconds * 2);
+        }
+        self.next_at = now.plus_seconds(wait_seconds);
         self.early_at = now.plus_seconds(EARLY_RETRY_SECONDS);
         self.answer(running.askers, Some(why));
     }

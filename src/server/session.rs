@@ -256,8 +256,10 @@ impl Session {
 
     /// The key of the command that was received, if it is a plain one, whole, and alone.
     pub fn peek_only_key<'a>(&self, received: &'a [u8]) -> Option<&'a [u8]> {
-        let begins_here = self.input.is_empty() && matches!(self.state, State::Command);
-        let (key, command_bytes) = peek_command(received).filter(|_| begins_here)?;
+        if !self.input.is_empty() || !matches!(self.state, State::Command) {
+            return None;
+        }
+        let (key, command_bytes) = peek_command(received)?;
         (command_bytes == received.len()).then_some(key)
     }
 

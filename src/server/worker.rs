@@ -454,9 +454,10 @@ impl Worker {
                 continue;
             }
             let Some(connection) = self.connections.get_mut(token) else { continue };
-            connection.queued = false;
-            if connection.gated {
-                // It goes on when its replies have left.
+            // A connection that was closed while it was queued has left its token behind, and
+            // another one has that now: a group never has a connection twice.
+            if !std::mem::take(&mut connection.queued) || connection.gated {
+                // Behind a gate, it goes on when its replies have left.
                 continue;
             }
             let mut bytes = end..end;
@@ -481,10 +482,13 @@ impl Worker {
         }
     }
 
-    /// Has the store bring what the first commands of these connections will look up into the
-    /// processor's caches: one by one, each of them would wait for memory. (What follows in a
-    /// pipeline the session announces by itself.)
+    /// Has the store bring what the commands of these connections will look up into the processor's
+    /// caches: one by one, each of them would wait for memory. (Pipelines the session announces by
+    /// itself.)
     fn announce(&self, group: &[Received], scratch: &[u8]) {
+        if group.len() < 2 {
+            return;
+        }
         let keys = group.iter().filter_map(|Received { token, bytes }| {
             self.connections[*token].session.peek_only_key(&scratch[bytes.clone()])
         });
@@ -521,6 +525,11 @@ impl Worker {
             Progress::Yielded => {
                 self.core.traffic.connection_yields += u64::from(budget == 0);
                 connection.read_at.get_or_insert(self.core.timing.now);
+                if budget == self.shared.config.requests_per_turn_max && !self.core.has_room() {
+                    // The others of its group have used up the room: it was its turn.
+                    connection.queued = true;
+                    self.ready.push(token);
+                }
                 true
             }
             Progress::OutputFull | Progress::Closing => {
@@ -740,3 +749,6 @@ fn report_connections(
     }
     connections.iter().map(|(_, connection)| connection.report(now.seconds())).collect()
 }
+
+#[cfg(test)]
+mod tests;
