@@ -359,7 +359,8 @@ impl Session {
     /// arriving, replies that wait, and values they refer to.
     pub fn held_bytes(&self) -> usize {
         let block_bytes = match &self.state {
-            State::Value(pending) => pending.block.capacity(),
+            // Not its capacity: what has not arrived takes no memory.
+            State::Value(pending) => pending.block.len(),
             _ => 0,
         };
         self.input.capacity() + block_bytes + self.output.pending_bytes()
@@ -882,17 +883,22 @@ fn warm_keys<R: Router>(input: &[u8], router: &R) -> usize {
 }
 
 impl PendingStore {
-    /// Makes room for bytes about to arrive. Small blocks get all their memory at once; large ones
-    /// as they arrive, so that announcing a gigabyte costs the client a gigabyte.
+    /// Makes room for bytes about to arrive. Blocks get all their memory at once, but large ones
+    /// only when a part has arrived, so that to announce a gigabyte is not enough. What has not
+    /// arrived takes addresses then and no memory. (Blocks that grew twice as large each time were
+    /// copied with it: half a gigabyte at a time, and everybody waited.)
     fn reserve(&mut self, bytes: usize) {
-        if self.block.capacity() - self.block.len() >= bytes {
+        let bytes_held = self.block.len();
+        if self.block.capacity() - bytes_held >= bytes {
             return;
         }
-        let wanted = (self.block.capacity() * 2)
-            .max(self.block.len() + bytes)
-            .max(VALUE_BYTES_UNSEEN_MAX)
-            .min(self.block_bytes);
-        self.block.reserve_exact(wanted - self.block.len());
+        let all = self.block_bytes - bytes_held;
+        if bytes_held == 0 && all > VALUE_BYTES_UNSEEN_MAX {
+            self.block.reserve_exact(bytes.max(VALUE_BYTES_UNSEEN_MAX));
+        } else if self.block.try_reserve_exact(all).is_err() {
+            // The system counts addresses too.
+            self.block.reserve_exact(all.min(bytes.max(bytes_held)));
+        }
     }
 }
 
@@ -902,5 +908,38 @@ fn meta_verb(verb: MetaVerb, args: &MetaArgs) -> Verb<'_> {
         MetaVerb::Delete => Verb::MetaDelete(args),
         MetaVerb::Arithmetic => Verb::MetaArithmetic(args),
         MetaVerb::Debug => Verb::MetaDebug(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_value_is_not_copied_as_it_grows() {
+        const PIECE: &[u8] = &[7; 64 << 10];
+        let modes =
+            StoreArgs { mode: StoreMode::Set, flags: 0, exptime: Exptime::Never, compare: 0 };
+        for (block_bytes, moves_max) in [(100, 0), (1 << 20, 0), (1 << 20 | 1, 1), (64 << 20, 1)] {
+            let mut pending = PendingStore {
+                key: Vec::new(),
+                args: PendingArgs::Classic(modes),
+                noreply: false,
+                block: Vec::new(),
+                block_bytes,
+            };
+            let (mut moves, mut at) = (0, None);
+            while pending.block.len() < block_bytes {
+                let bytes = PIECE.len().min(block_bytes - pending.block.len());
+                pending.reserve(bytes);
+                let moved = at.replace(pending.block.as_ptr()) != Some(pending.block.as_ptr());
+                moves += usize::from(moved && !pending.block.is_empty());
+                let seen_bytes = pending.block.len().max(VALUE_BYTES_UNSEEN_MAX);
+                assert!(pending.block.len() >= 1 << 20 || pending.block.capacity() <= seen_bytes);
+                pending.block.extend_from_slice(&PIECE[..bytes]);
+            }
+            assert!(moves <= moves_max, "{block_bytes} bytes: copied {moves} times");
+            assert_eq!(pending.block.capacity(), block_bytes);
+        }
     }
 }
