@@ -359,8 +359,7 @@ impl Session {
     /// arriving, replies that wait, and values they refer to.
     pub fn held_bytes(&self) -> usize {
         let block_bytes = match &self.state {
-            // Not its capacity: what has not arrived takes no memory.
-            State::Value(pending) => pending.block.len(),
+            State::Value(pending) => pending.held_bytes(),
             _ => 0,
         };
         self.input.capacity() + block_bytes + self.output.pending_bytes()
@@ -883,6 +882,12 @@ fn warm_keys<R: Router>(input: &[u8], router: &R) -> usize {
 }
 
 impl PendingStore {
+    /// The block as it counts: what it may claim unseen from the start, and beyond that what has
+    /// arrived, however many addresses are kept for the rest.
+    fn held_bytes(&self) -> usize {
+        self.block.len().max(self.block_bytes.min(VALUE_BYTES_UNSEEN_MAX))
+    }
+
     /// Makes room for bytes about to arrive. Blocks get all their memory at once, but large ones
     /// only when a part has arrived, so that to announce a gigabyte is not enough. What has not
     /// arrived takes addresses then and no memory. (Blocks that grew twice as large each time were

@@ -240,6 +240,26 @@ fn commands_that_wait_are_memory_that_is_held() {
 }
 
 #[test]
+fn a_data_block_counts_before_it_has_arrived_and_a_large_one_as_it_does() {
+    const MIB: usize = 1 << 20;
+    // Announced, arrived, held; the line end counts too.
+    let cases = [
+        (1000, 0, 1002),
+        (1000, 600, 1002),
+        (MIB - 2, 0, MIB),
+        (4 * MIB, 0, MIB),
+        (4 * MIB, 1000, MIB),
+        (4 * MIB, 3 * MIB, 3 * MIB),
+    ];
+    for (announced_bytes, arrived_bytes, held_bytes) in cases {
+        let mut rig = Rig::new(8 << 20, true);
+        rig.say(format!("set a 0 0 {announced_bytes}\r\n").as_bytes());
+        rig.say(&vec![b'x'; arrived_bytes]);
+        assert_eq!(rig.session.held_bytes(), held_bytes, "{arrived_bytes} of {announced_bytes}");
+    }
+}
+
+#[test]
 fn an_item_too_large_for_its_limit_takes_the_old_value_with_it() {
     let mut rig = Rig::new(2048, true);
     let large = "x".repeat(2048);
