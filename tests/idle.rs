@@ -6,11 +6,9 @@
 
 mod daemon;
 
-use daemon::Daemon;
+use daemon::{Client, Daemon};
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Resident memory after a start: the program, its threads and buffers, and none of `-m`.
@@ -24,9 +22,6 @@ const IDLE_TIME: Duration = Duration::from_secs(3);
 
 /// What has expired is given up within this time.
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// Far more than an answer takes.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn resident_bytes(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.process.id())).unwrap();
@@ -45,23 +40,9 @@ fn processor_time(daemon: &Daemon) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-fn ask(stream: &mut BufReader<TcpStream>, commands: &[u8]) -> Vec<String> {
-    stream.get_mut().write_all(commands).unwrap();
-    stream.get_mut().write_all(b"mn\r\n").unwrap();
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        assert!(stream.read_line(&mut line).unwrap() > 0, "closed after {lines:?}");
-        if line == "MN\r\n" {
-            return lines;
-        }
-        lines.push(line.trim_end().to_owned());
-    }
-}
-
-fn statistics(stream: &mut BufReader<TcpStream>) -> HashMap<String, u64> {
-    let numbers = ask(stream, b"stats\r\n").into_iter().filter_map(|line| {
-        let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+fn statistics(client: &mut Client) -> HashMap<String, u64> {
+    let numbers = client.stats("").into_iter().filter_map(|line| {
+        let (name, value) = line.split_once(' ')?;
         Some((name.to_owned(), value.parse().ok()?))
     });
     numbers.collect()
@@ -92,18 +73,16 @@ fn a_start_touches_no_memory_for_items_and_idleness_costs_no_processor() {
 fn what_has_expired_is_given_up_though_nobody_asks_for_it() {
     const ITEMS: u64 = 20_000;
     let daemon = Daemon::start(&["-m", "256"]);
-    let stream = TcpStream::connect(daemon.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut stream = BufReader::new(stream);
+    let mut client = Client::at(daemon.address);
     let sets =
         (0..ITEMS).map(|at| format!("set k{at} 0 3 1000 noreply\r\n{}\r\n", "v".repeat(1000)));
-    ask(&mut stream, sets.collect::<String>().as_bytes());
-    let full = statistics(&mut stream);
+    client.run(&sets.collect::<String>());
+    let full = statistics(&mut client);
     assert!(full["bytes"] > ITEMS * 1000 / 2, "{full:?}");
     let since = Instant::now();
     let empty = loop {
         std::thread::sleep(Duration::from_millis(100));
-        let now = statistics(&mut stream);
+        let now = statistics(&mut client);
         // They expire three to four seconds after they were stored.
         if now["bytes"] == 0 || since.elapsed() > SWEEP_TIME_MAX + Duration::from_secs(4) {
             break now;

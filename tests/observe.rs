@@ -7,70 +7,19 @@
 
 mod daemon;
 
-use daemon::Daemon;
+use daemon::{Client, Daemon, PATIENCE};
 use distcache::server::Server;
 use distcache::server::config::Config;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
-
-/// Far more than anything here takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn server(workers: usize, change: impl FnOnce(&mut Config)) -> Server {
     let mut config = Config { workers, memory_bytes_max: 256 << 20, ..Config::default() };
     change(&mut config);
     Server::start(config).unwrap()
-}
-
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn of(server: &Server) -> Self {
-        Self::at(server.addresses()[0])
-    }
-
-    fn at(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    fn send(&mut self, text: &str) {
-        self.0.get_mut().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        assert!(line.ends_with("\r\n"), "closed after {line:?}");
-        line.trim_end().to_owned()
-    }
-
-    fn lines_to(&mut self, last: &str) -> Vec<String> {
-        std::iter::from_fn(|| Some(self.line()).filter(|line| line != last)).collect()
-    }
-
-    /// Sends commands and drops what they answer.
-    fn run(&mut self, commands: &str) {
-        for some in commands.as_bytes().chunks(16 << 10) {
-            self.send(str::from_utf8(some).unwrap());
-        }
-        self.send("mn\r\n");
-        self.lines_to("MN");
-    }
-
-    /// The lines of a part of `stats`, without `STAT`.
-    fn stats(&mut self, topic: &str) -> Vec<String> {
-        self.send(&format!("stats {topic}\r\n"));
-        let lines = self.lines_to("END");
-        let stat = |line: &String| line.strip_prefix("STAT ").expect(line).to_owned();
-        lines.iter().map(stat).collect()
-    }
 }
 
 /// A line of `stats hotkeys` or `bigkeys`: rank, and values by name.
@@ -85,7 +34,7 @@ fn latencies_are_told_by_command() {
     const EACH: usize = 6_000;
     for workers in [1, 2] {
         let server = server(workers, |_| ());
-        let mut client = Client::of(&server);
+        let mut client = Client::at(server.addresses()[0]);
         assert!(client.stats("latency").is_empty(), "nothing was timed yet");
         let mut commands = String::new();
         for at in 0..EACH {
@@ -127,7 +76,7 @@ fn latencies_are_told_by_command() {
 #[test]
 fn waiting_for_the_rest_of_a_value_is_the_client_s_time() {
     let server = server(1, |config| config.slow_command_us = 60_000_000);
-    let mut client = Client::of(&server);
+    let mut client = Client::at(server.addresses()[0]);
     // The value takes more than one read; it counts from the last.
     client.send("set k 0 0 100000\r\nbegins");
     std::thread::sleep(Duration::from_millis(300));
@@ -143,7 +92,7 @@ fn waiting_for_the_rest_of_a_value_is_the_client_s_time() {
 fn hot_keys_have_their_share() {
     for workers in [1, 2] {
         let server = server(workers, |_| ());
-        let mut client = Client::of(&server);
+        let mut client = Client::at(server.addresses()[0]);
         let large = "x".repeat(5_000);
         client.run(&format!("set hot 0 0 5000\r\n{large}\r\nms aCBv 3 b\r\nabc\r\n"));
         let mut commands = String::new();
@@ -182,7 +131,7 @@ fn hot_keys_have_their_share() {
 #[test]
 fn a_client_that_repeats_itself_does_not_fool_the_sample() {
     let server = server(1, |_| ());
-    let mut client = Client::of(&server);
+    let mut client = Client::at(server.addresses()[0]);
     // One period is as long as the mean distance of samples.
     let period: String = (0..64).map(|at| format!("get key{at}\r\n")).collect();
     client.run(&period.repeat(600));
@@ -195,7 +144,7 @@ fn a_client_that_repeats_itself_does_not_fool_the_sample() {
 #[test]
 fn big_keys_are_the_largest_values_stored() {
     let server = server(2, |_| ());
-    let mut client = Client::of(&server);
+    let mut client = Client::at(server.addresses()[0]);
     let mut commands = String::new();
     for at in 0..30_000 {
         let bytes = if at % 100 < 25 { 1_000 + at % 100 } else { 10 };
@@ -215,7 +164,7 @@ fn big_keys_are_the_largest_values_stored() {
 #[test]
 fn lists_of_keys_are_dumps() {
     let server = server(1, |config| config.dump = false);
-    let mut client = Client::of(&server);
+    let mut client = Client::at(server.addresses()[0]);
     for topic in ["hotkeys", "bigkeys"] {
         client.send(&format!("stats {topic}\r\n"));
         assert_eq!(client.line(), format!("CLIENT_ERROR stats {topic} not allowed"));
@@ -243,7 +192,7 @@ fn a_client_that_does_not_read_is_not_slow_service() {
             config.slow_command_us = slow_us;
             config.metrics_address = Some(([127, 0, 0, 1], 0).into());
         });
-        let mut client = Client::of(&server);
+        let mut client = Client::at(server.addresses()[0]);
         client.send(&format!("set k 0 0 {VALUE_BYTES}\r\n{}\r\n", "x".repeat(VALUE_BYTES)));
         assert_eq!(client.line(), "STORED");
         // More than one turn takes, then more than the output takes: the rest waits for the client

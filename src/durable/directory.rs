@@ -197,10 +197,7 @@ impl Directory {
             (0..shards).map(|shard| self.create_log(manifest, shard)).collect();
         let made = made.and_then(|files| self.sync_directory().map(|()| files));
         if made.is_err() {
-            for shard in 0..shards {
-                // It may never have been made; and what stays is removed at the next start.
-                let _ = self.disk.remove(&log_name(manifest.generation, shard));
-            }
+            self.remove_made(log_name, manifest.generation, shards);
         }
         let files = made?;
         let entries = files.iter().map(|file| LogEntry {
@@ -310,9 +307,14 @@ impl Directory {
             return;
         }
         let shards = self.manifest.runs.last().map_or(0, |run| run.shards);
+        self.remove_made(snapshot_name, generation, shards);
+    }
+
+    /// Removes what there is of a set of files that no manifest names.
+    fn remove_made(&self, name: fn(u64, usize) -> String, generation: u64, shards: usize) {
         for shard in 0..shards {
             // It may never have been made; and what stays is removed at the next start.
-            let _ = self.disk.remove(&snapshot_name(generation, shard));
+            let _ = self.disk.remove(&name(generation, shard));
         }
     }
 

@@ -253,58 +253,59 @@ impl Mail {
     ) {
         let mut at = 0;
         let mut owned = self.owned.drain(..);
-        for group in self.entries.chunks_mut(LOOKUPS_ANNOUNCED_MAX) {
-            announce(group, shard.store());
-            for entry in group {
-                let key_end = at + usize::from(entry.key_bytes);
-                let key = &self.bytes[at..key_end];
-                let data_end = match entry.data {
-                    PackedData::Inline(bytes) => key_end + bytes as usize,
-                    PackedData::Owned => key_end,
-                };
-                at = data_end;
-                let mut data = || match entry.data {
-                    PackedData::Inline(_) => Data::Slice(&self.bytes[key_end..data_end]),
-                    PackedData::Owned => owned.next().map_or(Data::Slice(&[]), Data::Owned),
-                };
-                let meta = |at: u32| &self.metas[at as usize];
-                let verb = match entry.verb {
-                    PackedVerb::Get { with_cas } => Verb::Get { with_cas },
-                    PackedVerb::GetAndTouch { with_cas, exptime } => {
-                        Verb::GetAndTouch { with_cas, exptime }
-                    }
-                    PackedVerb::Store(args) => Verb::Store(args, data()),
-                    PackedVerb::Delete => Verb::Delete,
-                    PackedVerb::Arithmetic { increment, delta } => {
-                        Verb::Arithmetic { increment, delta }
-                    }
-                    PackedVerb::Touch { exptime } => Verb::Touch { exptime },
-                    PackedVerb::DropStale => Verb::DropStale,
-                    PackedVerb::MetaGet(at) => Verb::MetaGet(meta(at)),
-                    PackedVerb::MetaStore(at, mode) => Verb::MetaStore(meta(at), mode, data()),
-                    PackedVerb::MetaDelete(at) => Verb::MetaDelete(meta(at)),
-                    PackedVerb::MetaArithmetic(at) => Verb::MetaArithmetic(meta(at)),
-                    PackedVerb::MetaDebug(at) => Verb::MetaDebug(meta(at)),
-                    PackedVerb::Errand(Errand::Dump(slice)) => {
-                        let next_part = slice.write(shard, now, &mut self.replies);
-                        // The first part never is one to go on with.
-                        entry.record = next_part.unwrap_or(0) as u64;
-                        entry.reply_end = self.replies.mark();
-                        continue;
-                    }
-                    PackedVerb::Errand(errand) => {
-                        let done = run_errand(shard, errand);
-                        self.reports.extend(done.report);
-                        (entry.record, entry.refused) = (done.record, done.refused);
-                        entry.reply_end = self.replies.mark();
-                        continue;
-                    }
-                };
-                let operation = Operation { key, hash: entry.hash, noreply: entry.noreply, verb };
-                shard.set_asker(entry.reply_to.descriptor);
-                entry.record = shard.execute(operation, now, &mut self.replies);
-                entry.reply_end = self.replies.mark();
+        for index in 0..self.entries.len() {
+            if index % LOOKUPS_ANNOUNCED_MAX == 0 {
+                announce(&self.entries[index..], shard.store());
             }
+            let entry = &mut self.entries[index];
+            let key_end = at + usize::from(entry.key_bytes);
+            let key = &self.bytes[at..key_end];
+            let data_end = match entry.data {
+                PackedData::Inline(bytes) => key_end + bytes as usize,
+                PackedData::Owned => key_end,
+            };
+            at = data_end;
+            let mut data = || match entry.data {
+                PackedData::Inline(_) => Data::Slice(&self.bytes[key_end..data_end]),
+                PackedData::Owned => owned.next().map_or(Data::Slice(&[]), Data::Owned),
+            };
+            let meta = |at: u32| &self.metas[at as usize];
+            let verb = match entry.verb {
+                PackedVerb::Get { with_cas } => Verb::Get { with_cas },
+                PackedVerb::GetAndTouch { with_cas, exptime } => {
+                    Verb::GetAndTouch { with_cas, exptime }
+                }
+                PackedVerb::Store(args) => Verb::Store(args, data()),
+                PackedVerb::Delete => Verb::Delete,
+                PackedVerb::Arithmetic { increment, delta } => {
+                    Verb::Arithmetic { increment, delta }
+                }
+                PackedVerb::Touch { exptime } => Verb::Touch { exptime },
+                PackedVerb::DropStale => Verb::DropStale,
+                PackedVerb::MetaGet(at) => Verb::MetaGet(meta(at)),
+                PackedVerb::MetaStore(at, mode) => Verb::MetaStore(meta(at), mode, data()),
+                PackedVerb::MetaDelete(at) => Verb::MetaDelete(meta(at)),
+                PackedVerb::MetaArithmetic(at) => Verb::MetaArithmetic(meta(at)),
+                PackedVerb::MetaDebug(at) => Verb::MetaDebug(meta(at)),
+                PackedVerb::Errand(Errand::Dump(slice)) => {
+                    let next_part = slice.write(shard, now, &mut self.replies);
+                    // The first part never is one to go on with.
+                    entry.record = next_part.unwrap_or(0) as u64;
+                    entry.reply_end = self.replies.mark();
+                    continue;
+                }
+                PackedVerb::Errand(errand) => {
+                    let done = run_errand(shard, errand);
+                    self.reports.extend(done.report);
+                    (entry.record, entry.refused) = (done.record, done.refused);
+                    entry.reply_end = self.replies.mark();
+                    continue;
+                }
+            };
+            let operation = Operation { key, hash: entry.hash, noreply: entry.noreply, verb };
+            shard.set_asker(entry.reply_to.descriptor);
+            entry.record = shard.execute(operation, now, &mut self.replies);
+            entry.reply_end = self.replies.mark();
         }
     }
 
@@ -349,9 +350,10 @@ impl Mail {
     }
 }
 
-/// Has the store bring what these operations will look up into the processor's caches.
-fn announce(group: &[Entry], store: &Store) {
-    let operations = group.iter().filter(|entry| !matches!(entry.verb, PackedVerb::Errand(_)));
+/// Has the store bring what the next operations will look up into the processor's caches.
+fn announce(entries: &[Entry], store: &Store) {
+    let next = entries.iter().take(LOOKUPS_ANNOUNCED_MAX);
+    let operations = next.filter(|entry| !matches!(entry.verb, PackedVerb::Errand(_)));
     store.warm(&operations.map(|entry| entry.hash).collect());
 }
 
