@@ -198,6 +198,8 @@ fn flags_that_cannot_be_followed() {
         (&["-S"], 64, "-S is not offered"),
         (&["-Z"], 64, "-Z needs -o ssl_chain_cert=FILE"),
         (&["-p", "-1", "-l", "127.0.0.1", "-Y", "/dev/null"], 1, "names no user"),
+        // Nobody makes files there, root neither.
+        (&["-p", "-1", "-l", "127.0.0.1", "--data-dir=/sys"], 74, "rights of its directory"),
         (&["-l", "no-such-host.invalid"], 71, "failed to listen on one of interface(s) no-such"),
     ] {
         check_refused(&mut distcached(flags), code, part);
