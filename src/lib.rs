@@ -3,6 +3,8 @@
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]
+pub mod daemon;
+#[cfg(feature = "server")]
 pub mod durable;
 pub mod limits;
 pub mod protocol;
@@ -12,5 +14,3 @@ pub mod server;
 pub mod shard;
 #[cfg(feature = "server")]
 pub mod store;
-#[cfg(feature = "server")]
-pub mod tools;

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use distcache::protocol::Request;
-use distcache::server::output::Output;
-use distcache::server::session::{Router, Session};
+use distcache::server::connection::output::Output;
+use distcache::server::connection::session::{Router, Session};
 use distcache::shard::operation::{Operation, Verb};
 use divan::Bencher;
 use divan::counter::ItemsCount;

@@ -1,4 +1,4 @@
-//! A worker's sleep, modelled: `server::parking` with an inbox and something to sleep on.
+//! A worker's sleep, modelled: `server::worker::parking` with an inbox and something to sleep on.
 //!
 //! Goal: no message is left in an inbox whose worker sleeps on. Method: loom runs the interleavings
 //! of a worker with its senders; a worker that is never woken is a deadlock, which loom reports.
@@ -15,7 +15,7 @@
 //!
 //! Run: `cargo test -p models`.
 
-#[path = "../../src/server/parking.rs"]
+#[path = "../../src/server/worker/parking.rs"]
 mod parking;
 
 use loom::sync::{Arc, Condvar, Mutex};

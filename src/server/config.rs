@@ -1,6 +1,6 @@
 //! What the daemon is told to do: one value of [`Config`] holds every setting.
 //!
-//! Built by the command line (`crate::server::options`) or by hand when a program embeds the
+//! Built by the command line (`crate::daemon::options`) or by hand when a program embeds the
 //! server. Owns the defaults and the checks between settings; never reads the environment, files or
 //! time.
 
@@ -409,6 +409,16 @@ impl Default for AcceptedOnly {
             hash_algorithm: "murmur3".to_owned(),
             unused: UNUSED_SETTINGS.map(|(name, value)| (name, value.to_owned())).into(),
         }
+    }
+}
+
+/// What is logged at each `-v` or `verbosity`.
+pub fn log_level(verbosity: usize) -> log::LevelFilter {
+    match verbosity {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        2 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
     }
 }
 

@@ -1,13 +1,13 @@
 //! What all threads of a server see: a few atomics, and what was fixed at the start.
 
-use super::admin::Knobs;
-use super::clock::{Clock, Stopwatch};
-use super::config::Config;
-use super::keeper::Durability;
-use super::login::Door;
-use super::tls::{Tls, TlsError};
-use super::watch::Watchers;
-use super::{FatalHook, Hooks, StopHook};
+use crate::server::clock::{Clock, Stopwatch};
+use crate::server::config::Config;
+use crate::server::connection::login::Door;
+use crate::server::connection::tls::{Tls, TlsError};
+use crate::server::operator::compat::Knobs;
+use crate::server::operator::watch::Watchers;
+use crate::server::persistence::keeper::Durability;
+use crate::server::{FatalHook, Hooks, StopHook};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

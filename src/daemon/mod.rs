@@ -1,0 +1,17 @@
+//! The process around a server: flags, signals, privileges, the log, and the operator's tools.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | `run` | the order of start and stop |
+//! | `os` | limits, identity, background, pid file, exit codes |
+//! | `systemd` | manners towards a service manager |
+//! | `log_file` | the log, opened again when asked |
+//! | `options` | the command line |
+//! | `tools` | the sub-commands check, dump, repair and load |
+
+pub mod log_file;
+pub mod options;
+pub mod os;
+pub mod run;
+pub mod systemd;
+pub mod tools;

@@ -1,0 +1,306 @@
+//! A server as a daemon: takes parsed flags, puts the steps of starting and stopping in order, and
+//! waits for signals between the two.
+//!
+//! Owns that order and nothing else: the steps themselves are in `os`, the sockets and the work in
+//! `crate::server`. Programs that embed a server start it directly and never come here: this module
+//! changes the whole process (identity, signals, log).
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use env_logger::Target;
+use log::{info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::systemd;
+use crate::daemon::log_file::LogFile;
+use crate::daemon::options::Settings;
+use crate::daemon::os::{self, Exit};
+use crate::durable::{self, ErrorKind};
+use crate::server::config::{self, Config, Listener};
+use crate::server::connection::listener::{self, Bound};
+use crate::server::connection::tls::Tls;
+use crate::server::stats::exporter;
+use crate::server::{Hooks, Server, StartError};
+
+/// Files the process opens beside connections: standard streams, log, pid file, signal pipe,
+/// listeners, and some to spare for what a library opens in passing.
+const DESCRIPTORS_BASE: u64 = 32;
+
+/// Files each worker opens for itself: its poll, its waker, and some to spare.
+const DESCRIPTORS_PER_WORKER: u64 = 4;
+
+/// Serves until a signal says stop. Returns the exit code: 0 after a stop, one of `os`'s codes when
+/// the start failed, which has been explained on standard error by then.
+pub fn run(settings: Settings) -> ExitCode {
+    let log_file = match start_log(settings.config.verbosity, settings.process.log_file.clone()) {
+        Ok(log_file) => log_file,
+        Err(exit) => return report(&exit),
+    };
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
+    match serve(settings, log_file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => report(&exit),
+    }
+}
+
+/// Explains on standard error why the process ends, and returns its exit code.
+pub fn report(exit: &Exit) -> ExitCode {
+    use std::io::Write;
+    // Standard error may be closed, and then there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "{exit}");
+    ExitCode::from(exit.code)
+}
+
+/// RUST_LOG wins; else `-v` decides: warnings, with each `-v` then information, commands, all.
+fn start_log(verbosity: u8, path: Option<PathBuf>) -> Result<Option<LogFile>, Exit> {
+    let level = config::log_level(usize::from(verbosity));
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).parse_default_env();
+    let mut log_file = None;
+    if let Some(path) = path {
+        // -d moves to `/`, from where it is opened again.
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let refused = |why| Exit::os(format!("--log-file: {}: {why}", path.display()));
+        let file = LogFile::open(path.clone()).map_err(refused)?;
+        builder.target(Target::Pipe(Box::new(file.clone())));
+        log_file = Some(file);
+    }
+    // Only fails when a log is there already, and then that one is used.
+    let _ = builder.try_init();
+    Ok(log_file)
+}
+
+/// The steps in order. What usually goes wrong, a port in use or a user that does not exist, goes
+/// wrong before `daemonize`, while the exit code and the message still reach whoever started us.
+fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
+    let Settings { mut config, mut process, .. } = settings;
+    if process.daemonize && !process.core_dumps {
+        // The daemon works in `/`, but names on the command line were meant from here.
+        make_paths_absolute(&mut config, &mut process.pid_file);
+    }
+    if process.core_dumps {
+        os::allow_core_dumps()?;
+    }
+    let identity = os::identity(process.user.as_deref())?;
+    allow_descriptors(&mut config)?;
+    let workers = u64::try_from(config.workers).unwrap_or(u64::MAX);
+    os::check_address_space(config.memory_bytes_max, workers)?;
+
+    // The key may be one that only root can read.
+    let tls = config.tls.as_ref().map(Tls::open).transpose();
+    let tls = tls.map_err(|why| Exit::usage(why.to_string()))?;
+    let bound = bind_as(identity.as_ref(), &config)?;
+    let metrics = exporter::bind(&config)
+        .map_err(|why| Exit::os(format!("failed to listen for --metrics-address: {why}")))?;
+    if process.daemonize {
+        os::daemonize(process.core_dumps, 0 < config.verbosity)?;
+    }
+    if process.lock_memory {
+        os::lock_memory();
+    }
+
+    let orders = Orders::listen(log_file)?;
+    let port_file = config.port_file.clone();
+    let server = start(config, bound, metrics, tls)?;
+    let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
+    if let Some(path) = port_file {
+        write_port_file(&path, &server);
+    }
+    systemd::send_signs_of_life(&server);
+    systemd::ready();
+    orders.wait_and_stop(server);
+    // Without -d memcached leaves the file, and a supervisor may look for it there.
+    if let Some(file) = pid_file.filter(|_| process.daemonize) {
+        file.remove();
+    }
+    Ok(())
+}
+
+/// Listens and becomes the user who serves. Ports below 1024 need root; socket files are to belong
+/// to the user we become. Sockets that a service manager hands over replace all of ours.
+fn bind_as(identity: Option<&os::Identity>, config: &Config) -> Result<Vec<Bound>, Exit> {
+    let become_user = || identity.map_or(Ok(()), os::drop_privileges);
+    let inherited = systemd::inherited_listeners(config);
+    let inherited = inherited.map_err(|why| Exit::os(format!("LISTEN_FDS: {why}")))?;
+    if !inherited.is_empty() {
+        info!("listening on {} sockets of the service manager, not on -l, -p, -s", inherited.len());
+        become_user()?;
+        return Ok(inherited);
+    }
+    if config.listeners.iter().any(|at| matches!(at, Listener::Unix(..))) {
+        become_user()?;
+        return bind(config);
+    }
+    let bound = bind(config)?;
+    become_user()?;
+    Ok(bound)
+}
+
+fn make_paths_absolute(config: &mut Config, pid_file: &mut Option<PathBuf>) {
+    let sockets = config.listeners.iter_mut().filter_map(|at| match at {
+        Listener::Unix(path, _) => Some(path),
+        Listener::Tcp(_) | Listener::Tls(..) => None,
+    });
+    let data = config.durability.iter_mut().map(|settings| &mut settings.directory);
+    let tls = config
+        .tls
+        .iter_mut()
+        .flat_map(|tls| [&mut tls.chain_cert, &mut tls.key].into_iter().chain(&mut tls.ca_cert));
+    let read = config.auth_file.iter_mut().chain(&mut config.cluster_file).chain(tls);
+    for path in sockets.chain(pid_file).chain(&mut config.port_file).chain(data).chain(read) {
+        match std::path::absolute(&*path) {
+            Ok(absolute) => *path = absolute,
+            Err(why) => warn!("{}: {why}; it will be taken from /", path.display()),
+        }
+    }
+}
+
+fn allow_descriptors(config: &mut Config) -> Result<(), Exit> {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let workers = count(config.workers).saturating_mul(DESCRIPTORS_PER_WORKER);
+    let metrics = config.metrics_address.map_or(0, |_| exporter::DESCRIPTORS);
+    let reserve = DESCRIPTORS_BASE + count(config.listeners.len()) + workers + metrics;
+    let connections = os::allow_descriptors(count(config.connections_max), reserve)?;
+    config.connections_max = usize::try_from(connections).unwrap_or(config.connections_max);
+    Ok(())
+}
+
+/// Listens everywhere `config` says.
+fn bind(config: &Config) -> Result<Vec<Bound>, Exit> {
+    listener::bind(config).map_err(|why| Exit::os(format!("{}: {why}", what_failed(config))))
+}
+
+/// The words before the reason, as memcached has them: scripts look for them.
+fn what_failed(config: &Config) -> String {
+    let unix = config.listeners.iter().find_map(|at| match at {
+        Listener::Unix(path, _) => Some(path),
+        Listener::Tcp(_) | Listener::Tls(..) => None,
+    });
+    match (unix, &config.accepted_only.inter) {
+        (Some(path), _) => format!("failed to listen on UNIX socket: {}", path.display()),
+        (None, Some(list)) => format!("failed to listen on one of interface(s) {list}"),
+        (None, None) => {
+            format!("failed to listen on TCP port {}", config.accepted_only.tcp_port)
+        }
+    }
+}
+
+fn start(
+    config: Config,
+    bound: Vec<Bound>,
+    metrics: Option<TcpListener>,
+    tls: Option<Tls>,
+) -> Result<Server, Exit> {
+    let hooks = Hooks {
+        metrics,
+        stop: Some(Box::new(os::ask_to_stop)),
+        fatal: Some(Box::new(|| std::process::exit(os::EX_IOERR.into()))),
+        tls,
+    };
+    Server::start_bound(config, bound, hooks).map_err(|why| match why {
+        StartError::Data(why) => refuse_data(&why),
+        why => Exit::failure(format!("failed to start: {why}")),
+    })
+}
+
+/// The exit code and the next step for each kind of trouble with the data directory.
+fn refuse_data(why: &durable::Error) -> Exit {
+    let (code, hint) = match why.kind {
+        ErrorKind::Damaged => (
+            os::EX_DATAERR,
+            "look at it with \"distcached check DIR\"; --recover=salvage starts with what is \
+             intact, --recover=discard starts empty",
+        ),
+        ErrorKind::Newer => (os::EX_CONFIG, "use that version, or another --data-dir"),
+        ErrorKind::InUse => (os::EX_TEMPFAIL, "end the other process, or use another --data-dir"),
+        ErrorKind::Io => (os::EX_IOERR, "see to the disk and the rights of its directory"),
+    };
+    Exit { code, message: format!("failed to use the data directory: {why}\n{hint}") }
+}
+
+fn write_port_file(path: &Path, server: &Server) {
+    if let Err(why) = os::write_port_file(path, server.addresses()) {
+        warn!("failed to write the ports file {}: {why}", path.display());
+    }
+}
+
+/// Signals from outside, as values. SIGPIPE needs no handler: programs built by rustc start with
+/// it ignored.
+struct Orders {
+    signals: Signals,
+    /// Set once the server stops: from then on SIGINT and SIGTERM end the process at once, for
+    /// whoever does not want to wait for it.
+    stopping: Arc<AtomicBool>,
+    /// Opened again on SIGHUP.
+    log_file: Option<LogFile>,
+}
+
+impl Orders {
+    fn listen(log_file: Option<LogFile>) -> Result<Self, Exit> {
+        let refused = |why: std::io::Error| Exit::os(format!("cannot listen for signals: {why}"));
+        let stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            let code = os::EXIT_FAILURE.into();
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&stopping))
+                .map_err(refused)?;
+        }
+        let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(refused)?;
+        Ok(Self { signals, stopping, log_file })
+    }
+
+    /// Blocks until a signal ends the server, then ends it.
+    fn wait_and_stop(mut self, server: Server) {
+        for signal in self.signals.forever() {
+            match signal {
+                SIGHUP => {
+                    self.log_file.iter().for_each(reopen);
+                    if !server.reload() && self.log_file.is_none() {
+                        info!("SIGHUP: there is nothing to reload, going on");
+                    }
+                }
+                SIGUSR1 => {
+                    warn!("SIGUSR1: gracefully stopping");
+                    self.stopping.store(true, Ordering::Relaxed);
+                    systemd::stopping();
+                    last_snapshot(&server);
+                    return server.stop_gracefully();
+                }
+                _ => {
+                    info!("signal {signal}: stopping");
+                    break;
+                }
+            }
+        }
+        self.stopping.store(true, Ordering::Relaxed);
+        systemd::stopping();
+        last_snapshot(&server);
+        server.stop();
+    }
+}
+
+fn reopen(log_file: &LogFile) {
+    match log_file.reopen() {
+        Ok(()) => info!("SIGHUP: the log goes on here"),
+        Err(why) => {
+            let path = log_file.path().display();
+            warn!("{path} cannot be opened again: {why}; the log goes on in the old file");
+        }
+    }
+}
+
+/// A snapshot makes the next start quick. Nothing is lost without one: the logs have it all.
+fn last_snapshot(server: &Server) {
+    if server.keeps_data()
+        && let Err(why) = server.snapshot()
+    {
+        warn!("no last snapshot: {why}");
+    }
+}

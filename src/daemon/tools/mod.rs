@@ -1,0 +1,306 @@
+//! The operator's tools: sub-commands of the daemon's binary.
+//!
+//! Owns their command lines, what they print and their exit codes. What `check`, `dump` and
+//! `repair` do is in `crate::durable::tools`; `load` speaks to servers and touches no directory.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `stream` | reading a dump |
+//! | `load` | storing items in a running server |
+//! | `migrate` | getting items from a running memcached |
+
+mod load;
+mod migrate;
+mod stream;
+
+use crate::daemon::os::{self, Exit};
+use crate::durable::disk::{Access, Disk, RealDisk};
+use crate::durable::tools::check::check;
+use crate::durable::tools::dump::Dump;
+use crate::durable::tools::repair::{Repaired, repair};
+use crate::durable::{Error, ErrorKind};
+use crate::server::clock::Clock;
+use indicatif::{ProgressBar, ProgressStyle};
+use lexopt::{Arg, Parser};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const USAGE: &str = "\
+distcached check DIR             verify every file; says what is where
+distcached dump [--salvage] DIR  all items to standard output, as commands of the text protocol;
+                                 --salvage: what is intact of a damaged directory
+distcached repair DIR            make a damaged directory whole with what is intact; the damaged
+                                 files are kept, with .damaged behind their names
+distcached load --to HOST:PORT [FILE | -]
+                                 store a dump (of standard input by default) in a running server
+distcached load --to HOST:PORT --from HOST:PORT
+                                 copy the items of a running memcached
+
+check, dump and repair work on directories that no server uses. Exit codes: 0 done (of check:
+intact), 1 a server refused items, 64 usage, 65 damaged, 74 input or output failed, 75 in use,
+78 written by a newer version.
+";
+
+/// The dump's buffer.
+const OUTPUT_BYTES: usize = 1 << 20;
+
+/// What a tool ends with, and what it says on standard error then.
+type Ended = Result<(), Exit>;
+
+/// Runs the tool that the first word behind the program's name asks for. `None`: none is.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Option<Ended> {
+    let mut args = args.into_iter().skip(1);
+    let tool: fn(Parser) -> Ended = match args.next()?.to_str()? {
+        "check" => run_check,
+        "dump" => run_dump,
+        "repair" => run_repair,
+        "load" => run_load,
+        _ => return None,
+    };
+    // For whoever wants to see more: RUST_LOG. A log that is there already is used.
+    let mut log = env_logger::Builder::new();
+    let _ = log.filter_level(log::LevelFilter::Off).parse_default_env().try_init();
+    Some(tool(Parser::from_args(args)))
+}
+
+fn usage(why: impl std::fmt::Display) -> Exit {
+    Exit::usage(format!("{why}\n{USAGE}"))
+}
+
+/// Writes to standard output. Nobody reading any more is no trouble.
+fn print(text: &str) -> Ended {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(failed("standard output", &why)),
+        _ => Ok(()),
+    }
+}
+
+fn failed(what: &str, why: &io::Error) -> Exit {
+    Exit { code: os::EX_IOERR, message: format!("{what}: {why}") }
+}
+
+/// The exit code for each kind of trouble, as the daemon's.
+fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Damaged => os::EX_DATAERR,
+        ErrorKind::Newer => os::EX_CONFIG,
+        ErrorKind::InUse => os::EX_TEMPFAIL,
+        ErrorKind::Io => os::EX_IOERR,
+    }
+}
+
+fn refused(why: &Error) -> Exit {
+    let hint = match why.kind {
+        ErrorKind::Damaged => {
+            "\"distcached check DIR\" says what is damaged, \"distcached dump --salvage DIR\" \
+             takes what is intact, \"distcached repair DIR\" makes the directory whole"
+        }
+        ErrorKind::Newer => "use the version that wrote it",
+        ErrorKind::InUse => "end the server that uses it first",
+        ErrorKind::Io => "see to the disk and the rights of the directory",
+    };
+    Exit { code: code_of(why.kind), message: format!("{why}\n{hint}") }
+}
+
+/// Reads a command line that names one directory and perhaps gives the one flag there is.
+fn directory_of(mut parser: Parser, flag: Option<&str>) -> Result<Option<(PathBuf, bool)>, Exit> {
+    let (mut directory, mut given) = (None, false);
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Long(name) if Some(name) == flag => given = true,
+            Arg::Value(word) if directory.is_none() => directory = Some(PathBuf::from(word)),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    match directory {
+        Some(directory) => Ok(Some((directory, given))),
+        None => Err(usage("name a directory")),
+    }
+}
+
+fn open(path: &Path, access: Access) -> Result<RealDisk, Exit> {
+    // `Exclusive` would make one that is not there.
+    let found = if path.is_dir() {
+        RealDisk::open(path, access)
+    } else {
+        Err(io::Error::new(io::ErrorKind::NotADirectory, "there is no such directory"))
+    };
+    found.map_err(|why| match why.kind() {
+        io::ErrorKind::WouldBlock => {
+            refused(&Error::io(path.display().to_string(), "used by another process", why))
+        }
+        _ => failed(&path.display().to_string(), &why),
+    })
+}
+
+fn random() -> crate::durable::directory::Random {
+    Box::new(|| getrandom::u64().map_err(io::Error::other))
+}
+
+fn run_check(parser: Parser) -> Ended {
+    let Some((path, _)) = directory_of(parser, None)? else { return print(USAGE) };
+    let disk = open(&path, Access::Shared)?;
+    let checked = check(&disk).map_err(|why| refused(&why))?;
+    print(&checked.to_string())?;
+    match checked.worst() {
+        None => Ok(()),
+        Some(kind) => Err(Exit { code: code_of(kind), message: "the directory is damaged".into() }),
+    }
+}
+
+fn run_dump(parser: Parser) -> Ended {
+    let Some((path, salvage)) = directory_of(parser, Some("salvage"))? else {
+        return print(USAGE);
+    };
+    let disk = open(&path, Access::Shared)?;
+    let now = Clock::start().now();
+    let dump = Dump::read(&disk, salvage, now, random()).map_err(|why| refused(&why))?;
+    let mut output = BufWriter::with_capacity(OUTPUT_BYTES, io::stdout().lock());
+    let items = dump.write(&mut output).map_err(|why| failed("standard output", &why))?;
+    let report = &dump.report;
+    for damage in &report.damages {
+        say(&format!("gone around: {damage}"));
+    }
+    if report.cut_bytes > 0 {
+        say(&format!("{} bytes of an incomplete last write left out", report.cut_bytes));
+    }
+    say(&format!("{items} items"));
+    if report.dropped_items > 0 {
+        let dropped = report.dropped_items;
+        return Err(Exit::failure(format!("{dropped} items found no room in memory")));
+    }
+    Ok(())
+}
+
+fn run_repair(parser: Parser) -> Ended {
+    let Some((path, _)) = directory_of(parser, None)? else { return print(USAGE) };
+    let disk: Arc<dyn Disk> = Arc::new(open(&path, Access::Exclusive)?);
+    let now = Clock::start().now();
+    match repair(disk, now, random).map_err(|why| refused(&why))? {
+        Repaired::Intact(report) if report.cut_bytes > 0 => print(&format!(
+            "nothing to repair; the next start cuts off {} bytes of an incomplete last write\n",
+            report.cut_bytes
+        )),
+        Repaired::Intact(_) => print("nothing to repair\n"),
+        Repaired::Salvaged { report, items, aside } => {
+            let mut text = String::new();
+            for damage in &report.damages {
+                text.push_str(&format!("gone around: {damage}\n"));
+            }
+            for name in aside {
+                text.push_str(&format!("kept as {name}\n"));
+            }
+            if report.dropped_items > 0 {
+                text.push_str(&format!("dropped for want of memory: {}\n", report.dropped_items));
+            }
+            text.push_str(&format!("{items} items in a new snapshot\n"));
+            print(&text)
+        }
+    }
+}
+
+/// Tells something on standard error, which may be closed.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Where the items of `load` come from.
+enum Source {
+    Server(String),
+    File(PathBuf),
+    StandardInput,
+}
+
+fn load_arguments(mut parser: Parser) -> Result<Option<(String, Source)>, Exit> {
+    let (mut to, mut source) = (None, None);
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Long("to") => to = Some(address(&mut parser)?),
+            Arg::Long("from") if source.is_none() => {
+                source = Some(Source::Server(address(&mut parser)?));
+            }
+            Arg::Value(word) if source.is_none() => {
+                source = Some(if word == "-" {
+                    Source::StandardInput
+                } else {
+                    Source::File(PathBuf::from(word))
+                });
+            }
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let to = to.ok_or_else(|| usage("load: --to HOST:PORT is missing"))?;
+    Ok(Some((to, source.unwrap_or(Source::StandardInput))))
+}
+
+fn address(parser: &mut Parser) -> Result<String, Exit> {
+    let value = parser.value().map_err(usage)?;
+    value.into_string().map_err(|value| usage(format!("{}: not an address", value.display())))
+}
+
+fn run_load(parser: Parser) -> Ended {
+    let Some((to, source)) = load_arguments(parser)? else { return print(USAGE) };
+    let mut loader = load::Loader::connect(&to).map_err(|why| failed(&to, &why))?;
+    let bar = ProgressBar::new(0);
+    let loaded = match source {
+        Source::Server(from) => {
+            bar.set_style(style("{bar:40} {pos}/{len} items, {eta} left"));
+            migrate::migrate(&from, &mut loader, &bar)
+        }
+        Source::File(path) => File::open(&path)
+            .and_then(|file| Ok((file.metadata()?.len(), file)))
+            .map_err(|why| load::Trouble::Source(format!("{}: {why}", path.display())))
+            .and_then(|(bytes, file)| {
+                bar.set_length(bytes);
+                bar.set_style(style("{bar:40} {bytes}/{total_bytes}, {eta} left"));
+                load_stream(file, &mut loader, &bar)
+            }),
+        Source::StandardInput => {
+            bar.set_style(style("{spinner} {bytes}"));
+            load_stream(io::stdin().lock(), &mut loader, &bar)
+        }
+    };
+    bar.finish_and_clear();
+    let loaded = loaded.and_then(|()| loader.finish());
+    let load::Loaded { items, refused, first_refusal } = loader.loaded();
+    loaded.map_err(|why| explain(&to, items, why))?;
+    say(&format!("{} items stored", items - refused));
+    match first_refusal {
+        None => Ok(()),
+        Some(why) => {
+            Err(Exit::failure(format!("{refused} items refused; the first answer was {why:?}")))
+        }
+    }
+}
+
+/// A bar of this shape; the default one if the shape is not understood.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn load_stream(
+    input: impl Read,
+    loader: &mut load::Loader,
+    bar: &ProgressBar,
+) -> Result<(), load::Trouble> {
+    let mut stream = stream::Stream::new(BufReader::with_capacity(OUTPUT_BYTES, input));
+    while let Some(command) = stream.next()? {
+        loader.push(&command)?;
+        bar.set_position(stream.bytes_read());
+    }
+    Ok(())
+}
+
+fn explain(to: &str, items: u64, why: load::Trouble) -> Exit {
+    let (code, why) = match why {
+        load::Trouble::Target(why) => (os::EX_IOERR, format!("{to}: {why}")),
+        load::Trouble::Source(why) => (os::EX_IOERR, why),
+        load::Trouble::Stream(why) => (os::EX_DATAERR, why),
+    };
+    Exit { code, message: format!("{why}\nnot complete: {items} items were sent by then") }
+}

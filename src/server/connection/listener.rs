@@ -1,0 +1,333 @@
+//! Accepting connections: the listening sockets, the connection limit, and handing out.
+//!
+//! One thread accepts for all listeners and gives each connection to the next worker in turn. It
+//! never reads from a connection.
+
+use super::unix;
+use crate::limits::ACCEPTS_MAX;
+use crate::protocol::reply;
+use crate::server::config::{ClientCertificates, Config, Listener};
+use crate::server::connection::socket::{Arrival, Stream};
+use crate::server::shared::Shared;
+use crate::server::worker::mail::Bell;
+use crossbeam::channel::Sender;
+use mio::event::Source;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long accepting pauses when there are no file descriptors or no free places.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Longest wait: a stop that does not wake the thread is noticed then.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The waker's place among the listeners' tokens.
+const WAKER: Token = Token(usize::MAX);
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// TCP for TLS, and what is asked of clients.
+    Tls(std::net::TcpListener, ClientCertificates),
+    /// Unix, with its path.
+    Unix(std::os::unix::net::UnixListener, String),
+}
+
+/// Binds everything the configuration names.
+///
+/// # Errors
+/// Those of bind and listen: address in use, not ours, or not permitted.
+pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
+    let bind_one = |listener: &Listener| match listener {
+        Listener::Tcp(address) => bind_tcp(*address, config.backlog).map(Bound::Tcp),
+        Listener::Tls(address, clients) => {
+            bind_tcp(*address, config.backlog).map(|listener| Bound::Tls(listener, *clients))
+        }
+        Listener::Unix(path, mode) => {
+            unix::remove_stale_socket(path)?;
+            let bind = || std::os::unix::net::UnixListener::bind(path);
+            let listener = unix::with_access_mode(*mode, bind)?;
+            Ok(Bound::Unix(listener, path.display().to_string()))
+        }
+    };
+    config.listeners.iter().map(bind_one).collect()
+}
+
+fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // 0.0.0.0 has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit both on Linux, which saves two calls for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+impl Bound {
+    /// The TCP address it got; `None` for a Unix socket.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// File descriptor and address, for `stats conns`.
+    pub fn describe(&self) -> (i32, String) {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
+                let address = listener.local_addr().map_or_else(
+                    |_| "unknown".to_owned(),
+                    |address| super::socket::describe_tcp(&address),
+                );
+                (listener.as_raw_fd(), address)
+            }
+            Self::Unix(listener, path) => (listener.as_raw_fd(), format!("unix:{path}")),
+        }
+    }
+}
+
+/// A listening socket as mio sees it.
+enum Listening {
+    Tcp(mio::net::TcpListener),
+    Tls(mio::net::TcpListener, ClientCertificates),
+    Unix(mio::net::UnixListener),
+}
+
+impl Listening {
+    fn new(bound: Bound) -> io::Result<Self> {
+        let tcp = |listener: std::net::TcpListener| {
+            listener.set_nonblocking(true)?;
+            Ok(mio::net::TcpListener::from_std(listener))
+        };
+        match bound {
+            Bound::Tcp(listener) => tcp(listener).map(Self::Tcp),
+            Bound::Tls(listener, clients) => {
+                tcp(listener).map(|listener| Self::Tls(listener, clients))
+            }
+            Bound::Unix(listener, _) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(mio::net::UnixListener::from_std(listener)))
+            }
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener,
+            Self::Unix(listener) => listener,
+        }
+    }
+
+    /// A connection as it comes, not encrypted yet.
+    fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
+                listener.accept().map(|(tcp, _)| Stream::Tcp(tcp))
+            }
+            Self::Unix(listener) => listener.accept().map(|(unix, _)| Stream::Unix(unix)),
+        }
+    }
+}
+
+/// Where accepted connections go.
+pub struct Desk {
+    /// A worker's queue of arrivals.
+    pub arrivals: Sender<Arrival>,
+    /// Wakes that worker.
+    pub bell: Arc<Bell>,
+}
+
+/// The accepting thread's state.
+pub struct Acceptor {
+    poll: Poll,
+    listeners: Vec<(Listening, Arc<str>)>,
+    /// Listeners that may have connections waiting.
+    ready: Vec<usize>,
+    desks: Vec<Desk>,
+    next_desk: usize,
+    shared: Arc<Shared>,
+    limits: Limits,
+    out_of_descriptors: bool,
+}
+
+/// What accepting from a listener ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepted {
+    /// Nobody waits.
+    All,
+    /// Others may wait: it goes on when the other listeners had their turn.
+    Some,
+    /// There is no room, or no descriptor: they wait.
+    Stuck,
+}
+
+/// What the configuration says about connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// At a time.
+    pub connections_max: usize,
+    /// Refuse those above with an error line, or let them wait.
+    pub refuse_fast: bool,
+}
+
+impl Acceptor {
+    /// Gets ready to accept. Also returns what wakes the thread, to stop it.
+    ///
+    /// # Errors
+    /// Those of the poll.
+    pub fn new(
+        bound: Vec<Bound>,
+        desks: Vec<Desk>,
+        shared: Arc<Shared>,
+        limits: Limits,
+    ) -> io::Result<(Self, mio::Waker)> {
+        let poll = Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), WAKER)?;
+        let mut listeners = Vec::new();
+        for (at, bound) in bound.into_iter().enumerate() {
+            let name: Arc<str> = bound.describe().1.into();
+            let mut listening = Listening::new(bound)?;
+            poll.registry().register(listening.source(), Token(at), Interest::READABLE)?;
+            listeners.push((listening, name));
+        }
+        let acceptor = Self {
+            poll,
+            listeners,
+            ready: Vec::new(),
+            desks,
+            next_desk: 0,
+            shared,
+            limits,
+            out_of_descriptors: false,
+        };
+        Ok((acceptor, waker))
+    }
+
+    /// Accepts until the server stops.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(64);
+        let mut timeout = TICK;
+        while !self.shared.stopping() {
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                log::error!("cannot wait for connections: {error}; no more are accepted");
+                return;
+            }
+            for event in events.iter().filter(|event| event.token() != WAKER) {
+                if !self.ready.contains(&event.token().0) {
+                    self.ready.push(event.token().0);
+                }
+            }
+            timeout = self.accept_ready();
+        }
+    }
+
+    /// Accepts from every listener that has connections waiting. Returns how long to wait for more.
+    fn accept_ready(&mut self) -> Duration {
+        let mut timeout = TICK;
+        let mut stuck = false;
+        for at in std::mem::take(&mut self.ready) {
+            match self.accept_some(at) {
+                Accepted::All => continue,
+                Accepted::Some => timeout = Duration::ZERO,
+                Accepted::Stuck => (stuck, timeout) = (true, timeout.min(PAUSE)),
+            }
+            self.ready.push(at);
+        }
+        self.shared.note_accepting(!stuck);
+        timeout
+    }
+
+    /// A number of connections from one listener.
+    fn accept_some(&mut self, at: usize) -> Accepted {
+        for _ in 0..ACCEPTS_MAX {
+            let full =
+                self.shared.connections.load(Ordering::Relaxed) >= self.limits.connections_max;
+            if full && !self.limits.refuse_fast {
+                return Accepted::Stuck;
+            }
+            match self.listeners[at].0.accept() {
+                Ok(stream) if full => self.refuse(stream),
+                Ok(stream) => self.hand_out(stream, at),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        self.out_of_descriptors = false;
+                        return Accepted::All;
+                    }
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        self.note_failure(&error);
+                        return Accepted::Stuck;
+                    }
+                },
+            }
+        }
+        Accepted::Some
+    }
+
+    /// Out of descriptors or of kernel memory: connections wait in the queue; existing ones go on.
+    fn note_failure(&mut self, error: &io::Error) {
+        if !self.out_of_descriptors {
+            log::warn!(
+                "cannot accept connections: {error}; they wait until others close \
+                 (raise the limit of open files or lower -c)"
+            );
+            self.out_of_descriptors = true;
+        }
+    }
+
+    fn refuse(&self, mut stream: Stream) {
+        self.shared.rejected_connections.fetch_add(1, Ordering::Relaxed);
+        log::info!("refused a connection: all {} are in use (-c)", self.limits.connections_max);
+        // The client may be gone already; it is not served either way.
+        let _ = stream.write(reply::TOO_MANY_CONNECTIONS);
+    }
+
+    /// Makes a connection one of TLS if its listener is one. With the certificates of now: those
+    /// that are read later are for connections that come later.
+    fn secure(&self, stream: Stream, at: usize) -> io::Result<Stream> {
+        match (&self.listeners[at].0, stream) {
+            (Listening::Tls(_, clients), Stream::Tcp(socket)) => {
+                let tls = self.shared.tls.as_ref();
+                let tls = tls.ok_or_else(|| io::Error::other("there are no certificates"))?;
+                tls.accept(socket, *clients).map(|stream| Stream::Tls(Box::new(stream)))
+            }
+            (_, stream) => Ok(stream),
+        }
+    }
+
+    fn hand_out(&mut self, stream: Stream, at: usize) {
+        let stream = match self.secure(stream, at) {
+            Ok(stream) => stream,
+            Err(why) => {
+                log::warn!("cannot begin TLS on a new connection: {why}; it is closed");
+                return;
+            }
+        };
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        self.shared.total_connections.fetch_add(1, Ordering::Relaxed);
+        let listener = Arc::clone(&self.listeners[at].1);
+        let desk = &self.desks[self.next_desk];
+        self.next_desk = (self.next_desk + 1) % self.desks.len();
+        if desk.arrivals.send(Arrival { stream, listener }).is_err() {
+            // Only when the server stops; the connection closes as it is dropped.
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        desk.bell.ring();
+    }
+}

@@ -1,0 +1,288 @@
+//! Logging in (`-Y`): who may, and whether a password is right.
+//!
+//! Plain passwords are kept and compared as keyed digests, in constant time over all users. Hashed
+//! ones (`$5$`, `$6$`: SHA-crypt) take milliseconds to check, on purpose, so they are checked by a
+//! thread of their own: clients who guess passwords hold up each other, not the workers. With any
+//! hashed password in the file every attempt goes there, so that the time does not tell which users
+//! exist. Never logs names or passwords.
+
+use crate::server::worker::mail::{Address, Message};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use sha_crypt::{PasswordVerifier, ShaCrypt};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use subtle::{Choice, ConstantTimeEq};
+
+/// Attempts that wait for the thread. More are answered at once, with an error.
+pub const ATTEMPTS_WAITING_MAX: usize = 256;
+
+/// Largest file of users.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most rounds of a hashed password: above, one attempt would take longer than clients wait.
+const ROUNDS_MAX: u32 = 200_000;
+
+/// Where a `rounds=` field of a hashed password starts.
+const ROUNDS: &str = "rounds=";
+
+/// The users of a server.
+#[derive(Debug)]
+pub struct Door {
+    path: PathBuf,
+    users: Arc<RwLock<Arc<Users>>>,
+    attempts: Sender<Attempt>,
+    secret: [u8; 16],
+}
+
+/// A password to be checked by the thread.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The worker that asks.
+    pub worker: usize,
+    /// The connection's place and serial number.
+    pub connection: (usize, u64),
+    user: Vec<u8>,
+    password: Vec<u8>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// They may come in.
+    Accepted,
+    /// Wrong user or wrong password.
+    Refused,
+    /// The thread will say.
+    Pending,
+    /// Too many attempts wait.
+    Busy,
+}
+
+/// The contents of a file of users.
+#[derive(Debug, Default)]
+struct Users {
+    secret: [u8; 16],
+    /// Digests of user and password.
+    plain: Vec<[u8; 32]>,
+    /// Digests of users, and their hashed passwords.
+    hashed: Vec<([u8; 32], String)>,
+}
+
+/// What the thread needs.
+#[derive(Debug)]
+pub struct Checker {
+    users: Arc<RwLock<Arc<Users>>>,
+    attempts: Receiver<Attempt>,
+}
+
+impl Door {
+    /// Reads the users. Also returns what the thread needs.
+    ///
+    /// # Errors
+    /// Those of reading the file, and `InvalidData` with the line that is wrong.
+    pub fn open(path: &Path) -> io::Result<(Self, Checker)> {
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        let users = Arc::new(RwLock::new(Arc::new(Users::read(path, secret)?)));
+        let (sender, attempts) = bounded(ATTEMPTS_WAITING_MAX);
+        let checker = Checker { users: Arc::clone(&users), attempts };
+        Ok((Self { path: path.to_owned(), users, attempts: sender, secret }, checker))
+    }
+
+    /// Reads the file again. If it is not as it should be, the users stay as they are.
+    ///
+    /// # Errors
+    /// As [`Door::open`].
+    pub fn reload(&self) -> io::Result<()> {
+        let users = Arc::new(Users::read(&self.path, self.secret)?);
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = users;
+        Ok(())
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this user has this password. The verdict may come later, to the worker's inbox.
+    pub fn ask(
+        &self,
+        user: &[u8],
+        password: &[u8],
+        worker: usize,
+        connection: (usize, u64),
+    ) -> Verdict {
+        let users = current(&self.users);
+        if users.hashed.is_empty() {
+            let found = users.has_plain(user, password);
+            return if found { Verdict::Accepted } else { Verdict::Refused };
+        }
+        let (user, password) = (user.to_vec(), password.to_vec());
+        match self.attempts.try_send(Attempt { worker, connection, user, password }) {
+            Ok(()) => Verdict::Pending,
+            Err(_) => Verdict::Busy,
+        }
+    }
+}
+
+fn current(users: &RwLock<Arc<Users>>) -> Arc<Users> {
+    Arc::clone(&users.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Checker {
+    /// Checks attempts until the server is gone.
+    pub fn run(self, workers: &[Address]) {
+        for Attempt { worker, connection, user, password } in self.attempts {
+            let accepted = current(&self.users).has(&user, &password);
+            let Some(address) = workers.get(worker) else { continue };
+            // An inbox has room for all attempts that can wait, so this fails only at the end.
+            let _ = address.inbox.try_send(Message::Login { connection, accepted });
+            address.bell.ring();
+        }
+    }
+}
+
+impl Users {
+    fn read(path: &Path, secret: [u8; 16]) -> io::Result<Self> {
+        let mut text = Vec::new();
+        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(invalid("it is larger than a megabyte".to_owned()));
+        }
+        let mut users = Self { secret, ..Self::default() };
+        for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !line.is_empty() {
+                users.add(line).map_err(|why| invalid(format!("line {}: {why}", at + 1)))?;
+            }
+        }
+        if users.plain.is_empty() && users.hashed.is_empty() {
+            return Err(invalid("it names no user; lines are user:password".to_owned()));
+        }
+        Ok(users)
+    }
+
+    fn add(&mut self, line: &[u8]) -> Result<(), &'static str> {
+        let colon = memchr::memchr(b':', line).ok_or("expected user:password")?;
+        let (user, password) = (&line[..colon], &line[colon + 1..]);
+        match hashed(password)? {
+            Some(hash) => self.hashed.push((self.digest(user, b""), hash.to_owned())),
+            None => self.plain.push(self.digest(user, password)),
+        }
+        Ok(())
+    }
+
+    fn digest(&self, user: &[u8], password: &[u8]) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.secret);
+        digest.update((user.len() as u64).to_le_bytes());
+        digest.update(user);
+        digest.update(password);
+        digest.finalize().into()
+    }
+
+    /// Looks at all users, whichever is the right one.
+    fn has_plain(&self, user: &[u8], password: &[u8]) -> bool {
+        let wanted = self.digest(user, password);
+        let one = |found: Choice, known: &[u8; 32]| found | known.ct_eq(&wanted);
+        self.plain.iter().fold(Choice::from(0), one).into()
+    }
+
+    fn has(&self, user: &[u8], password: &[u8]) -> bool {
+        let name = self.digest(user, b"");
+        let mut found = self.has_plain(user, password);
+        let mut checked = false;
+        for (_, hash) in self.hashed.iter().filter(|known| known.0.ct_eq(&name).into()) {
+            found |= ShaCrypt::default().verify_password(password, hash.as_str()).is_ok();
+            checked = true;
+        }
+        if !checked && let Some((_, hash)) = self.hashed.first() {
+            // Takes as long for a user there is not.
+            let _ = ShaCrypt::default().verify_password(password, hash.as_str());
+        }
+        found
+    }
+}
+
+/// The password of a line as text if it is a hash; what looks like one and cannot be checked is an
+/// error rather than a plain password.
+fn hashed(password: &[u8]) -> Result<Option<&str>, &'static str> {
+    if !password.starts_with(b"$5$") && !password.starts_with(b"$6$") {
+        return Ok(None);
+    }
+    let hash = str::from_utf8(password).map_err(|_| "not a hashed password")?;
+    let rounds = hash[3..].strip_prefix(ROUNDS).and_then(|rest| rest.split('$').next());
+    if rounds.is_some_and(|rounds| !rounds.parse::<u32>().is_ok_and(|count| count <= ROUNDS_MAX)) {
+        return Err("more rounds than 200000 make clients wait too long");
+    }
+    // The one way to learn whether it can be checked is to check something.
+    match ShaCrypt::default().verify_password(b"", hash) {
+        Ok(()) | Err(sha_crypt::password_hash::Error::PasswordInvalid) => Ok(Some(hash)),
+        Err(_) => Err("a hashed password that cannot be checked; use \"openssl passwd -6\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // openssl passwd -6 -salt saltsalt secret; -5 likewise.
+    const SHA512: &str = concat!(
+        "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDe",
+        "hy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1"
+    );
+    const SHA256: &str = "$5$saltsalt$0IyaXrmV7.sGNS6tirgqHLqX/G.FBvgkYA.lpPdS5sA";
+
+    fn users(text: &str) -> Result<Users, String> {
+        let path =
+            std::env::temp_dir().join(format!("login-{}-{}", std::process::id(), text.len()));
+        std::fs::write(&path, text).unwrap();
+        let users = Users::read(&path, [7; 16]).map_err(|why| why.to_string());
+        std::fs::remove_file(path).unwrap();
+        users
+    }
+
+    #[test]
+    fn passwords_plain_and_hashed() {
+        let text = format!("bob:secret\r\nal:pa:ss wd\n\nopen:\neve:{SHA512}\nmo:{SHA256}");
+        let users = users(&text).unwrap();
+        for (user, password, expected) in [
+            ("bob", "secret", true),
+            ("bob", "secre", false),
+            ("bob", "secrets", false),
+            ("bobs", "ecret", false),
+            ("", "bobsecret", false),
+            ("al", "pa:ss wd", true),
+            ("al", "pa", false),
+            ("open", "", true),
+            ("open", "x", false),
+            ("eve", "secret", true),
+            ("eve", "", false),
+            ("eve", SHA512, false),
+            ("mo", "secret", true),
+            ("mo", "eve", false),
+            ("nobody", "secret", false),
+        ] {
+            assert_eq!(users.has(user.as_bytes(), password.as_bytes()), expected, "{user}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_users() {
+        for (text, why) in [
+            ("", "names no user"),
+            ("\n\n", "names no user"),
+            ("bob:secret\nnocolon\n", "line 2: expected user:password"),
+            ("bob:$6$short", "line 1: a hashed password that cannot be checked"),
+            ("bob:$6$rounds=900000$salt$abc", "line 1: more rounds"),
+            ("bob:$6$rounds=x$salt$abc", "line 1: more rounds"),
+        ] {
+            let said = users(text).expect_err(text);
+            assert!(said.contains(why), "{text:?} gave {said}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the server tells about itself.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `report` | what a worker and a shard count |
+//! | `latency` | how long commands take, and which were slow |
+//! | `text` | what `stats` says |
+//! | `prometheus`, `exporter` | the same numbers as metrics, and the port they are served on |
+
+pub mod exporter;
+pub mod latency;
+mod prometheus;
+pub mod report;
+pub mod text;

@@ -1,0 +1,270 @@
+//! The metrics as text, in Prometheus's exposition format 0.0.4.
+//!
+//! Owns the names, which docs/OBSERVABILITY.md lists; the numbers come in reports and from what all
+//! threads share.
+
+use crate::durable::Fsync;
+use crate::server::config::COMPAT_VERSION;
+use crate::server::persistence::keeper::Durability;
+use crate::server::shared::Shared;
+use crate::server::stats::latency::Histogram;
+use crate::server::stats::report::Report;
+use crate::server::stats::text::Totals;
+use crate::store::Ticks;
+use nix::sys::resource::{UsageWho, getrusage};
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
+
+/// Of the answer.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Buckets of durations end at these powers of two, in microseconds: 2 us to 4 s.
+const BUCKET_POWERS: std::ops::RangeInclusive<u32> = 1..=22;
+
+/// All metrics.
+pub fn of(reports: &[Report], shared: &Shared) -> String {
+    let total = Totals::of(reports);
+    let mut text = Text::default();
+    process(&mut text, shared);
+    connections(&mut text, &total, shared);
+    commands(&mut text, &total);
+    results(&mut text, &total);
+    durations(&mut text, &total);
+    items(&mut text, &total, shared);
+    match &shared.durability {
+        Some(durability) => {
+            text.gauge("persistence_enabled", "Data is kept on disk (--data-dir).", 1);
+            snapshots(&mut text, durability);
+            logs(&mut text, durability, shared.clock.now());
+        }
+        None => text.gauge("persistence_enabled", "Data is kept on disk (--data-dir).", 0),
+    }
+    text.0
+}
+
+/// Lines of the format. Every name begins with `distcache_`.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        self.line(format_args!("# HELP distcache_{name} {help}"));
+        self.line(format_args!("# TYPE distcache_{name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        if labels.is_empty() {
+            return self.line(format_args!("distcache_{name} {value}"));
+        }
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{}\"", escape_label(value)))
+            .collect();
+        self.line(format_args!("distcache_{name}{{{}}} {value}", labels.join(",")));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "counter", help);
+        self.sample(name, &[], value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+}
+
+fn escape_label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+fn process(text: &mut Text, shared: &Shared) {
+    text.family("build_info", "gauge", "1; the labels have the versions.");
+    let versions = [("version", env!("CARGO_PKG_VERSION")), ("memcached_version", COMPAT_VERSION)];
+    text.sample("build_info", &versions, 1);
+    let uptime = shared.clock.uptime().as_secs_f64();
+    text.gauge("uptime_seconds", "Time since the start.", format_args!("{uptime:.3}"));
+    text.gauge("workers", "Threads that serve clients (-t).", shared.config.workers);
+    if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
+        text.family("cpu_seconds_total", "counter", "Processor time used.");
+        for (mode, time) in [("user", usage.user_time()), ("system", usage.system_time())] {
+            let value = format_args!("{}.{:06}", time.tv_sec(), time.tv_usec()).to_string();
+            text.sample("cpu_seconds_total", &[("mode", mode)], value);
+        }
+    }
+}
+
+fn connections(text: &mut Text, total: &Totals, shared: &Shared) {
+    let open = shared.connections.load(Ordering::Relaxed);
+    let accepted = shared.total_connections.load(Ordering::Relaxed);
+    let rejected = shared.rejected_connections.load(Ordering::Relaxed);
+    text.gauge("connections", "Clients connected.", open);
+    text.gauge("connections_max", "Clients that may be (-c).", shared.config.connections_max);
+    text.counter("connections_accepted_total", "Connections accepted.", accepted);
+    text.counter("connections_rejected_total", "Connections refused for being too many.", rejected);
+    let traffic = &total.traffic;
+    text.counter(
+        "connections_idle_closed_total",
+        "Connections closed for being idle (-o idle_timeout).",
+        traffic.idle_kicks,
+    );
+    text.counter(
+        "connection_yields_total",
+        "Turns that left commands of a connection for the next one (-R).",
+        traffic.connection_yields,
+    );
+    text.counter("received_bytes_total", "Bytes received from clients.", traffic.bytes_read);
+    text.counter("sent_bytes_total", "Bytes sent to clients.", traffic.bytes_written);
+    text.family("logins_total", "counter", "Attempts to log in (-Y).");
+    let good = traffic.logins.saturating_sub(traffic.logins_failed);
+    text.sample("logins_total", &[("result", "accepted")], good);
+    text.sample("logins_total", &[("result", "refused")], traffic.logins_failed);
+}
+
+fn commands(text: &mut Text, total: &Totals) {
+    let counters = &total.counters;
+    text.family("commands_total", "counter", "Commands; get and touch count keys.");
+    for (command, count) in [
+        ("get", counters.cmd_get),
+        ("set", counters.cmd_set),
+        ("touch", counters.cmd_touch),
+        ("meta", counters.cmd_meta),
+        ("flush_all", total.traffic.flush_commands),
+    ] {
+        text.sample("commands_total", &[("command", command)], count);
+    }
+}
+
+fn results(text: &mut Text, total: &Totals) {
+    let counters = &total.counters;
+    let name = "command_results_total";
+    text.family(name, "counter", "What commands met, by key.");
+    for (command, result, count) in [
+        ("get", "hit", counters.get_hits),
+        ("get", "miss", counters.get_misses),
+        ("delete", "hit", counters.delete_hits),
+        ("delete", "miss", counters.delete_misses),
+        ("incr", "hit", counters.incr_hits),
+        ("incr", "miss", counters.incr_misses),
+        ("decr", "hit", counters.decr_hits),
+        ("decr", "miss", counters.decr_misses),
+        ("touch", "hit", counters.touch_hits),
+        ("touch", "miss", counters.touch_misses),
+        ("cas", "hit", counters.cas_hits),
+        ("cas", "miss", counters.cas_misses),
+        ("cas", "changed", counters.cas_badval),
+    ] {
+        text.sample(name, &[("command", command), ("result", result)], count);
+    }
+    let name = "stores_refused_total";
+    text.family(name, "counter", "Items refused.");
+    text.sample(name, &[("reason", "too_large")], counters.store_too_large);
+    text.sample(name, &[("reason", "no_memory")], counters.store_no_memory);
+}
+
+fn durations(text: &mut Text, total: &Totals) {
+    let name = "command_duration_seconds";
+    let help =
+        "From reading a command to sending its reply, of commands that were timed (a sample).";
+    text.family(name, "histogram", help);
+    for (command, times) in total.latencies.iter() {
+        buckets(text, command, times);
+    }
+    let help = "Commands that took as long as --slow-command-us.";
+    text.counter("slow_commands_total", help, total.traffic.slow_commands);
+}
+
+/// A bucket takes what is at or below its bound: the histogram counts whole microseconds, so what
+/// is below the next one.
+fn buckets(text: &mut Text, command: &str, times: &Histogram) {
+    let name = "command_duration_seconds_bucket";
+    for power in BUCKET_POWERS {
+        let bound = seconds((1 << power) - 1).to_string();
+        text.sample(name, &[("command", command), ("le", &bound)], times.below_power(power));
+    }
+    text.sample(name, &[("command", command), ("le", "+Inf")], times.count());
+    let labels = [("command", command)];
+    text.sample("command_duration_seconds_sum", &labels, seconds(times.sum_us()));
+    text.sample("command_duration_seconds_count", &labels, times.count());
+}
+
+fn items(text: &mut Text, total: &Totals, shared: &Shared) {
+    let limit = shared.memory_bytes_max.load(Ordering::Relaxed);
+    text.gauge("items", "Items stored.", total.items);
+    text.gauge("item_bytes", "Bytes of them, headers included.", total.live_bytes);
+    text.gauge("memory_used_bytes", "Memory in use for items and index.", total.memory_bytes);
+    text.gauge("memory_limit_bytes", "Memory that may be (-m).", limit);
+    text.gauge("memory_index_bytes", "Memory of the index.", total.index_bytes);
+    let store = &total.store;
+    text.counter("items_stored_total", "Items ever stored.", store.stored);
+    text.counter("evictions_total", "Live items removed to make room.", store.evictions);
+    let help = "Of the evicted, those never fetched.";
+    text.counter("evictions_unfetched_total", help, store.evicted_unfetched);
+    text.counter("expired_total", "Expired items removed.", store.reclaimed);
+    let help = "Of the expired, those never fetched.";
+    text.counter("expired_unfetched_total", help, store.expired_unfetched);
+}
+
+fn snapshots(text: &mut Text, durability: &Durability) {
+    let status = durability.status();
+    text.counter("snapshots_total", "Snapshots that succeeded.", status.snapshots);
+    let help = "Snapshots that failed.";
+    text.counter("snapshot_failures_total", help, status.snapshot_failures);
+    text.gauge("snapshot_running", "A snapshot is being taken.", u8::from(status.running));
+    let failed = status.last_error.is_some();
+    text.gauge("snapshot_last_failed", "The last snapshot failed.", u8::from(failed));
+    let begun = status.last_at.map_or(0, Ticks::seconds);
+    let help = "When the last good snapshot was begun, as Unix time; 0: there is none.";
+    text.gauge("snapshot_last_timestamp_seconds", help, begun);
+    let took = status.last_duration.milliseconds() as f64 / 1e3;
+    text.gauge("snapshot_last_duration_seconds", "How long it took.", took);
+    text.gauge("snapshot_last_bytes", "Its size.", status.last_bytes);
+    text.gauge("snapshot_last_items", "Items in it.", status.last_items);
+}
+
+fn logs(text: &mut Text, durability: &Durability, now: Ticks) {
+    let logs = &durability.progress;
+    let fsync = match durability.fsync {
+        Fsync::Always => "always",
+        Fsync::EverySecond => "everysec",
+        Fsync::No => "no",
+    };
+    text.family("log_info", "gauge", "1; the label has the mode of --fsync.");
+    text.sample("log_info", &[("fsync", fsync)], 1);
+    text.gauge("log_failed", "A log cannot be written.", u8::from(durability.has_failed_log()));
+    let bytes: u64 = logs.iter().map(|log| log.file_bytes()).sum();
+    text.gauge("log_bytes", "Size of the logs.", bytes);
+    let unsynced: u64 = logs.iter().map(|log| log.unsynced_bytes()).sum();
+    text.gauge("log_unsynced_bytes", "Bytes of them not synced.", unsynced);
+    let oldest = logs.iter().filter_map(|log| log.unsynced_since()).min();
+    let age = oldest.map_or(0, |since| now.0.saturating_sub(since.0));
+    let age = Ticks(age).milliseconds() as f64 / 1e3;
+    text.gauge("log_unsynced_age_seconds", "Age of the oldest change not synced.", age);
+    let failures = durability.status().log_failures;
+    text.counter("log_failures_total", "Writes and syncs of logs that failed.", failures);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_help_are_escaped() {
+        let mut text = Text::default();
+        text.family("x", "gauge", "a\\b\nc");
+        text.sample("x", &[("one", "a\\b\"c\nd"), ("two", "")], 1);
+        let expected = "# HELP distcache_x a\\\\b\\nc\n# TYPE distcache_x gauge\n\
+                        distcache_x{one=\"a\\\\b\\\"c\\nd\",two=\"\"} 1\n";
+        assert_eq!(text.0, expected);
+    }
+}

@@ -1,0 +1,103 @@
+//! A worker's turns one by one, with sockets of this machine: what needs two things to happen in
+//! the same turn.
+
+use super::*;
+use crate::server::Hooks;
+use crate::server::clock::Clock;
+use crate::server::config::Config;
+use crate::server::connection::socket::Stream;
+use crate::server::worker::parking::Parking;
+use crate::shard::{Rules, Shard};
+use crate::store::Settings;
+use crate::store::hash::KeyHasher;
+use crossbeam::channel::{Sender, unbounded};
+use socket2::SockRef;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Rig {
+    worker: Worker,
+    arrivals: Sender<Arrival>,
+    _inbox: Sender<Message>,
+    listener: TcpListener,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let rules = Rules { item_bytes_max: 1 << 20, cas: true, prefix_delimiter: b':' };
+        let hasher = KeyHasher::new([1, 2]);
+        let settings = Settings {
+            memory_bytes_max: 16 << 20,
+            evict: true,
+            hasher: hasher.clone(),
+            sequence_start: 1,
+        };
+        let (config, clock, hooks) = (Config::default(), Clock::start(), Hooks::default());
+        let shared = Arc::new(Shared::new(config, clock, Vec::new(), None, None, hooks));
+        let shard = Shard::new(settings, rules);
+        let core = Core::new(0, shard, vec![None], hasher, rules, Arc::clone(&shared));
+        let poll = Poll::new().expect("descriptors are left");
+        let waker = mio::Waker::new(poll.registry(), WAKER).expect("the same");
+        let bell = Arc::new(Bell { parking: Parking::default(), waker });
+        let (inbox_sender, inbox) = unbounded();
+        let (arrivals_sender, arrivals) = unbounded();
+        let parts = Parts { poll, bell, inbox, arrivals, core, keep: None, shared };
+        Self {
+            worker: Worker::new(parts),
+            arrivals: arrivals_sender,
+            _inbox: inbox_sender,
+            listener: TcpListener::bind("127.0.0.1:0").expect("a port is free"),
+        }
+    }
+
+    /// A client whose connection is at the worker.
+    fn connect(&mut self) -> TcpStream {
+        let address = self.listener.local_addr().expect("it is bound");
+        let client = TcpStream::connect(address).expect("it listens");
+        let (stream, _) = self.listener.accept().expect("the client is there");
+        stream.set_nonblocking(true).expect("a socket");
+        let stream = Stream::Tcp(mio::net::TcpStream::from_std(stream));
+        self.worker.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let arrival = Arrival { stream, listener: "here".into() };
+        self.arrivals.send(arrival).expect("the worker is there");
+        let open = self.worker.connections.len();
+        while self.worker.connections.len() == open {
+            self.turn();
+        }
+        client
+    }
+
+    fn turn(&mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        self.worker.wait(&mut events).expect("it can wait");
+        self.worker.turn(&events);
+    }
+}
+
+/// The connection's last words are a command and a reset, and what has its token twice in the lists
+/// reads both in one turn.
+#[test]
+fn a_token_that_a_closed_connection_left_behind_is_not_served_twice() {
+    let mut rig = Rig::new();
+    let mut client = rig.connect();
+    client.write_all(b"get a\r\n").expect("it is taken");
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
+    drop(client);
+    let (token, _) = rig.worker.connections.iter().next().expect("it is open");
+    rig.worker.continuing.push_back(token);
+    while !rig.worker.connections.is_empty() {
+        rig.turn();
+    }
+    assert_eq!(rig.worker.shared.connections.load(Ordering::Relaxed), 0);
+    // And nobody is served a turn too few.
+    let mut client = rig.connect();
+    client.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    client.write_all(b"mn\r\n").expect("it is taken");
+    let mut reply = String::new();
+    rig.turn();
+    BufReader::new(client).read_line(&mut reply).expect("an answer in time");
+    assert_eq!(reply, "MN\r\n");
+}
