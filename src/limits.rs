@@ -74,11 +74,11 @@ pub const LOOKUPS_ANNOUNCED_MAX: usize = 16;
 /// the same keys asked for one by one, only cheaper.
 pub const KEYS_PER_COMMAND: usize = 8;
 
-/// Mail in flight from one worker to another. Reaching it stops reading from sockets.
-pub const MAIL_IN_FLIGHT_MAX: usize = 4;
+/// Most shards of a server: about four for each worker that a large machine has use for.
+pub const SHARDS_MAX: usize = 64;
 
-/// A mail with this many bytes of requests is full.
-pub const MAIL_BYTES_MAX: usize = 256 << 10;
+/// A shard has at least this much memory, so that its segments are neither few nor tiny.
+pub const SHARD_MEMORY_BYTES_MIN: u64 = 4 << 20;
 
 /// Largest segment of the store. Eviction works a segment at a time, so this bounds its pause.
 pub const SEGMENT_BYTES_MAX: usize = 128 << 10;
@@ -94,6 +94,9 @@ const _: () = assert!(LINE_BYTES_MAX < READ_BYTES, "a whole line fits one read")
 const _: () = assert!(KEY_BYTES_MAX * 2 < LINE_BYTES_MAX, "a key and its arguments fit a line");
 const _: () = assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SHARDS_MAX.is_power_of_two());
+const _: () =
+    assert!(SHARD_MEMORY_BYTES_MIN >= (SEGMENTS_PER_SHARD_MIN * SEGMENT_BYTES_MIN) as u64);
 const _: () = assert!(SEGMENT_BYTES_MIN / 8 > KEY_BYTES_MAX + 64, "small items fit any segment");
 const _: () = assert!(WRITE_BYTES_MAX <= SENT_BYTES_PER_TURN && READ_BYTES <= WRITE_BYTES_MAX);
 const _: () = assert!(OUTPUT_BYTES_MAX > VALUE_BYTES_BY_REFERENCE_MIN);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use distcache::protocol::Request;
 use distcache::server::connection::output::Output;
-use distcache::server::connection::session::{Router, Session};
-use distcache::shard::operation::{Operation, Verb};
+use distcache::server::connection::session::{Next, Router, Session, Target};
+use distcache::shard::operation::Verb;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
@@ -25,26 +25,28 @@ impl Router for Canned {
         key.len() as u64
     }
 
-    fn execute(&mut self, operation: Operation<'_>, output: &mut Output) {
-        match operation.verb {
+    fn execute<'a>(
+        &mut self,
+        _: Target<'a>,
+        verb: impl FnOnce() -> Verb<'a>,
+        output: &mut Output,
+    ) -> bool {
+        match verb() {
             Verb::Store(..) => output.here().push(b"STORED\r\n"),
             _ => output.here().push(b"VALUE user:0000012345 0 4\r\nabcd\r\n"),
         }
-    }
-
-    fn command(&mut self, _: &Request<'_>, _: bool, _: &mut Output) -> bool {
         true
     }
 
-    fn item_fits(&mut self, _: &[u8], _: u32, _: usize) -> bool {
+    fn command(&mut self, _: &Request<'_>, _: bool, _: &mut Output) -> Next {
+        Next::Command
+    }
+
+    fn item_fits(&self, _: &[u8], _: u32, _: usize) -> bool {
         true
     }
 
-    fn may_hold(&mut self, _: usize) -> bool {
-        true
-    }
-
-    fn has_room(&self) -> bool {
+    fn may_hold(&self, _: usize) -> bool {
         true
     }
 }
@@ -57,7 +59,7 @@ fn pipelined(bencher: Bencher<'_, '_>, command: &str) {
     bencher.counter(ItemsCount::new(COMMANDS)).bench_local(|| {
         let (session, router) = &mut *state.borrow_mut();
         session.advance(received.as_bytes(), &mut { usize::MAX }, router);
-        let flushed = session.output.flush(0, &mut std::io::sink());
+        let flushed = session.output.flush(&mut std::io::sink());
         flushed.expect("a sink takes everything").0
     });
 }

@@ -1,7 +1,8 @@
 //! A byte stream, cut in several ways. Goal: no stream panics or stalls a session, and the replies
 //! are the same however TCP cuts the stream, however small the turns are and whenever the replies
-//! leave. Method: drive [`Session`] on a real [`Core`] of one worker with the stream in one piece,
-//! byte by byte, and in pieces whose sizes follow from the input; compare what comes out.
+//! leave. Method: drive [`Session`] on a real [`WorkerRouter`] with the stream in one piece,
+//! byte by byte, and in pieces whose sizes follow from the input, with shards that are held by
+//! somebody else now and then; compare what comes out.
 //!
 //! One difference is memcached's own and allowed: a line that has not ended after
 //! [`LINE_BYTES_MAX`] bytes is judged when it gets there, and executed if it came as a whole. A
@@ -13,11 +14,14 @@ use distcache::protocol::Request;
 use distcache::server::Hooks;
 use distcache::server::clock::Clock;
 use distcache::server::config::Config;
-use distcache::server::worker::router::Core;
+use distcache::server::worker::inbox::Bell;
+use distcache::server::worker::router::{Parts, WorkerRouter};
+use distcache::server::worker::shards::Shards;
+use distcache::server::worker::turn::WAKER;
 use distcache::server::connection::output::{Flushed, Output};
-use distcache::server::connection::session::{Progress, Router, Session};
+use distcache::server::connection::session::{Next, Progress, Refused, Router, Session, Target};
 use distcache::server::shared::Shared;
-use distcache::shard::operation::Operation;
+use distcache::shard::operation::Verb;
 use distcache::shard::{Rules, Shard};
 use distcache::store::hash::KeyHasher;
 use distcache::store::{Settings, Ticks};
@@ -109,7 +113,7 @@ struct Outcome {
 fn run(stream: &[u8], cuts: Cuts) -> Outcome {
     let mut driver = Driver {
         session: Session::default(),
-        router: FuzzRouter { core: core(), operations: 0, cuts: &cuts },
+        router: FuzzRouter { router: router(), operations: 0, cuts: &cuts },
         replies: Vec::new(),
         turns_left: 1_000 + 100 * stream.len(),
     };
@@ -152,7 +156,7 @@ impl Driver<'_> {
             let mut budget = self.router.cuts.budget();
             let progress = self.session.advance(received, &mut budget, &mut self.router);
             received = &[];
-            if progress == Progress::OutputFull || self.router.cuts.mostly() {
+            if progress == Progress::Waits || self.router.cuts.mostly() {
                 self.drain();
             }
             match progress {
@@ -164,67 +168,82 @@ impl Driver<'_> {
                     assert!(self.session.is_closing());
                     return;
                 }
-                Progress::Yielded | Progress::OutputFull => {}
+                Progress::Yielded | Progress::Waits | Progress::Busy => {}
             }
         }
     }
 
     fn drain(&mut self) {
         let output = &mut self.session.output;
-        let flushed = output.flush(0, &mut self.replies).expect("a Vec takes everything");
-        assert_eq!(flushed.1, Flushed::All, "one worker leaves no holes");
+        let flushed = output.flush(&mut self.replies).expect("a Vec takes everything");
+        assert_eq!(flushed.1, Flushed::All);
         assert!(output.is_empty() && output.pending_bytes() == 0);
         output.take_buffer();
     }
 }
 
-/// The core of a server with one worker, on a clock that goes with the operations. Replies that
+/// The router of a server with one worker, on a clock that goes with the operations. Replies that
 /// tell of time and process are made and dropped, since they differ from run to run.
 struct FuzzRouter<'a> {
-    core: Core,
+    router: WorkerRouter,
     operations: u64,
     cuts: &'a Cuts,
 }
 
 impl Router for FuzzRouter<'_> {
     fn hash(&self, key: &[u8]) -> u64 {
-        self.core.hash(key)
+        self.router.hash(key)
     }
 
-    fn execute(&mut self, operation: Operation<'_>, output: &mut Output) {
+    fn execute<'a>(
+        &mut self,
+        target: Target<'a>,
+        verb: impl FnOnce() -> Verb<'a>,
+        output: &mut Output,
+    ) -> bool {
+        if !self.cuts.mostly() {
+            return false;
+        }
         self.operations += 1;
-        self.core.now = Ticks(self.core.now.0 + OPERATION_TICKS);
+        self.router.now = Ticks(self.router.now.0 + OPERATION_TICKS);
         if self.operations.is_multiple_of(MAINTAIN_OPERATIONS) {
-            self.core.shard.maintain(self.core.now, usize::MAX);
+            self.router.maintain();
         }
-        self.core.execute(operation, output);
+        self.router.execute(target, verb, output)
     }
 
-    fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool {
+    fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> Next {
         if matches!(request, Request::Stats { .. }) {
+            // What workers would be asked for has nobody to answer it here.
             output.here().push(b"(statistics)\r\n");
-            return self.core.command(request, noreply, &mut Output::default());
+            self.router.command(request, noreply, &mut Output::default());
+            return Next::Command;
         }
-        self.core.command(request, noreply, output)
+        self.router.command(request, noreply, output)
     }
 
-    fn item_fits(&mut self, key: &[u8], flags: u32, value_bytes: usize) -> bool {
-        self.core.item_fits(key, flags, value_bytes)
+    fn item_fits(&self, key: &[u8], flags: u32, value_bytes: usize) -> bool {
+        self.router.item_fits(key, flags, value_bytes)
     }
 
-    fn may_hold(&mut self, block_bytes: usize) -> bool {
-        self.core.may_hold(block_bytes)
+    fn may_hold(&self, block_bytes: usize) -> bool {
+        self.router.may_hold(block_bytes)
     }
 
-    fn has_room(&self) -> bool {
-        self.cuts.mostly()
+    fn refused(&mut self, why: Refused) {
+        self.router.refused(why);
     }
 }
 
-fn core() -> Core {
-    // Made once: each hasher keeps a few bytes for good.
+fn router() -> WorkerRouter {
+    // Made once: each hasher keeps a few bytes for good, and each bell a descriptor.
     static HASHER: OnceLock<KeyHasher> = OnceLock::new();
-    let hasher = HASHER.get_or_init(|| KeyHasher::new([7, 11]));
+    static BELL: OnceLock<Arc<Bell>> = OnceLock::new();
+    let hasher = HASHER.get_or_init(|| KeyHasher::new([7, 11])).clone();
+    let bell = BELL.get_or_init(|| {
+        let poll = mio::Poll::new().expect("descriptors are left");
+        Arc::new(Bell::new(mio::Waker::new(poll.registry(), WAKER).expect("the same")))
+    });
     let config = Config {
         workers: 1,
         memory_bytes_max: MEMORY_BYTES_MAX,
@@ -243,11 +262,12 @@ fn core() -> Core {
         hasher: hasher.clone(),
         sequence_start: 1,
     };
-    let shard = Shard::new(settings, rules);
+    let shards = Shards::new(vec![Shard::new(settings, rules)], vec![Arc::clone(bell)]);
     // `shutdown` ends the conversation and nothing else.
     let hooks = Hooks { stop: Some(Box::new(|_| ())), ..Hooks::default() };
     let shared = Arc::new(Shared::new(config, Clock::start(), Vec::new(), None, None, hooks));
-    let mut core = Core::new(0, shard, vec![None], hasher.clone(), rules, shared);
-    core.now = Ticks::from_seconds(START_SECONDS);
-    core
+    let (shards, workers) = (Arc::new(shards), Vec::new());
+    let mut router = WorkerRouter::new(Parts { id: 0, shards, hasher, rules, workers, shared });
+    router.now = Ticks::from_seconds(START_SECONDS);
+    router
 }

@@ -4,4 +4,6 @@
 //! are here, in a package of its own because loom's types stand in for the daemon's atomics.
 
 #[cfg(test)]
+mod hand_over;
+#[cfg(test)]
 mod sleep;

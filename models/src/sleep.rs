@@ -62,7 +62,7 @@ struct Rules {
     ring_after_sending: bool,
 }
 
-/// As `server::worker` and `server::mail` do it.
+/// As `server::worker::turn` and `server::worker::inbox` do it.
 const AS_BUILT: Rules = Rules { look_after_parking: true, ring_after_sending: true };
 
 /// Messages waiting: all that an inbox is to the protocol.
@@ -119,7 +119,7 @@ struct Station {
 }
 
 impl Station {
-    /// `Peer::post` and `Bell::ring`.
+    /// `Address::send` and `Bell::ring`.
     fn post(&self, rules: Rules) {
         if rules.ring_after_sending {
             self.inbox.send();
@@ -136,7 +136,7 @@ impl Station {
         }
     }
 
-    /// `Worker::wait` and `Worker::read_mail`, until so many messages were read.
+    /// `Worker::wait` and `Worker::read_inbox`, until so many messages were read.
     fn receive(&self, messages: usize, rules: Rules) {
         let mut received = 0;
         while received < messages {

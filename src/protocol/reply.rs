@@ -48,6 +48,8 @@ pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 pub const OUT_OF_MEMORY_STORING: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
 /// The same for incr, decr and touch.
 pub const OUT_OF_MEMORY: &[u8] = b"SERVER_ERROR out of memory\r\n";
+/// Statistics that connections have no memory left for.
+pub const OUT_OF_MEMORY_STATS: &[u8] = b"SERVER_ERROR out of memory writing stats\r\n";
 /// The same for an item that `ma N` would create.
 pub const OUT_OF_MEMORY_NEW_ITEM: &[u8] = b"SERVER_ERROR Out of memory allocating new item\r\n";
 /// The log cannot be written, so a change would not be kept.

@@ -4,6 +4,8 @@
 //! flags, handles no signals: that is `crate::daemon`.
 
 use crate::durable;
+use crate::durable::log::Log;
+use crate::limits::{SHARD_MEMORY_BYTES_MIN, SHARDS_MAX};
 use crate::server::clock::Clock;
 use crate::server::config::{Config, ConfigError, Listener};
 use crate::server::connection::listener;
@@ -15,10 +17,11 @@ use crate::server::persistence::keep::Keep;
 use crate::server::persistence::kept;
 use crate::server::shared::Shared;
 use crate::server::stats::exporter;
-use crate::server::worker::mail::{Address, Bell, Message, Peer};
-use crate::server::worker::parking::Parking;
+use crate::server::worker::inbox::{self, Address, Bell, Message};
+use crate::server::worker::router::WorkerRouter;
+use crate::server::worker::shards::Shards;
 use crate::server::worker::turn::{Parts, Worker};
-use crate::server::worker::{mail, router, turn};
+use crate::server::worker::{router, turn};
 use crate::shard::{Rules, Shard};
 use crate::store::Settings;
 use crate::store::hash::KeyHasher;
@@ -192,7 +195,8 @@ impl Server {
         let durability = kept.as_ref().map(|kept| Arc::clone(&kept.durability));
         let shared = Arc::new(Shared::new(config, clock, listeners, durability, door, hooks));
         load_cluster(&shared)?;
-        let (desks, parts, addresses_of_workers) = make_workers(&shared, kept.as_mut())?;
+        let Workers { desks, parts, addresses: addresses_of_workers, shards } =
+            make_workers(&shared, kept.as_mut())?;
         let limits = Limits {
             connections_max: shared.config.connections_max,
             refuse_fast: shared.config.connections_refuse_fast,
@@ -204,7 +208,7 @@ impl Server {
         let mut server =
             Self { addresses, shared, wakers, metrics_address, bells, threads, keeping };
         if let Some(listener) = metrics {
-            server.export(listener, addresses_of_workers.clone())?;
+            server.export(listener, addresses_of_workers.clone(), shards)?;
         }
         if let Some(checker) = checker {
             let workers = addresses_of_workers.clone();
@@ -223,9 +227,15 @@ impl Server {
         Ok(server)
     }
 
-    fn export(&mut self, listener: TcpListener, workers: Vec<Address>) -> io::Result<()> {
+    fn export(
+        &mut self,
+        listener: TcpListener,
+        workers: Vec<Address>,
+        shards: Arc<Shards>,
+    ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let (exporter, address, waker) = exporter::Exporter::new(listener, workers, shared)?;
+        let (exporter, address, waker) =
+            exporter::Exporter::new(listener, workers, shards, shared)?;
         log::info!("metrics at http://{address}/metrics");
         self.metrics_address = Some(address);
         self.wakers.push(waker);
@@ -405,35 +415,36 @@ fn wire(worker_count: usize) -> io::Result<Wiring> {
     let waker = Waker::new(poll.registry(), turn::WAKER)?;
     Ok(Wiring {
         poll,
-        bell: Arc::new(Bell { parking: Parking::default(), waker }),
-        inbox: bounded(mail::inbox_capacity(worker_count)),
+        bell: Arc::new(Bell::new(waker)),
+        inbox: bounded(inbox::inbox_capacity(worker_count)),
         arrivals: bounded(ARRIVALS_MAX),
     })
 }
 
-/// Where connections go, what the workers are made of, and how to reach them.
-type Workers = (Vec<Desk>, Vec<Parts>, Vec<Address>);
+/// The workers before they run.
+struct Workers {
+    /// Where connections go.
+    desks: Vec<Desk>,
+    /// What they are made of.
+    parts: Vec<Parts>,
+    /// How to reach them.
+    addresses: Vec<Address>,
+    /// What they execute on.
+    shards: Arc<Shards>,
+}
 
-fn make_workers(shared: &Arc<Shared>, mut kept: Option<&mut kept::Kept>) -> io::Result<Workers> {
+fn make_workers(shared: &Arc<Shared>, kept: Option<&mut kept::Kept>) -> io::Result<Workers> {
     let config = &shared.config;
-    let secrets = random_words()?;
-    let hasher = match &kept {
-        Some(kept) => kept.hasher.clone(),
-        None => KeyHasher::new([secrets[0], secrets[1]]),
-    };
     let rules = Rules {
         item_bytes_max: config.item_bytes_max,
         cas: config.cas,
         prefix_delimiter: config.prefix_delimiter,
     };
-    let settings = Settings {
-        memory_bytes_max: config.memory_bytes_max / config.workers as u64,
-        evict: config.evict,
-        hasher: hasher.clone(),
-        sequence_start: secrets[2] >> (u64::BITS - SEQUENCE_START_BITS),
-    };
+    let (shards, logs, hasher) = make_shards(config, rules, kept)?;
     let wirings: Vec<Wiring> =
         (0..config.workers).map(|_| wire(config.workers)).collect::<io::Result<_>>()?;
+    let bells: Vec<_> = wirings.iter().map(|wiring| Arc::clone(&wiring.bell)).collect();
+    let shards = Arc::new(Shards::new(shards, bells));
     let addresses: Vec<Address> = wirings
         .iter()
         .map(|wiring| Address { inbox: wiring.inbox.0.clone(), bell: Arc::clone(&wiring.bell) })
@@ -442,43 +453,78 @@ fn make_workers(shared: &Arc<Shared>, mut kept: Option<&mut kept::Kept>) -> io::
         .iter()
         .map(|wiring| Desk { arrivals: wiring.arrivals.0.clone(), bell: Arc::clone(&wiring.bell) })
         .collect();
+    let mut logs = logs.into_iter();
     let parts = wirings.into_iter().enumerate().map(|(id, wiring)| {
-        let peers = addresses
-            .iter()
-            .enumerate()
-            .map(|(to, address)| (to != id).then(|| Peer::new(address.clone(), id, to)));
-        let recovered = kept.as_deref_mut().and_then(kept::Kept::next_shard);
-        let (mut shard, log) = match recovered {
-            Some(kept::KeptShard { store, flush_at, log, journal }) => {
-                let mut shard = Shard::with_store(store, rules);
-                shard.record_in(journal, flush_at);
-                (shard, Some(log))
-            }
-            None => (Shard::new(settings.clone(), rules), None),
-        };
-        shard.set_detail(config.detail);
-        let keep = log.zip(shared.durability.as_ref()).map(|(log, durability)| {
+        let keep = logs.next().zip(shared.durability.as_ref()).map(|(log, durability)| {
             Keep::new(id, log, Arc::clone(durability), Arc::clone(shared))
+        });
+        let router = WorkerRouter::new(router::Parts {
+            id,
+            shards: Arc::clone(&shards),
+            hasher: hasher.clone(),
+            rules,
+            workers: addresses.clone(),
+            shared: Arc::clone(shared),
         });
         Parts {
             poll: wiring.poll,
             bell: wiring.bell,
             inbox: wiring.inbox.1,
             arrivals: wiring.arrivals.1,
-            core: router::Core::new(
-                id,
-                shard,
-                peers.collect(),
-                hasher.clone(),
-                rules,
-                Arc::clone(shared),
-            ),
+            router,
             keep,
             shared: Arc::clone(shared),
         }
     });
     let parts = parts.collect();
-    Ok((desks, parts, addresses))
+    Ok(Workers { desks, parts, addresses, shards })
+}
+
+/// The shards, empty or as recovered, their logs, and the hash that spreads keys over them.
+fn make_shards(
+    config: &Config,
+    rules: Rules,
+    kept: Option<&mut kept::Kept>,
+) -> io::Result<(Vec<Shard>, Vec<Log>, KeyHasher)> {
+    let (mut shards, mut logs) = (Vec::new(), Vec::new());
+    let hasher = match kept {
+        Some(kept) => {
+            while let Some(kept::KeptShard { store, flush_at, log, journal }) = kept.next_shard() {
+                let mut shard = Shard::with_store(store, rules);
+                shard.record_in(journal, flush_at);
+                shards.push(shard);
+                logs.push(log);
+            }
+            kept.hasher.clone()
+        }
+        None => {
+            let secrets = random_words()?;
+            let hasher = KeyHasher::new([secrets[0], secrets[1]]);
+            let count = shard_count_for(config);
+            let settings = Settings {
+                memory_bytes_max: config.memory_bytes_max / count as u64,
+                evict: config.evict,
+                hasher: hasher.clone(),
+                sequence_start: secrets[2] >> (u64::BITS - SEQUENCE_START_BITS),
+            };
+            shards.extend((0..count).map(|_| Shard::new(settings.clone(), rules)));
+            hasher
+        }
+    };
+    shards.iter_mut().for_each(|shard| shard.set_detail(config.detail));
+    Ok((shards, logs, hasher))
+}
+
+/// More shards than workers, so that these seldom meet, and not many more: what a pipeline asks of
+/// one shard is brought from memory together, and every shard writes to a segment of its own. Each
+/// has to hold a few of the largest items.
+fn shard_count_for(config: &Config) -> usize {
+    let wanted = (config.workers + 1).next_power_of_two().min(SHARDS_MAX);
+    let bytes_min = SHARD_MEMORY_BYTES_MIN.max(u64::from(config.item_bytes_max) * 4);
+    let room_for = usize::try_from(config.memory_bytes_max / bytes_min).unwrap_or(usize::MAX);
+    let room_for = room_for.max(1);
+    // The largest power of two that fits.
+    wanted.min(if room_for.is_power_of_two() { room_for } else { room_for.next_power_of_two() / 2 })
 }
 
 fn random_words() -> io::Result<[u64; 3]> {

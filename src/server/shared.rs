@@ -8,9 +8,12 @@ use crate::server::operator::compat::Knobs;
 use crate::server::operator::watch::Watchers;
 use crate::server::persistence::keeper::Durability;
 use crate::server::{FatalHook, Hooks, StopHook};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+/// Memory that all connections together may hold beside `-m`; more is taken from the stores.
+const HELD_BYTES_FREE: usize = 16 << 20;
 
 /// How the server is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Shared {
     pub verbosity: AtomicUsize,
     /// Memory limit in bytes, as changed by `cache_memlimit`.
     pub memory_bytes_max: AtomicU64,
+    /// What all connections hold outside the stores.
+    held_bytes: AtomicIsize,
     /// Counts by prefix are being made.
     pub detail: AtomicBool,
     /// The state of the data directory, if there is one.
@@ -87,6 +92,7 @@ impl Shared {
             listeners,
             verbosity: AtomicUsize::new(usize::from(config.verbosity)),
             memory_bytes_max: AtomicU64::new(config.memory_bytes_max),
+            held_bytes: AtomicIsize::new(0),
             detail: AtomicBool::new(config.detail),
             knobs: Knobs::new(&config.accepted_only),
             door,
@@ -101,6 +107,21 @@ impl Shared {
             accepting: Mutex::new(Accepting::default()),
             config,
         }
+    }
+
+    /// A worker's connections hold so much more, or less, than it last told.
+    pub fn add_held(&self, bytes: isize) {
+        self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What all connections hold outside the stores, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        usize::try_from(self.held_bytes.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// What the stores give up for that: what is beyond an allowance.
+    pub fn lent_bytes(&self) -> u64 {
+        self.held_bytes().saturating_sub(HELD_BYTES_FREE) as u64
     }
 
     /// A worker takes turns.

@@ -82,6 +82,11 @@ impl Events {
         self.lines.push((kind, self.text.len()));
     }
 
+    /// Notes events of these kinds from now on.
+    pub fn want(&mut self, wanted: Kinds) {
+        self.wanted = wanted;
+    }
+
     /// How many there was no room for.
     pub fn dropped(&self) -> u64 {
         self.dropped
@@ -138,8 +143,8 @@ impl Shard {
         }
     }
 
-    /// What was noted, evictions included, to be read and cleared.
-    pub fn events(&mut self, now: Ticks) -> Option<&mut Events> {
+    /// Takes what was noted, evictions included.
+    pub fn take_events(&mut self, now: Ticks) -> Option<Events> {
         let events = self.events.as_mut()?;
         if events.wanted.meets(Kinds::EVICTIONS) {
             let evictions = self.store.take_evictions();
@@ -148,14 +153,8 @@ impl Shard {
                 events.add(Kinds::EVICTIONS, |line| write_eviction(item, now, line));
             }
         }
-        Some(events)
-    }
-
-    /// Notes something that is not an operation.
-    pub fn note(&mut self, kind: Kinds, write: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(events) = &mut self.events {
-            events.add(kind, write);
-        }
+        let kept = Events { wanted: events.wanted, asker: events.asker, ..Events::default() };
+        Some(std::mem::replace(events, kept))
     }
 
     pub(super) fn execute_watched(

@@ -229,16 +229,6 @@ impl Shard {
         &self.store
     }
 
-    /// A storage command was refused for the size of its item.
-    pub fn count_too_large(&mut self) {
-        self.counters.store_too_large += 1;
-    }
-
-    /// A storage command was refused for want of memory.
-    pub fn count_no_memory(&mut self) {
-        self.counters.store_no_memory += 1;
-    }
-
     /// What commands did.
     pub fn counters(&self) -> &Counters {
         &self.counters

@@ -9,7 +9,7 @@ use crate::protocol::reply;
 use crate::server::config::{ClientCertificates, Config, Listener};
 use crate::server::connection::socket::{Arrival, Stream};
 use crate::server::shared::Shared;
-use crate::server::worker::mail::Bell;
+use crate::server::worker::inbox::Bell;
 use crossbeam::channel::Sender;
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Token};

@@ -6,7 +6,8 @@
 //! hashed password in the file every attempt goes there, so that the time does not tell which users
 //! exist. Never logs names or passwords.
 
-use crate::server::worker::mail::{Address, Message};
+use crate::server::connection::socket::ConnectionId;
+use crate::server::worker::inbox::{Address, Message};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use sha_crypt::{PasswordVerifier, ShaCrypt};
 use sha2::{Digest, Sha256};
@@ -42,8 +43,8 @@ pub struct Door {
 pub struct Attempt {
     /// The worker that asks.
     pub worker: usize,
-    /// The connection's place and serial number.
-    pub connection: (usize, u64),
+    /// The connection.
+    pub connection: ConnectionId,
     user: Vec<u8>,
     password: Vec<u8>,
 }
@@ -113,7 +114,7 @@ impl Door {
         user: &[u8],
         password: &[u8],
         worker: usize,
-        connection: (usize, u64),
+        connection: ConnectionId,
     ) -> Verdict {
         let users = current(&self.users);
         if users.hashed.is_empty() {
@@ -138,9 +139,7 @@ impl Checker {
         for Attempt { worker, connection, user, password } in self.attempts {
             let accepted = current(&self.users).has(&user, &password);
             let Some(address) = workers.get(worker) else { continue };
-            // An inbox has room for all attempts that can wait, so this fails only at the end.
-            let _ = address.inbox.try_send(Message::Login { connection, accepted });
-            address.bell.ring();
+            address.send(Message::Login { connection, accepted });
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The state of one client's conversation: bytes in, operations out, replies in order.
 //!
 //! Sans I/O: it is handed bytes and a [`Router`] that executes operations, and knows neither the
-//! socket nor other workers, so that tests and fuzzers can drive it. Every command is bounded work:
-//! [`Session::advance`] stops when its budget is used up, the output is large, or the router has no
-//! room, and goes on where it stopped.
+//! socket nor the shards, so that tests and fuzzers can drive it. Every command is bounded work:
+//! [`Session::advance`] stops when its budget is used up, the output is large, or the shard it
+//! needs is held by somebody else, and goes on where it stopped.
 //!
 //! ```text
 //!          line                   data block complete
@@ -17,6 +17,8 @@
 //!    +---------------------> Keys (answered as they arrive)
 //!    |  metadump, mgdump
 //!    +---------------------> Dump (a slice at a time, back to Command)
+//!    |  stats, snapshot, a password to be checked
+//!    +---------------------> Awaiting (somebody else has the answer, back to Command)
 //!    |  watch (with -Y, Login comes before Command)
 //!    `---------------------> Watch (what is received is dropped)
 //! ```
@@ -27,14 +29,14 @@ use crate::limits::{
 };
 use crate::protocol::parse::{Line, words};
 use crate::protocol::{
-    AdminVerb, Exptime, MetaArgs, MetaVerb, Rejection, Request, StoreArgs, StoreMode, number,
-    parse_line, reply,
+    Exptime, MetaArgs, MetaVerb, Rejection, Request, StoreArgs, StoreMode, number, parse_line,
+    reply,
 };
 use crate::server::connection::login::Verdict;
 use crate::server::connection::output::Output;
 use crate::server::operator::dump::Dump;
 use crate::server::stats::latency::Command;
-use crate::shard::operation::{Data, Operation, Verb};
+use crate::shard::operation::{Data, Verb};
 use crate::store::lookups::Lookups;
 use bytes::Bytes;
 
@@ -51,41 +53,59 @@ const VALUE_BYTES_UNSEEN_MAX: usize = 1 << 20;
 pub trait Router {
     /// The hash of a key.
     fn hash(&self, key: &[u8]) -> u64;
-    /// Executes an operation, here or elsewhere; its reply goes to `output`, in order.
-    fn execute(&mut self, operation: Operation<'_>, output: &mut Output);
-    /// A command that is to be timed was executed; its reply, or a hole for it, is in `output`.
-    fn executed(&mut self, _timed: Timed<'_>, _output: &Output) {}
+    /// Executes an operation; its reply goes to `output`. The verb is made when nothing stands in
+    /// the way any more. Answers false if its shard is held by somebody else: nothing was done
+    /// then, and it is worth another try once the connection is called.
+    fn execute<'a>(
+        &mut self,
+        target: Target<'a>,
+        verb: impl FnOnce() -> Verb<'a>,
+        output: &mut Output,
+    ) -> bool;
+    /// A command that is to be timed was executed.
+    fn executed(&mut self, _timed: Timed<'_>) {}
     /// Where in the budget the next command to be timed is; see [`Session::timed_below`].
     fn next_timed(&mut self, _budget: usize) -> usize {
         0
     }
     /// These lookups are coming.
     fn warm(&self, _lookups: &Lookups) {}
-    /// Executes a command that is not about a key. Answers false to close the connection.
-    fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> bool;
-    /// Executes a command of operators, and says what the connection does then.
-    fn admin(
-        &mut self,
-        _verb: AdminVerb,
-        _arguments: &[u8],
-        _noreply: bool,
-        output: &mut Output,
-    ) -> Next {
-        output.here().push(reply::ERROR);
-        Next::Command
+    /// Executes a command that is not about a key, and says what the connection does then.
+    fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> Next;
+    /// Appends the next slice of a dump. Answers false if its shard is held by somebody else.
+    fn dump(&mut self, _dump: &mut Dump, _output: &mut Output) -> bool {
+        true
     }
-    /// Appends the next slice of a dump, now or by mail.
-    fn dump(&mut self, _dump: &mut Dump, _output: &mut Output) {}
     /// Whether this user has this password; the verdict may come later.
     fn login(&mut self, _user: &[u8], _password: &[u8]) -> Verdict {
         Verdict::Refused
     }
     /// Whether an item of this size is within the limits.
-    fn item_fits(&mut self, key: &[u8], flags: u32, value_bytes: usize) -> bool;
+    fn item_fits(&self, key: &[u8], flags: u32, value_bytes: usize) -> bool;
     /// Whether a data block of this size may be kept until it is complete.
-    fn may_hold(&mut self, block_bytes: usize) -> bool;
-    /// Whether more operations can be taken now.
-    fn has_room(&self) -> bool;
+    fn may_hold(&self, block_bytes: usize) -> bool;
+    /// A storage command was refused before its data block was taken.
+    fn refused(&mut self, _why: Refused) {}
+}
+
+/// What an operation is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its hash.
+    pub hash: u64,
+    /// No reply is wanted.
+    pub noreply: bool,
+}
+
+/// Why a data block is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The item would be above `-I`.
+    TooLarge,
+    /// Connections hold too much already.
+    NoMemory,
 }
 
 /// A command that is to be timed.
@@ -99,15 +119,19 @@ pub struct Timed<'a> {
     pub bytes: usize,
 }
 
-/// What a connection does after a command of operators.
+/// What a connection does after a command that is not about a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// It says the next command.
     Command,
+    /// It waits for [`Session::answer`].
+    Await,
     /// It is sent all items first.
     Dump(Dump),
     /// It is told what happens, for the rest of its days.
     Watch,
+    /// It ends once its replies have left.
+    Close,
 }
 
 /// See the module's text.
@@ -149,10 +173,10 @@ enum State {
     Watch,
     /// Nothing is done before the login.
     Login,
-    /// A password is being checked; the answer has its place in the output.
-    LoggingIn {
-        hole: u32,
-    },
+    /// A password is being checked.
+    LoggingIn,
+    /// The answer to a command is being made elsewhere.
+    Awaiting,
 }
 
 /// A storage command whose data block has not fully arrived.
@@ -207,8 +231,10 @@ pub enum Progress {
     NeedsInput,
     /// There is more to do in a later turn.
     Yielded,
-    /// The output must leave first.
-    OutputFull,
+    /// The output must leave first, or an answer must come.
+    Waits,
+    /// The shard it needs is held by somebody else.
+    Busy,
     /// The conversation is over once the output has left.
     Closing,
 }
@@ -221,8 +247,10 @@ enum Step {
     Part(usize),
     /// The rest of the input is not enough.
     Incomplete,
-    /// What was answered has to leave first.
+    /// What was answered has to leave first, or an answer to come.
     Wait,
+    /// The shard is held by somebody else: nothing was consumed.
+    Busy,
     Close,
 }
 
@@ -271,7 +299,8 @@ impl Session {
     /// Whether the input that waits may hold a whole command: it does unless the last call of
     /// [`Session::advance`] asked for more.
     pub fn can_go_on(&self) -> bool {
-        let state_goes_on = matches!(self.state, State::Dump(_) | State::LoggingIn { .. });
+        let state_goes_on =
+            matches!(self.state, State::Dump(_) | State::LoggingIn | State::Awaiting);
         (self.has_input() && !self.incomplete) || state_goes_on
     }
 
@@ -292,11 +321,21 @@ impl Session {
 
     /// A password was checked. Answers whether the connection was still waiting for that.
     pub fn login_done(&mut self, accepted: bool) -> bool {
-        let State::LoggingIn { hole } = self.state else { return false };
+        if !matches!(self.state, State::LoggingIn) {
+            return false;
+        }
         let line = if accepted { reply::STORED } else { reply::LOGIN_FAILED };
         self.state = if accepted { State::Command } else { State::Login };
-        self.output.fill_hole_with(hole, line);
+        self.output.here().push(line);
         true
+    }
+
+    /// The answer to the command that the connection waits for is here.
+    pub fn answer(&mut self, text: &[u8]) {
+        if matches!(self.state, State::Awaiting) {
+            self.output.here().push(text);
+            self.state = State::Command;
+        }
     }
 
     /// `set <anything> <anything> <anything> <length>`, then `user password`.
@@ -337,16 +376,9 @@ impl Session {
             Verdict::Refused => answer(self, reply::LOGIN_FAILED, consumed),
             Verdict::Busy => answer(self, reply::LOGIN_BUSY, consumed),
             Verdict::Pending => {
-                self.state = State::LoggingIn { hole: self.output.open_hole() };
+                self.state = State::LoggingIn;
                 Step::Part(consumed)
             }
-        }
-    }
-
-    /// A slice of its dump has come by mail and is in the output.
-    pub fn dump_went_on(&mut self, next_part: Option<usize>) {
-        if let State::Dump(dump) = &mut self.state {
-            dump.went_on(next_part, self.output.here());
         }
     }
 
@@ -382,7 +414,8 @@ impl Session {
             State::Keys { .. } | State::SkipLine => "conn_parse_cmd",
             State::Dump(_) => "conn_mwrite",
             State::Watch => "conn_watch",
-            State::Login | State::LoggingIn { .. } => "conn_read",
+            State::Login | State::LoggingIn => "conn_read",
+            State::Awaiting => "conn_parse_cmd",
         }
     }
 
@@ -419,17 +452,17 @@ impl Session {
             }
             let can_finish = match &self.state {
                 State::Value(pending) => pending.block.len() == pending.block_bytes,
-                State::Dump(_) | State::LoggingIn { .. } => true,
+                State::Dump(_) | State::LoggingIn | State::Awaiting => true,
                 _ => false,
             };
             if used == input.len() && !can_finish {
                 return (used, Progress::NeedsInput);
             }
-            if *budget == 0 || !router.has_room() {
+            if *budget == 0 {
                 return (used, Progress::Yielded);
             }
             if self.output.pending_bytes() > OUTPUT_BYTES_MAX {
-                return (used, Progress::OutputFull);
+                return (used, Progress::Waits);
             }
             match self.step(&input[used..], budget, router) {
                 Step::Consumed(bytes) => {
@@ -440,7 +473,8 @@ impl Session {
                 }
                 Step::Part(bytes) => used += bytes,
                 Step::Incomplete => return (used, Progress::NeedsInput),
-                Step::Wait => return (used, Progress::OutputFull),
+                Step::Wait => return (used, Progress::Waits),
+                Step::Busy => return (used, Progress::Busy),
                 Step::Close => self.closing = true,
             }
         }
@@ -464,14 +498,12 @@ impl Session {
                 Step::Part(0)
             }
             State::Dump(dump) => {
-                if self.output.is_empty() {
-                    router.dump(dump, &mut self.output);
-                }
-                Step::Wait
+                let busy = self.output.is_empty() && !router.dump(dump, &mut self.output);
+                if busy { Step::Busy } else { Step::Wait }
             }
             State::Watch => Step::Part(input.len()),
             State::Login => self.step_login(input, budget, router),
-            State::LoggingIn { .. } => Step::Wait,
+            State::LoggingIn | State::Awaiting => Step::Wait,
             State::Keys { touch, with_cas } => {
                 let (touch, with_cas) = (*touch, *with_cas);
                 self.step_keys(input, touch, with_cas, budget, router)
@@ -502,9 +534,13 @@ impl Session {
         log::debug!("<{}", line.escape_ascii());
         match parse_line(line, line_end_bytes) {
             Ok(Line { request: Request::Get { touch, with_cas, keys }, .. }) => {
-                self.get(&input[..=newline], keys, touch, with_cas, budget, router)
+                let step = self.get(&input[..=newline], keys, touch, with_cas, budget, router);
+                unless_busy(step, budget)
             }
-            Ok(line) => self.execute(line, &input[newline + 1..], newline + 1, router),
+            Ok(line) => {
+                let step = self.execute(line, &input[newline + 1..], newline + 1, router);
+                unless_busy(step, budget)
+            }
             Err(Rejection::Answer { reply, swallow }) => {
                 self.output.here().push(reply);
                 if let Some(value_bytes) = swallow {
@@ -528,7 +564,7 @@ impl Session {
             State::Command => {
                 let at = usize::from(command == Command::GetAndTouch);
                 let key = words.nth(at).unwrap_or_default();
-                router.executed(Timed { command, key, bytes: consumed.len() }, &self.output);
+                router.executed(Timed { command, key, bytes: consumed.len() });
             }
             State::Value(_) | State::Keys { .. } => self.timed = Some(command),
             // Refused.
@@ -565,7 +601,9 @@ impl Session {
     ) -> Step {
         if keys.len() <= KEY_BYTES_MAX && memchr::memchr(b' ', keys).is_none() {
             // The commonest request: one key.
-            self.get_one(keys, touch, with_cas, router);
+            if !self.get_one(keys, touch, with_cas, router) {
+                return Step::Busy;
+            }
             self.output.here().push(reply::END);
             return Step::Consumed(line.len());
         }
@@ -581,6 +619,8 @@ impl Session {
         let before = line.len() - behind_keys - keys.len();
         match self.step_keys(&line[before..], touch, with_cas, budget, router) {
             Step::Part(used) => Step::Consumed(before + used),
+            // The verb is consumed all the same: the list goes on from here.
+            Step::Busy => Step::Consumed(before),
             other => other,
         }
     }
@@ -618,10 +658,12 @@ impl Session {
                 return Step::Part(at);
             }
             if !key.is_empty() {
-                if !router.has_room() || self.output.pending_bytes() > OUTPUT_BYTES_MAX {
+                if self.output.pending_bytes() > OUTPUT_BYTES_MAX {
                     return Step::Part(at);
                 }
-                self.get_one(key, touch, with_cas, router);
+                if !self.get_one(key, touch, with_cas, router) {
+                    return if at > 0 { Step::Part(at) } else { Step::Busy };
+                }
                 keys_left -= 1;
             }
             at += end;
@@ -629,7 +671,7 @@ impl Session {
                 self.output.here().push(reply::END);
                 self.state = State::Command;
                 if let Some(command) = self.timed.take() {
-                    router.executed(Timed { command, key, bytes: at }, &self.output);
+                    router.executed(Timed { command, key, bytes: at });
                 }
                 return Step::Part(at + 1);
             }
@@ -660,13 +702,13 @@ impl Session {
         touch: Option<Exptime>,
         with_cas: bool,
         router: &mut R,
-    ) {
-        let verb = match touch {
+    ) -> bool {
+        let verb = || match touch {
             None => Verb::Get { with_cas },
             Some(exptime) => Verb::GetAndTouch { with_cas, exptime },
         };
-        let operation = Operation { key, hash: router.hash(key), noreply: false, verb };
-        router.execute(operation, &mut self.output);
+        let target = Target { key, hash: router.hash(key), noreply: false };
+        router.execute(target, verb, &mut self.output)
     }
 
     /// Executes a command other than get. `behind` is the input after its line.
@@ -687,34 +729,31 @@ impl Session {
             Request::Meta { verb, key, args } => (key, meta_verb(*verb, args)),
             Request::Store { key, args, value_bytes } => {
                 let args = PendingArgs::Classic(*args);
-                let used = self.store(key, &args, noreply, *value_bytes, behind, router);
-                return Step::Consumed(line_bytes + used);
+                return self.store(key, &args, noreply, *value_bytes, behind, line_bytes, router);
             }
             Request::MetaStore { key, mode, args, value_bytes } => {
                 let args = PendingArgs::Meta(*mode, *args);
-                let used = self.store(key, &args, noreply, *value_bytes, behind, router);
-                return Step::Consumed(line_bytes + used);
+                return self.store(key, &args, noreply, *value_bytes, behind, line_bytes, router);
             }
-            Request::Admin { verb, arguments } => {
-                match router.admin(*verb, arguments, noreply, &mut self.output) {
+            other => {
+                match router.command(other, noreply, &mut self.output) {
                     Next::Command => {}
+                    Next::Await => self.state = State::Awaiting,
                     Next::Dump(dump) => self.state = State::Dump(dump),
                     Next::Watch => self.state = State::Watch,
+                    Next::Close => return Step::Close,
                 }
                 return Step::Consumed(line_bytes);
             }
-            other => {
-                let goes_on = router.command(other, noreply, &mut self.output);
-                return if goes_on { Step::Consumed(line_bytes) } else { Step::Close };
-            }
         };
-        let hash = router.hash(key);
-        router.execute(Operation { key, hash, noreply, verb }, &mut self.output);
-        Step::Consumed(line_bytes)
+        let target = Target { key, hash: router.hash(key), noreply };
+        let done = router.execute(target, || verb, &mut self.output);
+        if done { Step::Consumed(line_bytes) } else { Step::Busy }
     }
 
-    /// A storage command: with its data block at once, or waiting for it. Returns how much of
-    /// `behind` was consumed.
+    /// A storage command: with its data block at once, or waiting for it. `behind` is the input
+    /// after its line.
+    #[allow(clippy::too_many_arguments)] // What `execute` has in hand.
     fn store<R: Router>(
         &mut self,
         key: &[u8],
@@ -722,22 +761,25 @@ impl Session {
         noreply: bool,
         value_bytes: u32,
         behind: &[u8],
+        line_bytes: usize,
         router: &mut R,
-    ) -> usize {
+    ) -> Step {
         let value_bytes = value_bytes as usize;
         let block_bytes = value_bytes + DATA_END.len();
-        if !router.item_fits(key, args.flags(), value_bytes) {
-            self.refuse(reply::TOO_LARGE, key, args, noreply, block_bytes, router);
-            return 0;
-        }
-        if let Some(block) = behind.get(..block_bytes) {
+        let refused = if !router.item_fits(key, args.flags(), value_bytes) {
+            Some(Refused::TooLarge)
+        } else if let Some(block) = behind.get(..block_bytes) {
             let (data, end) = block.split_at(value_bytes);
-            self.store_block(key, args, noreply, Data::Slice(data), end, router);
-            return block_bytes;
-        }
-        if !router.may_hold(block_bytes) {
-            self.refuse(reply::OUT_OF_MEMORY_STORING, key, args, noreply, block_bytes, router);
-            return 0;
+            let done = self.store_block(key, args, noreply, || Data::Slice(data), end, router);
+            return if done { Step::Consumed(line_bytes + block_bytes) } else { Step::Busy };
+        } else if !router.may_hold(block_bytes) {
+            Some(Refused::NoMemory)
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            let done = self.refuse(why, key, args, noreply, block_bytes, router);
+            return if done { Step::Consumed(line_bytes) } else { Step::Busy };
         }
         let mut pending = PendingStore {
             key: key.to_vec(),
@@ -749,7 +791,7 @@ impl Session {
         pending.reserve(behind.len());
         pending.block.extend_from_slice(behind);
         self.state = State::Value(Box::new(pending));
-        behind.len()
+        Step::Consumed(line_bytes + behind.len())
     }
 
     fn step_value<R: Router>(&mut self, input: &[u8], budget: &mut usize, router: &mut R) -> Step {
@@ -761,70 +803,96 @@ impl Session {
         if taken < missing {
             return Step::Part(taken);
         }
-        *budget = budget.saturating_sub(1);
-        let State::Value(pending) = std::mem::take(&mut self.state) else {
+        let State::Value(mut pending) = std::mem::take(&mut self.state) else {
             return Step::Incomplete;
         };
-        let PendingStore { key, args, noreply, mut block, block_bytes } = *pending;
-        let end: [u8; 2] = [block[block_bytes - 2], block[block_bytes - 1]];
-        block.truncate(block_bytes - DATA_END.len());
-        let data = if block.len() >= VALUE_BYTES_BY_REFERENCE_MIN {
-            Data::Owned(Bytes::from(block))
-        } else {
-            Data::Slice(&block)
-        };
-        self.store_block(&key, &args, noreply, data, &end, router);
+        if !self.store_pending(&mut pending, router) {
+            self.state = State::Value(pending);
+            return if taken > 0 { Step::Part(taken) } else { Step::Busy };
+        }
+        *budget = budget.saturating_sub(1);
         if let Some(command) = self.timed.take() {
+            let PendingStore { key, block_bytes, .. } = *pending;
             let bytes = key.len() + block_bytes;
-            router.executed(Timed { command, key: &key, bytes }, &self.output);
+            router.executed(Timed { command, key: &key, bytes });
         }
         Step::Part(taken)
     }
 
-    /// A data block is here: stores it if it ends as it must.
+    /// A data block that came in pieces is here. Answers false, and leaves it as it is, if its
+    /// shard is held by somebody else.
+    fn store_pending<R: Router>(&mut self, pending: &mut PendingStore, router: &mut R) -> bool {
+        let PendingStore { key, args, noreply, block, block_bytes } = pending;
+        let value_bytes = *block_bytes - DATA_END.len();
+        let end: [u8; 2] = [block[value_bytes], block[value_bytes + 1]];
+        if value_bytes < VALUE_BYTES_BY_REFERENCE_MIN {
+            let data = || Data::Slice(&block[..value_bytes]);
+            return self.store_block(key, args, *noreply, data, &end, router);
+        }
+        let data = || {
+            let mut block = std::mem::take(block);
+            block.truncate(value_bytes);
+            Data::Owned(Bytes::from(block))
+        };
+        self.store_block(key, args, *noreply, data, &end, router)
+    }
+
+    /// A data block is here: stores it if it ends as it must. Answers false if its shard is held by
+    /// somebody else.
     #[inline]
-    fn store_block<R: Router>(
+    fn store_block<'a, R: Router>(
         &mut self,
-        key: &[u8],
-        args: &PendingArgs,
+        key: &'a [u8],
+        args: &'a PendingArgs,
         noreply: bool,
-        data: Data<'_>,
+        data: impl FnOnce() -> Data<'a>,
         end: &[u8],
         router: &mut R,
-    ) {
+    ) -> bool {
         if end != DATA_END {
             if !noreply {
                 self.output.here().push(reply::BAD_DATA_CHUNK);
             }
-            return;
+            return true;
         }
-        let hash = router.hash(key);
-        let operation = Operation { key, hash, noreply, verb: args.verb(data) };
-        router.execute(operation, &mut self.output);
+        let target = Target { key, hash: router.hash(key), noreply };
+        router.execute(target, || args.verb(data()), &mut self.output)
     }
 
-    /// Answers that a value cannot be stored, and skips it.
-    #[allow(clippy::too_many_arguments)] // What `store` has in hand.
+    /// Answers that a value cannot be stored, and skips it. Answers false, with nothing done, if
+    /// the item that it would have replaced is in a shard that is held by somebody else.
     fn refuse<R: Router>(
         &mut self,
-        line: &[u8],
+        why: Refused,
         key: &[u8],
         args: &PendingArgs,
         noreply: bool,
         block_bytes: usize,
         router: &mut R,
-    ) {
+    ) -> bool {
+        if args.replaces() {
+            let target = Target { key, hash: router.hash(key), noreply: true };
+            if !router.execute(target, || Verb::DropStale, &mut self.output) {
+                return false;
+            }
+        }
+        router.refused(why);
         // Meta commands answer errors even when asked for quiet.
         if !noreply || args.is_meta() {
-            self.output.here().push(line);
-        }
-        if args.replaces() {
-            let hash = router.hash(key);
-            let operation = Operation { key, hash, noreply: true, verb: Verb::DropStale };
-            router.execute(operation, &mut self.output);
+            self.output.here().push(match why {
+                Refused::TooLarge => reply::TOO_LARGE,
+                Refused::NoMemory => reply::OUT_OF_MEMORY_STORING,
+            });
         }
         self.state = State::Swallow { bytes_left: block_bytes };
+        true
     }
+}
+
+/// A command that was not executed is not counted.
+fn unless_busy(step: Step, budget: &mut usize) -> Step {
+    *budget += usize::from(matches!(step, Step::Busy));
+    step
 }
 
 /// Announces the lookups of the commands that a pipeline begins with. Returns after how many

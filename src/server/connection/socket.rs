@@ -32,6 +32,15 @@ pub struct Arrival {
     pub listener: Arc<str>,
 }
 
+/// Names a connection of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectionId {
+    /// Its place.
+    pub token: usize,
+    /// Tells it from others that had its place.
+    pub serial: u64,
+}
+
 /// A connection of a worker.
 #[derive(Debug)]
 pub struct Connection {

@@ -4,8 +4,8 @@
 use crate::limits::KEYS_PER_COMMAND;
 use crate::protocol::{Exptime, Request};
 use crate::server::connection::output::{Flushed, Output};
-use crate::server::connection::session::{Router, Session};
-use crate::shard::operation::Operation;
+use crate::server::connection::session::{Next, Progress, Router, Session, Target};
+use crate::shard::operation::{Operation, Verb};
 use crate::shard::{Rules, Shard, item_fits};
 use crate::store::hash::KeyHasher;
 use crate::store::{Settings, Ticks};
@@ -20,6 +20,8 @@ struct OneShard {
     hasher: KeyHasher,
     rules: Rules,
     now: Ticks,
+    /// Somebody else holds the shard.
+    busy: bool,
 }
 
 impl Router for OneShard {
@@ -27,11 +29,22 @@ impl Router for OneShard {
         self.hasher.hash(key)
     }
 
-    fn execute(&mut self, operation: Operation<'_>, output: &mut Output) {
+    fn execute<'a>(
+        &mut self,
+        target: Target<'a>,
+        verb: impl FnOnce() -> Verb<'a>,
+        output: &mut Output,
+    ) -> bool {
+        if self.busy {
+            return false;
+        }
+        let Target { key, hash, noreply } = target;
+        let operation = Operation { key, hash, noreply, verb: verb() };
         self.shard.execute(operation, self.now, output.here());
+        true
     }
 
-    fn command(&mut self, request: &Request<'_>, _: bool, output: &mut Output) -> bool {
+    fn command(&mut self, request: &Request<'_>, _: bool, output: &mut Output) -> Next {
         if let Request::FlushAll { delay } = request {
             match delay {
                 Exptime::Relative(seconds) => {
@@ -41,18 +54,14 @@ impl Router for OneShard {
             }
             output.here().push(b"OK\r\n");
         }
-        true
+        Next::Command
     }
 
-    fn item_fits(&mut self, key: &[u8], flags: u32, value_bytes: usize) -> bool {
+    fn item_fits(&self, key: &[u8], flags: u32, value_bytes: usize) -> bool {
         item_fits(&self.rules, key.len(), flags, value_bytes)
     }
 
-    fn may_hold(&mut self, _: usize) -> bool {
-        true
-    }
-
-    fn has_room(&self) -> bool {
+    fn may_hold(&self, _: usize) -> bool {
         true
     }
 }
@@ -68,7 +77,8 @@ impl Rig {
             sequence_start: 1,
         };
         let now = Ticks::from_seconds(1_700_000_000);
-        let router = OneShard { shard: Shard::new(settings, rules), hasher, rules, now };
+        let router =
+            OneShard { shard: Shard::new(settings, rules), hasher, rules, now, busy: false };
         Self { session: Session::default(), router }
     }
 
@@ -79,7 +89,7 @@ impl Rig {
     fn say(&mut self, bytes: &[u8]) -> String {
         self.session.advance(bytes, &mut usize::MAX.clone(), &mut self.router);
         let mut sent = Vec::new();
-        let flushed = self.session.output.flush(0, &mut sent).expect("a Vec takes all");
+        let flushed = self.session.output.flush(&mut sent).expect("a Vec takes all");
         assert_eq!(flushed.1, Flushed::All);
         String::from_utf8_lossy(&sent).into_owned()
     }
@@ -218,7 +228,7 @@ fn a_long_list_of_keys_does_not_hold_up_other_clients() {
             rig.session.advance(received, &mut budget, &mut rig.router);
             received = b"";
             let mut sent = Vec::new();
-            rig.session.output.flush(0, &mut sent).expect("a Vec takes all");
+            rig.session.output.flush(&mut sent).expect("a Vec takes all");
             let now = String::from_utf8_lossy(&sent).matches("VALUE k ").count();
             assert!(0 < now && now <= (COMMANDS + 1) * KEYS_PER_COMMAND, "{now} keys in a turn");
             answered += now;
@@ -295,5 +305,48 @@ fn the_key_of_a_command_that_is_alone_is_seen_before_it_is_executed() {
         assert_eq!(rig.session.peek_only_key(said), None, "within a data block");
         rig.say(b"123456789\r\nge");
         assert_eq!(rig.session.peek_only_key(said), None, "behind a part of a line");
+    }
+}
+
+/// What is said is the same whether shards are free or held by others now and then: a command that
+/// finds its shard held is not consumed, and none of its effects is there twice.
+#[test]
+fn a_held_shard_delays_commands_and_changes_nothing() {
+    let large = "v".repeat(100 << 10);
+    let said = format!(
+        "set a 1 0 1\r\nx\r\nget a b c a\r\nset b 0 0 {}\r\n{large}\r\nappend a 0 0 1\r\ny\r\n\
+         set c 0 0 {}\r\n{large}{large}{large}\r\nget a b\r\nincr n 1\r\nms n 1 I\r\n5\r\nincr n 1\r\nmg n v\r\n\
+         gat 100 a n\r\ndelete b\r\nset b 0 0 3 noreply\r\nabc\r\ncas b 0 0 1 7\r\nz\r\n",
+        large.len(),
+        3 * large.len()
+    );
+    let play = |held: fn(usize) -> bool, piece_bytes: usize| {
+        let mut rig = Rig::new(200 << 10, true);
+        let mut sent = Vec::new();
+        let mut tries = 0;
+        for piece in said.as_bytes().chunks(piece_bytes) {
+            let mut received = piece;
+            loop {
+                rig.router.busy = held(tries);
+                tries += 1;
+                let mut budget = 1;
+                let progress = rig.session.advance(received, &mut budget, &mut rig.router);
+                received = &[];
+                while !rig.session.output.is_empty() {
+                    rig.session.output.flush(&mut sent).expect("a Vec takes all");
+                }
+                if progress == Progress::NeedsInput {
+                    break;
+                }
+                assert_eq!(rig.router.busy && budget == 1, progress == Progress::Busy);
+            }
+        }
+        String::from_utf8(sent).expect("text")
+    };
+    let expected = play(|_| false, usize::MAX);
+    assert!(expected.ends_with("DELETED\r\nEXISTS\r\n"));
+    for piece_bytes in [usize::MAX, 1000, 7, 1] {
+        assert_eq!(play(|tries| tries % 2 == 0, piece_bytes), expected, "{piece_bytes}");
+        assert_eq!(play(|tries| tries % 7 != 0, piece_bytes), expected, "{piece_bytes}");
     }
 }

@@ -15,8 +15,9 @@ use crate::durable::change::Start;
 use crate::durable::directory::{Directory, FinishedFile, SnapshotFile};
 use crate::durable::log::{LogFile, Progress, Synced, Syncer};
 use crate::durable::{Error, Fsync, OnLogError};
+use crate::server::connection::socket::ConnectionId;
 use crate::server::shared::Shared;
-use crate::server::worker::mail::{Address, Message};
+use crate::server::worker::inbox::{Address, Message};
 use crate::store::{SharedItem, Ticks};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,13 +95,15 @@ pub enum Note {
 
 /// Who asked for a snapshot.
 pub enum Asker {
-    /// A worker, for the errand of a connection.
+    /// A worker, for a connection.
     Worker {
         /// Which.
         worker: usize,
-        /// The errand.
-        errand_id: u64,
+        /// The connection.
+        connection: ConnectionId,
     },
+    /// Somebody who does not wait.
+    Nobody,
     /// A thread that waits.
     Thread(Sender<Result<(), String>>),
 }
@@ -119,8 +122,8 @@ pub enum Order {
     },
     /// A snapshot somebody asked for has succeeded, or not.
     Done {
-        /// The errand.
-        errand_id: u64,
+        /// By which connection.
+        connection: ConnectionId,
         /// Why not.
         error: Option<String>,
     },
@@ -553,9 +556,10 @@ impl Keeper {
     fn answer(&self, askers: Vec<Asker>, error: Option<String>) {
         for asker in askers {
             match asker {
-                Asker::Worker { worker, errand_id } => {
-                    self.order(worker, Order::Done { errand_id, error: error.clone() });
+                Asker::Worker { worker, connection } => {
+                    self.order(worker, Order::Done { connection, error: error.clone() });
                 }
+                Asker::Nobody => {}
                 Asker::Thread(sender) => {
                     // It may have stopped waiting.
                     let _ = sender.send(error.clone().map_or(Ok(()), Err));

@@ -9,11 +9,12 @@ use crate::durable::journal::Journal;
 use crate::durable::log::{Log, Synced, Syncer};
 use crate::durable::recovery::{self, Request};
 use crate::durable::{Error, Fsync};
+use crate::limits::SHARDS_MAX;
 use crate::server::clock::Clock;
 use crate::server::config::{Config, DurabilityConfig};
 use crate::server::persistence::keeper::{self, Asker, Durability, Keeper, Note, Order};
 use crate::server::shared::Shared;
-use crate::server::worker::mail::{Address, Message};
+use crate::server::worker::inbox::{Address, Message};
 use crate::store::hash::KeyHasher;
 use crate::store::{Store, Ticks};
 use crossbeam::channel::{Receiver, bounded, unbounded};
@@ -74,7 +75,7 @@ pub(super) fn open_on(
     clock: Clock,
 ) -> Result<Kept, Error> {
     let request = Request {
-        shards: config.workers,
+        shards: config.workers.min(SHARDS_MAX),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         memory_bytes_max: config.memory_bytes_max,
         evict: config.evict,

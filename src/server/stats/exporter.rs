@@ -1,7 +1,7 @@
 //! Metrics for Prometheus: a thread that answers `GET /metrics` on a port of its own.
 //!
-//! It asks each worker for a report by mail, as `stats` does, so workers spend one message on a
-//! scrape and never see its socket; a scraper that is slow holds up this thread's other scrapers at
+//! It asks each worker for a report, as `stats` does, so workers spend one message on a scrape and
+//! never see its socket; a scraper that is slow holds up this thread's other scrapers at
 //! most, and is closed when its time is over. Speaks as much HTTP as that takes: one request a
 //! connection, its head bounded, its body not read. Owns the sockets; the text is in `text`.
 
@@ -10,7 +10,8 @@ use crate::server::clock::Stopwatch;
 use crate::server::config::Config;
 use crate::server::shared::Shared;
 use crate::server::stats::report::{Report, Wanted};
-use crate::server::worker::mail::{Address, Ask, Message};
+use crate::server::worker::inbox::{Address, Ask, AskedBy, Message, Question};
+use crate::server::worker::shards::Shards;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -67,6 +68,7 @@ pub struct Exporter {
     reports: Receiver<(usize, Report)>,
     /// Where workers send them.
     reports_to: Sender<(usize, Report)>,
+    shards: Arc<Shards>,
     shared: Arc<Shared>,
 }
 
@@ -113,6 +115,7 @@ impl Exporter {
     pub fn new(
         listener: std::net::TcpListener,
         workers: Vec<Address>,
+        shards: Arc<Shards>,
         shared: Arc<Shared>,
     ) -> io::Result<(Self, SocketAddr, Waker)> {
         let poll = Poll::new()?;
@@ -131,6 +134,7 @@ impl Exporter {
             reports,
             reports_to,
             workers,
+            shards,
             shared,
         };
         Ok((exporter, address, waker))
@@ -214,28 +218,29 @@ impl Exporter {
         }
     }
 
-    /// A report of every worker; `None` if one does not answer in time. It is not asked again
-    /// before it has, so that its inbox has room for others.
+    /// A report of every worker and shard; `None` if a worker does not answer in time. It is not
+    /// asked again before it has, so that its inbox has room for others.
     fn gather(&mut self) -> Option<Vec<Report>> {
         while let Ok((worker, _)) = self.reports.try_recv() {
             self.asked[worker] = false;
         }
+        let wanted = Wanted { latencies: true, ..Wanted::default() };
         for (address, asked) in self.workers.iter().zip(&mut self.asked) {
-            if !*asked {
-                let wanted = Wanted { latencies: true, ..Wanted::default() };
-                let ask = Ask { wanted, to: self.reports_to.clone() };
-                *asked = address.inbox.try_send(Message::Report(ask)).is_ok();
-                address.bell.ring();
+            if !std::mem::replace(asked, true) {
+                let by = AskedBy::Exporter(self.reports_to.clone());
+                address.send(Message::Ask(Ask { question: Question::Report(wanted), by }));
             }
         }
         let since = Stopwatch::start();
-        let mut reports = Vec::with_capacity(self.workers.len());
+        let mut reports = Vec::with_capacity(self.workers.len() + self.shards.count());
         while reports.len() < self.workers.len() {
             let left = REPORT_TIME_MAX.checked_sub(since.elapsed())?;
             let (worker, report) = self.reports.recv_timeout(left).ok()?;
             self.asked[worker] = false;
             reports.push(report);
         }
+        let now = self.shared.clock.now();
+        reports.extend(self.shards.each().map(|shard| Report::of_shard(&shard, wanted, now)));
         Some(reports)
     }
 }

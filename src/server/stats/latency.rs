@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! turn n    bytes of a connection are read   <- the time of the turn, read anyway
-//!           its commands are executed, here or by mail; one in 128 leaves a probe
+//!           its commands are executed; one in 128 leaves a probe
 //! turn n+k  the last byte of the probe's reply goes into the socket   <- the clock is read
 //! ```
 //!
@@ -221,8 +221,6 @@ pub struct Probe {
     since: Moment,
     key_hash: u64,
     command_bytes: usize,
-    /// Its reply is whole when the output has closed this many holes.
-    holes: u32,
     /// Only where the log may have it.
     key: Option<Box<[u8]>>,
 }
@@ -264,9 +262,9 @@ struct SlowLog {
 /// What a client's output says of probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// What was ready has left: replies before this many holes.
-    UpTo(u32),
-    /// Some of what is ready waits here.
+    /// All replies have left.
+    All,
+    /// Some of them wait here.
     Waits,
     /// The socket takes no more: the client does not read.
     Blocked,
@@ -335,8 +333,8 @@ impl Timing {
         self.first_timed(budget)
     }
 
-    /// Times a command that was executed, whose reply is whole once `holes` are closed.
-    pub fn begin(&mut self, timed: Timed<'_>, key_hash: u64, holes: u32) {
+    /// Times a command that was executed.
+    pub fn begin(&mut self, timed: Timed<'_>, key_hash: u64) {
         let Timed { command, key, bytes: command_bytes } = timed;
         self.hash = key_hash;
         if self.begun.len() >= PROBES_MAX {
@@ -344,7 +342,7 @@ impl Timing {
         }
         let keep_key = self.slow_us > 0 && log::log_enabled!(log::Level::Debug);
         let key = keep_key.then(|| key.into());
-        self.begun.push(Probe { command, since: self.since, key_hash, command_bytes, holes, key });
+        self.begun.push(Probe { command, since: self.since, key_hash, command_bytes, key });
     }
 
     /// A connection was served and has so much of its budget left: hands its probes over to it.
@@ -375,17 +373,15 @@ impl Timing {
         match sent {
             Sent::Waits => return,
             Sent::Blocked => probes.clear(),
-            Sent::UpTo(holes) => probes.retain(|probe| {
-                let is_sent = holes.wrapping_sub(probe.holes) <= u32::MAX / 2;
-                if is_sent {
+            Sent::All => {
+                for probe in probes.drain(..) {
                     let us = moment.microseconds_since(probe.since);
                     self.latencies.record(probe.command, us);
                     if 0 < self.slow_us && self.slow_us <= us {
-                        self.slow.note(probe, us, now, &peer);
+                        self.slow.note(&probe, us, now, &peer);
                     }
                 }
-                !is_sent
-            }),
+            }
         }
         if probes.is_empty() {
             // An idle connection keeps no memory.
@@ -485,7 +481,7 @@ mod tests {
     fn check(sent: &[Sent], counted: u64, left: usize) {
         let mut timing = Timing::new(0);
         timing.begin_serving(10, None);
-        timing.begin(timed(Command::Get), 3, 5);
+        timing.begin(timed(Command::Get), 3);
         let mut probes = Vec::new();
         timing.end_serving(9, &mut probes);
         for sent in sent {
@@ -499,12 +495,10 @@ mod tests {
     #[test]
     fn a_probe_ends_when_its_reply_has_left() {
         check(&[], 0, 1);
-        check(&[Sent::Waits, Sent::UpTo(4)], 0, 1);
-        check(&[Sent::Waits, Sent::UpTo(4), Sent::UpTo(5)], 1, 0);
-        check(&[Sent::UpTo(6)], 1, 0);
-        // Numbers of holes wrap around.
-        check(&[Sent::UpTo(u32::MAX)], 0, 1);
-        check(&[Sent::Blocked, Sent::UpTo(6)], 0, 0);
+        check(&[Sent::Waits], 0, 1);
+        check(&[Sent::Waits, Sent::All], 1, 0);
+        check(&[Sent::All], 1, 0);
+        check(&[Sent::Blocked, Sent::All], 0, 0);
     }
 
     #[test]
@@ -521,7 +515,7 @@ mod tests {
                 commands += 1;
                 if budget < below {
                     samples += 1;
-                    timing.begin(timed(Command::Get), turn, 0);
+                    timing.begin(timed(Command::Get), turn);
                     below = timing.next_timed(budget);
                 }
             }

@@ -1,4 +1,4 @@
-//! What a worker tells about itself when `stats` asks.
+//! What a worker, and a shard, tell about themselves when `stats` asks.
 
 use crate::server::stats::latency::{Latencies, Timing};
 use crate::shard::Shard;
@@ -23,6 +23,13 @@ pub struct Wanted {
     pub latencies: bool,
     /// Keys asked for often, and keys with large values.
     pub keys: bool,
+}
+
+impl Wanted {
+    /// Whether the answer has a line for each of many things.
+    pub fn lists(&self) -> bool {
+        self.connections || self.prefixes || self.dump_items_max > 0
+    }
 }
 
 /// Sizes of items are counted in steps of this many bytes.
@@ -50,6 +57,10 @@ pub struct Traffic {
     pub logins_failed: u64,
     /// Commands above `--slow-command-us`.
     pub slow_commands: u64,
+    /// Storage commands refused for the size of their item.
+    pub store_too_large: u64,
+    /// Storage commands refused because connections hold too much.
+    pub store_no_memory: u64,
 }
 
 impl Traffic {
@@ -63,6 +74,8 @@ impl Traffic {
         self.logins += other.logins;
         self.logins_failed += other.logins_failed;
         self.slow_commands += other.slow_commands;
+        self.store_too_large += other.store_too_large;
+        self.store_no_memory += other.store_no_memory;
     }
 }
 
@@ -130,12 +143,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds what the worker knows beside its shard and its connections.
-    pub fn of_worker(&mut self, traffic: &Traffic, timing: &Timing, wanted: Wanted) {
-        self.traffic = Traffic { slow_commands: timing.slow_count(), ..*traffic };
-        if wanted.latencies {
-            self.latencies = timing.latencies().clone();
-        }
+    /// The part a worker knows, its connections apart.
+    pub fn of_worker(traffic: &Traffic, timing: &Timing, wanted: Wanted) -> Self {
+        let traffic = Traffic { slow_commands: timing.slow_count(), ..*traffic };
+        let latencies =
+            if wanted.latencies { timing.latencies().clone() } else { Latencies::default() };
+        Self { traffic, latencies, ..Self::default() }
     }
 
     /// The part a shard knows.

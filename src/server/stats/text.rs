@@ -36,7 +36,7 @@ const SIZES_DISABLED: &[u8] = b"STAT sizes_status disabled\r\nEND\r\n";
 /// Most items that `stats cachedump` lists.
 const DUMP_ITEMS_MAX: u32 = 20_000;
 
-/// A part of the statistics that all workers contribute to.
+/// A part of the statistics that workers and shards contribute to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// `stats`
@@ -61,6 +61,13 @@ pub enum Topic {
     Dump(u32),
 }
 
+impl Topic {
+    /// Whether workers know a part of the answer; the shards alone know that of the others.
+    pub fn asks_workers(self) -> bool {
+        matches!(self, Self::General | Self::Connections | Self::Latency)
+    }
+}
+
 /// What has to be done to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
@@ -68,7 +75,7 @@ pub enum Question {
     Answer(&'static [u8]),
     /// Answer this text.
     Text(Vec<u8>),
-    /// Ask every worker, then compose.
+    /// Gather reports, then compose.
     Ask(Topic, Wanted),
     /// Set all counters to 0.
     Reset,
@@ -187,7 +194,7 @@ fn cachedump(class: Option<&[u8]>, limit: Option<&[u8]>) -> Question {
     Question::Ask(Topic::Dump(limit), Wanted { dump_items_max: limit, ..Wanted::default() })
 }
 
-/// The whole answer to a topic, from the reports of all workers.
+/// The whole answer to a topic, from the reports of all workers and shards.
 pub fn compose(topic: Topic, reports: &[Box<Report>], shared: &Shared) -> Vec<u8> {
     let total = Totals::of(reports.iter().map(Box::as_ref));
     match topic {
@@ -204,7 +211,7 @@ pub fn compose(topic: Topic, reports: &[Box<Report>], shared: &Shared) -> Vec<u8
     }
 }
 
-/// The reports of all workers, added up.
+/// All reports, added up.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) counters: Counters,
@@ -226,6 +233,8 @@ impl Totals {
             total.counters.add(&report.counters);
             total.store.add(&report.store_counters);
             total.traffic.add(&report.traffic);
+            total.counters.store_too_large += report.traffic.store_too_large;
+            total.counters.store_no_memory += report.traffic.store_no_memory;
             total.items += report.items;
             total.live_bytes += report.live_bytes;
             total.memory_bytes += report.memory_bytes;
@@ -595,7 +604,7 @@ fn prefixes(reports: &[Box<Report>]) -> Vec<u8> {
 
 fn dump(reports: &[Box<Report>], limit: u32) -> Vec<u8> {
     let mut text = Vec::new();
-    // Every worker reported up to the limit; together they may not exceed it.
+    // Every shard reported up to the limit; together they may not exceed it.
     for item in reports.iter().flat_map(|report| &report.dumped).take(limit as usize) {
         text.extend_from_slice(b"ITEM ");
         text.extend_from_slice(&item.key);

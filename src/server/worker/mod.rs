@@ -2,17 +2,23 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `turn` | the loop: poll, receive, execute, post, reply |
-//! | `router` | what a session reaches: shard, other workers, commands without a key |
-//! | `mail` | operations and replies between workers |
-//! | `parking` | whether a worker sleeps |
+//! | `turn` | the loop: poll, receive, execute, commit, reply |
+//! | `router` | what a session reaches: the shards, and commands without a key |
+//! | `server_commands` | those commands |
+//! | `broadcast` | what is asked of all workers for one connection |
+//! | `shards`, `waiting` | holding a shard, and being called when it is free |
+//! | `inbox`, `parking` | what a worker is told, and whether it sleeps |
 
-pub mod mail;
+pub mod broadcast;
+pub mod inbox;
 pub mod parking;
 pub mod router;
+mod server_commands;
+pub mod shards;
 pub mod turn;
+pub mod waiting;
 
-/// What `parking` is made of; the models put a model checker's in its place.
+/// What `parking` and `waiting` are made of; the models put a model checker's in its place.
 mod atomic {
-    pub use std::sync::atomic::{AtomicBool, Ordering};
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 }

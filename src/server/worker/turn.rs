@@ -1,34 +1,32 @@
-//! A worker: one thread with a share of the connections and one shard of the keys.
+//! A worker: one thread with a share of the connections.
 //!
 //! Its loop is the picture of the server:
 //!
 //! ```text
-//! poll -> receive  bytes to operations; ours to the shard, others to the outbox of their worker
-//!      -> execute  mail of other workers, in order of arrival
+//! poll -> receive  bytes to operations, each executed on its shard where it was read
 //!      -> commit   the turn's changes to the log, if there is one
-//!      -> post     one mail to each other worker with the turn's operations, and replies back
-//!      -> reply    one write for each connection whose replies are complete
+//!      -> reply    one write for each connection that was answered
 //! ```
 //!
-//! With one worker no mail is ever sent. Every step is bounded: a connection gets a number of
-//! commands a turn, mails are few, outputs have a limit. Connections that have more to do than a
-//! turn allows wait in line, and each turn takes a few of them: whoever asks for little waits for
-//! those few and not for all.
+//! Every step is bounded: a connection gets a number of commands a turn, outputs have a limit.
+//! Connections that have more to do than a turn allows wait in line, and each turn takes a few of
+//! them: whoever asks for little waits for those few and not for all. A connection whose shard is
+//! held by another worker waits until it is called (`shards`).
 
+use super::inbox::{Ask, AskedBy, Bell, Message, Question};
+use super::router::WorkerRouter;
 use crate::durable::log::Safety;
 use crate::limits::{
     CONTINUING_PER_TURN, LOOKUPS_ANNOUNCED_MAX, READ_BYTES, RECEIVED_TOGETHER_BYTES,
     SENT_BYTES_PER_TURN, VALUE_BYTES_BY_REFERENCE_MIN,
 };
-use crate::server::connection::output::{Flushed, Gate};
+use crate::server::connection::output::Flushed;
 use crate::server::connection::session::{Progress, Router};
-use crate::server::connection::socket::{Arrival, Connection};
+use crate::server::connection::socket::{Arrival, Connection, ConnectionId};
 use crate::server::persistence::keep::Keep;
 use crate::server::persistence::keeper::Order;
 use crate::server::shared::Shared;
-use crate::server::stats::report::{Report, Wanted};
-use crate::server::worker::mail::{Bell, Delivery, ErrandDone, Mail, Message};
-use crate::server::worker::router::{Answer, Core};
+use crate::server::stats::latency::Sent;
 use crate::store::Ticks;
 use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token};
@@ -45,9 +43,6 @@ pub const WAKER: Token = Token(usize::MAX);
 
 /// Longest wait for sockets: expired items are looked for at least this often.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Ticks in which the sweep goes once through all segments.
-const SWEEP_ROUND_TICKS: usize = 40;
 
 /// A graceful stop waits this long for clients to take their replies.
 const GRACE: Duration = Duration::from_secs(2);
@@ -79,6 +74,8 @@ pub struct Worker {
     ready: Vec<usize>,
     /// Connections that had their turn and want another: a few are served in each.
     continuing: VecDeque<usize>,
+    /// Connections whose shard is held by another worker, until this one is called.
+    waiting: Vec<usize>,
     /// Connections with replies to send.
     dirty: Vec<usize>,
     /// Connections with more to send than a turn has room for; they are marked dirty too.
@@ -87,16 +84,15 @@ pub struct Worker {
     gated: Vec<usize>,
     /// How far logs were synced when those connections were looked at.
     sync_mark: u64,
-    /// The log of the shard, if data is kept.
+    /// The log of a shard, if data is kept.
     keep: Option<Keep>,
-    core: Core,
+    router: WorkerRouter,
     shared: Arc<Shared>,
     /// Where sockets are read to, and by whom the bytes in it were sent.
     scratch: Box<[u8]>,
     group: Vec<Received>,
     buffers: Vec<Vec<u8>>,
     next_tick: Ticks,
-    turn_number: u64,
     /// The server stops gracefully: nothing more is read from sockets.
     finishing: bool,
 }
@@ -107,13 +103,13 @@ pub struct Parts {
     pub poll: Poll,
     /// What wakes it.
     pub bell: Arc<Bell>,
-    /// Mail of other workers.
+    /// What it is told.
     pub inbox: Receiver<Message>,
     /// New connections.
     pub arrivals: Receiver<Arrival>,
-    /// Shard, peers and counters.
-    pub core: Core,
-    /// The log of the shard, if data is kept.
+    /// What its sessions reach.
+    pub router: WorkerRouter,
+    /// The log of a shard, if data is kept.
     pub keep: Option<Keep>,
     /// What all threads see.
     pub shared: Arc<Shared>,
@@ -122,7 +118,7 @@ pub struct Parts {
 impl Worker {
     /// A worker about to run.
     pub fn new(parts: Parts) -> Self {
-        let Parts { poll, bell, inbox, arrivals, core, keep, shared } = parts;
+        let Parts { poll, bell, inbox, arrivals, router, keep, shared } = parts;
         Self {
             poll,
             bell,
@@ -132,18 +128,18 @@ impl Worker {
             next_serial: 0,
             ready: Vec::new(),
             continuing: VecDeque::new(),
+            waiting: Vec::new(),
             sending: VecDeque::new(),
             dirty: Vec::new(),
             gated: Vec::new(),
             sync_mark: 0,
             keep,
-            core,
+            router,
             shared,
             scratch: vec![0; RECEIVED_TOGETHER_BYTES + READ_BYTES].into_boxed_slice(),
             group: Vec::new(),
             buffers: Vec::new(),
             next_tick: Ticks::default(),
-            turn_number: 0,
             finishing: false,
         }
     }
@@ -168,9 +164,9 @@ impl Worker {
     }
 
     /// Answers what was received, for as long as the grace lasts or until no worker has anything
-    /// left: one that is done goes on answering the mail of the others.
+    /// left: one that is done goes on answering the questions of the others.
     fn finish(&mut self, events: &mut Events) {
-        let until = self.core.now.plus_seconds(GRACE.as_secs());
+        let until = self.router.now.plus_seconds(GRACE.as_secs());
         self.finishing = true;
         let mut was_idle = false;
         loop {
@@ -182,21 +178,19 @@ impl Worker {
                 .connections
                 .iter()
                 .any(|(_, connection)| connection.queued || !connection.all_has_left());
-            let idle = !unsent && !self.core.is_busy() && self.inbox.is_empty();
+            let idle = !unsent && !self.router.is_asking() && self.inbox.is_empty();
             let all_idle = self.shared.note_idle(was_idle, idle);
             was_idle = idle;
-            if all_idle || self.core.now >= until {
+            if all_idle || self.router.now >= until {
                 return;
             }
         }
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let keeps_on = self.keep.as_ref().is_some_and(|keep| keep.has_more(&mut self.core.shard));
-        let can_serve = self.has_ready() && self.core.has_room();
         let can_send = !self.dirty.is_empty() || !self.sending.is_empty();
-        let busy = keeps_on || can_serve || can_send;
-        let overdue = self.next_tick <= self.core.now;
+        let busy = self.has_ready() || can_send || self.keeps_on();
+        let overdue = self.next_tick <= self.router.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
         self.bell.parking.unpark();
@@ -210,52 +204,68 @@ impl Worker {
         !self.ready.is_empty() || !self.continuing.is_empty()
     }
 
-    /// Parks, unless a message has arrived or a log was synced meanwhile: see
-    /// [`crate::server::worker::mail::Parking`].
+    /// The log of its shard has more to write, or its snapshot more to hand out.
+    fn keeps_on(&self) -> bool {
+        let Some(keep) = &self.keep else { return false };
+        keep.has_more(&mut self.router.shards().hold(self.router.id))
+    }
+
+    /// Parks, unless a message or a call has come or a log was synced meanwhile: see
+    /// [`super::parking::Parking`].
     fn may_park(&mut self) -> bool {
         self.bell.parking.park();
-        let nothing_came = self.inbox.is_empty() && self.arrivals.is_empty();
+        let nothing_came =
+            self.inbox.is_empty() && self.arrivals.is_empty() && !self.bell.is_called();
         let Some(keep) = &self.keep else { return nothing_came };
         let synced = !self.gated.is_empty() && keep.sync_mark() != self.sync_mark;
-        nothing_came && !synced && !keep.has_more(&mut self.core.shard)
+        nothing_came && !synced && !self.keeps_on()
     }
 
     fn turn(&mut self, events: &Events) {
-        self.turn_number += 1;
-        (self.core.now, self.core.timing.now) = self.shared.clock.read();
+        self.router.begin_turn();
         let idle = events.is_empty() && !self.has_ready();
         // What waited for a sync to end goes first, so that the device need not wait for us.
         self.commit(idle);
-        self.core.shard.watch(self.shared.watchers.wanted());
         for event in events {
             self.note_event(event);
         }
         while let Ok(arrival) = self.arrivals.try_recv() {
             self.welcome(arrival);
         }
-        let mail = self.read_mail();
+        if self.bell.answer() {
+            self.ready.append(&mut self.waiting);
+        }
+        self.read_inbox();
         self.serve_ready();
-        self.report_late();
+        if self.router.is_asking() {
+            // Its own part, and the answer if that is all, need not wait for the next turn.
+            self.read_inbox();
+            self.read_inbox();
+        }
         self.commit(idle);
-        self.core.post(mail);
         self.look_at_gates();
-        self.core.tell_watchers();
+        self.router.tell_watchers();
         self.serve_watchers();
         self.send_replies();
+        self.router.tell_held();
         if let Some(keep) = &mut self.keep {
-            keep.walk(&mut self.core.shard);
+            keep.walk(&mut self.router.shards().hold(self.router.id));
         }
-        if self.core.now >= self.next_tick {
+        if self.router.now >= self.next_tick {
             self.tick();
         }
     }
 
-    /// Writes the log, if data is kept. `idle`: no connection has anything to do in this turn.
+    /// Writes the log of this worker's shard, if data is kept, and has others write those of the
+    /// shards that were changed here. `idle`: no connection has anything to do in this turn.
     fn commit(&mut self, idle: bool) {
-        if let Some(keep) = &mut self.keep {
-            let Core { shard, now, timing, .. } = &mut self.core;
-            keep.commit(shard, *now, timing.now, idle);
+        let Some(keep) = &mut self.keep else { return };
+        let id = self.router.id;
+        for shard in self.router.changed.take().filter(|shard| *shard != id) {
+            self.router.ring(shard);
         }
+        let (now, moment) = (self.router.now, self.router.timing.now);
+        keep.commit(&mut self.router.shards().hold(id), now, moment, idle);
     }
 
     fn note_event(&mut self, event: &mio::event::Event) {
@@ -304,117 +314,87 @@ impl Worker {
             return;
         }
         self.next_serial += 1;
-        self.core.note_connection(&arrival.stream, "");
-        let now_seconds = self.core.now.seconds();
+        self.router.note_connection(&arrival.stream, "");
+        let now_seconds = self.router.now.seconds();
         let connection = entry.insert(Connection::new(arrival, self.next_serial, now_seconds));
         if self.shared.door.is_some() {
             connection.session.require_login();
         }
     }
 
-    /// Executes the mail of other workers and hands out the replies to ours. Returns the executed
-    /// mails, to go back once their effects may be seen.
-    fn read_mail(&mut self) -> Vec<Box<Mail>> {
-        let mut executed = Vec::new();
+    fn read_inbox(&mut self) {
         // Not more than was there at the start: more may come as fast as it is read.
         for _ in 0..self.inbox.len() {
             match self.inbox.try_recv() {
-                Ok(Message::Requests(mut mail)) => {
-                    self.execute_mail(&mut mail);
-                    executed.push(mail);
+                Ok(Message::Ask(ask)) => self.do_what_is_asked(ask),
+                Ok(Message::Done(report)) => {
+                    if let Some((connection, text)) = self.router.broadcast_done(report) {
+                        self.answer(connection, &text);
+                    }
                 }
-                Ok(Message::Replies(mut mail)) => {
-                    self.deliver(&mut mail);
-                    self.core.take_back(mail);
-                }
-                Ok(Message::Order(order)) => self.obey(order),
-                Ok(Message::Report(ask)) => ask.answer(self.core.id, self.report(ask.wanted)),
+                Ok(Message::Order(order)) => self.handle(order),
                 Ok(Message::Login { connection, accepted }) => {
                     self.login_done(connection, accepted);
                 }
                 Err(_) => break,
             }
         }
-        executed
     }
 
-    fn login_done(&mut self, (token, serial): (usize, u64), accepted: bool) {
-        let connection = self.connections.get_mut(token).filter(|c| c.serial == serial);
+    fn do_what_is_asked(&mut self, Ask { question, by }: Ask) {
+        let mut report = self.router.report(question);
+        if let Question::Report(wanted) = question
+            && wanted.connections
+        {
+            let now_seconds = self.router.now.seconds();
+            let connections = self.connections.iter();
+            report.connections = connections.map(|(_, each)| each.report(now_seconds)).collect();
+        }
+        match by {
+            AskedBy::Worker(worker) => self.router.tell_done(worker, Box::new(report)),
+            AskedBy::Exporter(sender) => {
+                // It has room for a report of each worker, unless it is gone.
+                let _ = sender.try_send((self.router.id, report));
+            }
+        }
+    }
+
+    fn login_done(&mut self, id: ConnectionId, accepted: bool) {
+        let connection = self.connections.get_mut(id.token).filter(|c| c.serial == id.serial);
         if let Some(connection) = connection
             && connection.session.login_done(accepted)
         {
-            self.core.count_login(accepted);
-            Self::mark_dirty(&mut self.dirty, connection, token);
+            self.router.count_login(accepted);
+            Self::mark_dirty(&mut self.dirty, connection, id.token);
         }
     }
 
-    fn execute_mail(&mut self, mail: &mut Mail) {
-        let connections = &self.connections;
-        let Core { shard, now, traffic, timing, .. } = &mut self.core;
-        let now = *now;
-        mail.execute(shard, now, |shard, errand| {
-            Core::run_errand((shard, traffic, timing), errand, now, |wanted| {
-                report_connections(connections, wanted, now)
-            })
-        });
-    }
-
-    fn deliver(&mut self, mail: &mut Mail) {
-        let Self { connections, core, dirty, .. } = self;
-        let worker = mail.to;
-        mail.deliver(|reply_to, delivery| match delivery {
-            Delivery::Reply(replies, from, to, sequence) => {
-                let connection = connections.get_mut(reply_to.token);
-                if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
-                    let output = &mut connection.session.output;
-                    output.wait_for(Gate { shard: worker, sequence });
-                    output.fill_hole(reply_to.hole, replies, from, to);
-                    Self::mark_dirty(dirty, connection, reply_to.token);
-                }
-            }
-            Delivery::Slice(replies, from, to, next_part) => {
-                let connection = connections.get_mut(reply_to.token);
-                if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
-                    let session = &mut connection.session;
-                    session.output.fill_hole(reply_to.hole, replies, from, to);
-                    session.dump_went_on(next_part);
-                    Self::mark_dirty(dirty, connection, reply_to.token);
-                }
-            }
-            Delivery::Errand(done) => {
-                if let Some(answer) = core.errand_done(reply_to.serial, worker, done) {
-                    Self::answer(connections, dirty, answer);
-                }
-            }
-        });
-    }
-
-    /// Puts the answer to an errand into its connection's output, if that is still there.
-    fn answer(connections: &mut Slab<Connection>, dirty: &mut Vec<usize>, answer: Answer) {
-        let reply_to = answer.reply_to;
-        let connection = connections.get_mut(reply_to.token);
-        if let Some(connection) = connection.filter(|c| c.serial == reply_to.serial) {
-            answer.fill(&mut connection.session.output);
-            Self::mark_dirty(dirty, connection, reply_to.token);
+    /// Gives a connection the answer that it waits for, if it is still there.
+    fn answer(&mut self, id: ConnectionId, text: &[u8]) {
+        let connection = self.connections.get_mut(id.token).filter(|c| c.serial == id.serial);
+        if let Some(connection) = connection {
+            connection.session.answer(text);
+            self.router.count_held(connection);
+            Self::mark_dirty(&mut self.dirty, connection, id.token);
         }
     }
 
-    fn obey(&mut self, order: Order) {
-        if let Order::Done { errand_id, error } = order {
-            if let Some(answer) = self.core.snapshot_done(errand_id, error) {
-                Self::answer(&mut self.connections, &mut self.dirty, answer);
-            }
+    fn handle(&mut self, order: Order) {
+        if let Order::Done { connection, error } = order {
+            let text = self.router.snapshot_done(error);
+            self.answer(connection, &text);
         } else if let Some(keep) = &mut self.keep {
-            keep.obey(order, &mut self.core.shard, self.core.now);
+            let now = self.router.now;
+            keep.obey(order, &mut self.router.shards().hold(self.router.id), now);
         }
     }
 
     /// Who has just sent something goes first; of those who have had turns and want more, a few:
     /// many of them do not make a turn long for the others.
     fn serve_ready(&mut self) {
-        let again = if self.core.has_room() { CONTINUING_PER_TURN } else { 0 };
         let mut ready = std::mem::take(&mut self.ready);
-        ready.extend(self.continuing.drain(..again.min(self.continuing.len())));
+        let again = CONTINUING_PER_TURN.min(self.continuing.len());
+        ready.extend(self.continuing.drain(..again));
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut group = std::mem::take(&mut self.group);
         let mut tokens = ready.drain(..);
@@ -448,11 +428,6 @@ impl Worker {
             && end <= RECEIVED_TOGETHER_BYTES
             && let Some(token) = tokens.next()
         {
-            if !self.core.has_room() {
-                // The other workers are behind: sockets wait until mail comes back.
-                self.ready.push(token);
-                continue;
-            }
             let Some(connection) = self.connections.get_mut(token) else { continue };
             // A connection that was closed while it was queued has left its token behind, and
             // another one has that now: a group never has a connection twice.
@@ -468,7 +443,7 @@ impl Worker {
                     Ok(Some(bytes_read)) => {
                         bytes.end += bytes_read;
                         connection.read_at = None;
-                        self.core.traffic.bytes_read += bytes_read as u64;
+                        self.router.traffic.bytes_read += bytes_read as u64;
                     }
                     Err(error) => {
                         log::debug!("a connection failed: {error}");
@@ -492,7 +467,7 @@ impl Worker {
         let keys = group.iter().filter_map(|Received { token, bytes }| {
             self.connections[*token].session.peek_only_key(&scratch[bytes.clone()])
         });
-        self.core.warm(&keys.map(|key| self.core.hash(key)).collect());
+        self.router.warm(&keys.map(|key| self.router.hash(key)).collect());
     }
 
     /// One connection's part of the turn: what it has left from the last one, or what was read.
@@ -503,66 +478,47 @@ impl Worker {
             let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES_NEW));
             connection.session.output.give_buffer(buffer);
         }
-        self.core.set_current(token, connection);
+        let id = ConnectionId { token, serial: connection.serial };
+        self.router.set_current(id, connection);
         let mut budget = self.shared.config.requests_per_turn_max;
-        let timed = self.core.timing.is_near(budget) || connection.session.is_timed();
+        let timed = self.router.timing.is_near(budget) || connection.session.is_timed();
         if timed {
-            let below = self.core.timing.begin_serving(budget, connection.read_at);
+            let below = self.router.timing.begin_serving(budget, connection.read_at);
             connection.session.timed_below = below;
         }
-        let progress = connection.session.advance(received, &mut budget, &mut self.core);
+        let progress = connection.session.advance(received, &mut budget, &mut self.router);
         if timed {
             connection.session.timed_below = 0;
-            self.core.timing.end_serving(budget, &mut connection.probes);
+            self.router.timing.end_serving(budget, &mut connection.probes);
         } else {
-            self.core.timing.pass(self.shared.config.requests_per_turn_max - budget);
+            self.router.timing.pass(self.shared.config.requests_per_turn_max - budget);
         }
         if budget < self.shared.config.requests_per_turn_max {
-            connection.last_command_seconds = self.core.now.seconds();
+            connection.last_command_seconds = self.router.now.seconds();
         }
         let more = match progress {
             Progress::NeedsInput => connection.readable && !self.finishing,
             Progress::Yielded => {
-                self.core.traffic.connection_yields += u64::from(budget == 0);
-                connection.read_at.get_or_insert(self.core.timing.now);
-                if budget == self.shared.config.requests_per_turn_max && !self.core.has_room() {
-                    // The others of its group have used up the room: it was its turn.
-                    connection.queued = true;
-                    self.ready.push(token);
-                }
+                self.router.traffic.connection_yields += u64::from(budget == 0);
+                connection.read_at.get_or_insert(self.router.timing.now);
                 true
             }
-            Progress::OutputFull | Progress::Closing => {
+            Progress::Busy => {
+                connection.read_at.get_or_insert(self.router.timing.now);
+                connection.queued = true;
+                self.waiting.push(token);
+                false
+            }
+            Progress::Waits | Progress::Closing => {
                 // What its client keeps waiting is no fault of ours.
                 connection.read_at = None;
                 false
             }
         };
-        self.core.count_held(connection);
+        self.router.count_held(connection);
         Self::mark_dirty(&mut self.dirty, connection, token);
         if more {
             self.enqueue_again(token);
-        }
-    }
-
-    /// What this worker tells about itself.
-    fn report(&self, wanted: Wanted) -> Report {
-        let core = &self.core;
-        let mut report = Report::of_shard(&core.shard, wanted, core.now);
-        report.of_worker(&core.traffic, &core.timing, wanted);
-        report.connections = report_connections(&self.connections, wanted, core.now);
-        report
-    }
-
-    /// Completes the reports that were put off until no connection was being served.
-    fn report_late(&mut self) {
-        for (errand_id, wanted) in std::mem::take(&mut self.core.late_reports) {
-            let report = Box::new(self.report(wanted));
-            let Self { connections, core, dirty, .. } = self;
-            let done = ErrandDone { report: Some(report), ..ErrandDone::default() };
-            if let Some(answer) = core.errand_done(errand_id, core.id, done) {
-                Self::answer(connections, dirty, answer);
-            }
         }
     }
 
@@ -610,7 +566,7 @@ impl Worker {
         connection.dirty = false;
         let output = &mut connection.session.output;
         if !output.gates().is_empty() {
-            match self.core.safety(output.gates()) {
+            match self.router.safety(output.gates()) {
                 Safety::Safe => output.open_gates(),
                 Safety::Pending => {
                     connection.gated = true;
@@ -624,7 +580,7 @@ impl Worker {
                 }
             }
         }
-        match output.flush(self.turn_number, &mut connection.stream) {
+        match output.flush(&mut connection.stream) {
             Ok((bytes, flushed)) => {
                 self.note_sent(token, bytes, flushed);
                 bytes
@@ -639,13 +595,17 @@ impl Worker {
 
     fn note_sent(&mut self, token: usize, bytes: usize, flushed: Flushed) {
         let connection = &mut self.connections[token];
-        self.core.count_held(connection);
-        self.core.traffic.bytes_written += bytes as u64;
+        self.router.count_held(connection);
+        self.router.traffic.bytes_written += bytes as u64;
         if !connection.probes.is_empty() {
-            let Connection { probes, stream, session, .. } = connection;
-            let sent = session.output.sent(flushed);
-            let moment = (self.core.now, self.shared.clock.moment());
-            self.core.timing.end(probes, sent, moment, || stream.peer());
+            let Connection { probes, stream, .. } = connection;
+            let sent = match flushed {
+                Flushed::All => Sent::All,
+                Flushed::More => Sent::Waits,
+                Flushed::Blocked => Sent::Blocked,
+            };
+            let moment = (self.router.now, self.shared.clock.moment());
+            self.router.timing.end(probes, sent, moment, || stream.peer());
         }
         match flushed {
             Flushed::All => self.all_sent(token),
@@ -653,7 +613,7 @@ impl Worker {
                 connection.dirty = true;
                 self.sending.push_back(token);
             }
-            Flushed::Waiting | Flushed::Blocked => {}
+            Flushed::Blocked => {}
         }
     }
 
@@ -665,7 +625,8 @@ impl Worker {
         }
         // It may have stopped because its output was full.
         let more = connection.session.can_go_on()
-            || (connection.session.is_watching() && self.core.has_events_for(token))
+            || (connection.session.is_watching()
+                && self.router.has_events_for(ConnectionId { token, serial: connection.serial }))
             || (connection.readable && !self.finishing);
         if more && !connection.session.is_closing() {
             self.enqueue_again(token);
@@ -676,7 +637,7 @@ impl Worker {
 
     /// Hands those who watch what there is to tell, if they have taken what came before.
     fn serve_watchers(&mut self) {
-        for (token, serial, watcher) in &self.core.watching {
+        for (ConnectionId { token, serial }, watcher) in &self.router.watching {
             let connection = self.connections.get_mut(*token).filter(|c| c.serial == *serial);
             if let Some(connection) = connection
                 && connection.session.output.is_empty()
@@ -692,26 +653,25 @@ impl Worker {
         if self.connections.contains(token) {
             // Closing the descriptor takes it off the poll.
             let connection = self.connections.remove(token);
-            self.core.note_connection(&connection.stream, reason);
+            self.router.note_connection(&connection.stream, reason);
             if connection.session.is_watching() {
-                self.core.forget_watcher(token);
+                self.router.forget_watcher(ConnectionId { token, serial: connection.serial });
             }
-            self.core.forget_held(&connection);
+            self.router.forget_held(&connection);
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// What has to happen now and then, whatever clients do.
     fn tick(&mut self) {
-        let now = self.core.now;
-        self.shared.note_alive(self.core.id);
-        self.core.timing.tick(now);
+        let now = self.router.now;
+        self.shared.note_alive(self.router.id);
+        self.router.timing.tick(now);
         self.next_tick = Ticks(now.0 + TICK.as_millis() as u64 * Ticks::PER_SECOND / 1000);
-        let segments = self.core.shard.store().segment_count_max();
         if let Some(keep) = &mut self.keep {
-            keep.tick(self.core.shard.store());
+            keep.tick(self.router.shards().hold(self.router.id).store());
         }
-        if self.core.shard.maintain(now, segments.div_ceil(SWEEP_ROUND_TICKS)) {
+        if self.router.maintain() {
             // There is more to do: a little in each turn.
             self.next_tick = now;
         }
@@ -733,21 +693,10 @@ impl Worker {
             .map(|(token, _)| token)
             .collect();
         for token in idle {
-            self.core.traffic.idle_kicks += 1;
+            self.router.traffic.idle_kicks += 1;
             self.close(token, "idle_timeout");
         }
     }
-}
-
-fn report_connections(
-    connections: &Slab<Connection>,
-    wanted: Wanted,
-    now: Ticks,
-) -> Vec<crate::server::stats::report::ConnectionReport> {
-    if !wanted.connections {
-        return Vec::new();
-    }
-    connections.iter().map(|(_, connection)| connection.report(now.seconds())).collect()
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use crate::server::clock::{Clock, Moment};
 use crate::server::config::{Config, DurabilityConfig};
 use crate::server::persistence::keep::Keep;
 use crate::server::persistence::kept::{Kept, KeptShard, open_on};
-use crate::server::worker::mail::Bell;
-use crate::server::worker::parking::Parking;
+use crate::server::worker::inbox::Bell;
 use crate::shard::operation::{Data, Operation, Verb};
 use crate::shard::replies::Replies;
 use crate::shard::{Rules, Shard};
@@ -171,7 +170,7 @@ impl Rig {
             let (inbox, orders) = unbounded();
             let poll = mio::Poll::new().expect("descriptors are left");
             let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("the same");
-            let bell = Arc::new(Bell { parking: Parking::default(), waker });
+            let bell = Arc::new(Bell::new(waker));
             addresses.push(Address { inbox, bell });
             polls.push(poll);
             workers.push(Worker { keep, shard, orders });

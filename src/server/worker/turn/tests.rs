@@ -6,7 +6,8 @@ use crate::server::Hooks;
 use crate::server::clock::Clock;
 use crate::server::config::Config;
 use crate::server::connection::socket::Stream;
-use crate::server::worker::parking::Parking;
+use crate::server::worker::router;
+use crate::server::worker::shards::Shards;
 use crate::shard::{Rules, Shard};
 use crate::store::Settings;
 use crate::store::hash::KeyHasher;
@@ -38,13 +39,16 @@ impl Rig {
         let (config, clock, hooks) = (Config::default(), Clock::start(), Hooks::default());
         let shared = Arc::new(Shared::new(config, clock, Vec::new(), None, None, hooks));
         let shard = Shard::new(settings, rules);
-        let core = Core::new(0, shard, vec![None], hasher, rules, Arc::clone(&shared));
         let poll = Poll::new().expect("descriptors are left");
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("the same");
-        let bell = Arc::new(Bell { parking: Parking::default(), waker });
+        let bell = Arc::new(Bell::new(waker));
+        let shards = Arc::new(Shards::new(vec![shard], vec![Arc::clone(&bell)]));
+        let (workers, of_all) = (Vec::new(), Arc::clone(&shared));
+        let parts = router::Parts { id: 0, shards, hasher, rules, workers, shared: of_all };
+        let router = WorkerRouter::new(parts);
         let (inbox_sender, inbox) = unbounded();
         let (arrivals_sender, arrivals) = unbounded();
-        let parts = Parts { poll, bell, inbox, arrivals, core, keep: None, shared };
+        let parts = Parts { poll, bell, inbox, arrivals, router, keep: None, shared };
         Self {
             worker: Worker::new(parts),
             arrivals: arrivals_sender,
