@@ -1,7 +1,10 @@
-//! Which items were evicted, for those who watch.
+//! Which items were evicted, for those who want to know.
 //!
-//! Kept only while somebody asks for it, and no more than a few at a time: who watches takes them
-//! every turn.
+//! Two ask. Who watches wants keys and ages, and can do without some: a few are kept at a time, and
+//! the rest counted. Who records changes wants every single one, by its hash, for an item that is
+//! not known to have left would be back after a restart. Neither costs anything while nobody asks.
+//!
+//! What a client asked for (a delete, a flush) and what has expired is not told here.
 
 use super::segment::Segment;
 use super::{Store, Ticks};
@@ -51,6 +54,38 @@ impl Evictions {
 }
 
 impl Store {
+    /// Tells from now on which items leave without a client having asked for it, or stops.
+    pub fn tell_evictions(&mut self, wanted: bool) {
+        self.evicted_hashes = wanted.then(Vec::new);
+    }
+
+    /// The hashes of the keys that had to leave since the last call, in that order. To be recorded
+    /// before the change that made them leave: it may have brought a key back.
+    pub fn take_evicted_hashes(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.evicted_hashes.iter_mut().flat_map(|hashes| hashes.drain(..))
+    }
+
+    /// Whether [`Store::take_evicted_hashes`] has any.
+    #[inline]
+    pub fn has_evicted_hashes(&self) -> bool {
+        self.evicted_hashes.as_ref().is_some_and(|hashes| !hashes.is_empty())
+    }
+
+    /// An item had to leave.
+    pub(super) fn tell_evicted(&mut self, hash: u64) {
+        if let Some(hashes) = &mut self.evicted_hashes {
+            hashes.push(hash);
+        }
+    }
+
+    /// An item had to leave to make room for its own next version: it was never away. (A change of
+    /// its attributes alone is recorded as such, and would find no item.)
+    pub(super) fn take_back_evicted(&mut self, hash: u64) {
+        if let Some(hashes) = &mut self.evicted_hashes {
+            hashes.retain(|evicted| *evicted != hash);
+        }
+    }
+
     /// Keeps what is evicted from now on, or stops.
     pub fn watch_evictions(&mut self, wanted: bool) {
         match (&self.evicted, wanted) {

@@ -223,6 +223,8 @@ pub struct Store {
     scratch: Vec<u8>,
     /// Evicted items, if somebody wants to know of them.
     evicted: Option<Box<evicted::Evictions>>,
+    /// See [`Store::tell_evictions`].
+    evicted_hashes: Option<Vec<u64>>,
 }
 
 /// Hands out segment sequences so that the head's is above all of the main queue's opened while it
@@ -281,6 +283,7 @@ impl Store {
             counters: Counters::default(),
             scratch: Vec::new(),
             evicted: None,
+            evicted_hashes: None,
         }
     }
 
@@ -424,7 +427,7 @@ impl Store {
     ) -> Result<Handle, Full> {
         let location = self.write(key, attributes, value, now)?;
         self.counters.stored += 1;
-        let old = old.filter(|handle| self.index.slot(*handle).is_occupied());
+        let old = old.and_then(|old| self.unless_evicted(hash, old));
         let frequency = match old {
             // Storing a key again is an access.
             Some(handle) => self.index.slot(handle).accessed().frequency(),
@@ -565,7 +568,7 @@ impl Store {
         };
         let key = item.key.to_vec();
         let location = self.write(&key, attributes, value, now)?;
-        let old = Some(handle).filter(|handle| self.index.slot(*handle).is_occupied());
+        let old = self.unless_evicted(hash, handle);
         Ok(self.point_to(hash, old, slot.with_location(location)))
     }
 
@@ -697,14 +700,31 @@ impl Store {
             }
             None => {
                 if let Some(dropped) = self.index.insert(hash, slot) {
-                    self.counters.evictions += 1;
-                    self.mark_dead(dropped.location());
+                    self.drop_item(dropped.location());
                 }
                 self.index
                     .find(hash, |location| location == slot.location())
                     .expect("the slot was just inserted")
             }
         }
+    }
+
+    /// The handle of an item, unless that had to make room for its own next version.
+    fn unless_evicted(&mut self, hash: u64, handle: Handle) -> Option<Handle> {
+        if self.index.slot(handle).is_occupied() {
+            return Some(handle);
+        }
+        self.take_back_evicted(hash);
+        None
+    }
+
+    /// The index had no place for an item.
+    fn drop_item(&mut self, location: u64) {
+        let (id, offset) = self.place(location);
+        let hash = self.hasher.hash(self.segment(id).stored(offset).key);
+        self.counters.evictions += 1;
+        self.tell_evicted(hash);
+        self.mark_dead(location);
     }
 
     /// Appends an item at the head (or in a segment of its own) and returns its location.

@@ -642,6 +642,7 @@ impl Store {
             if let Some(evictions) = &mut self.evicted {
                 evictions.note(segment, offset, slot.fetched());
             }
+            self.tell_evicted(hash);
             if segment.queue == Queue::Small {
                 self.reclaim.ghosts.remember(hash, stride);
             }

@@ -569,3 +569,62 @@ fn a_store_drains_few_items_and_a_large_value_few_segments() {
     assert!(most <= 16 * reclaim::BATCHES_PER_STORE as u64, "{most} items in one store");
     assert!(most_large <= 3 * items_per_segment, "{most_large} items for a large value");
 }
+
+/// Goal: who records evictions knows exactly what is there. Method: keys are stored, read, changed
+/// and deleted in a store that evicts; what was stored and neither deleted nor told as evicted must
+/// be there, and nothing else.
+#[test]
+fn every_item_that_has_to_leave_is_told() {
+    let (mut store, now) = (store(1 << 20, true), start());
+    let (mut there, mut random) = (HashMap::new(), random(0x5eed));
+    let (mut told, mut came_back) = (0, 0);
+    store.tell_evictions(true);
+    for step in 0..60_000u64 {
+        let key = random(6_000).to_be_bytes();
+        let hash = store.hasher.hash(&key);
+        let found = store.find(hash, &key, now).ok();
+        let changed = match (random(16), found) {
+            (0, Some(handle)) => {
+                store.remove(handle);
+                there.remove(&hash);
+                continue;
+            }
+            (1..4, Some(handle)) => {
+                let attributes = Attributes { flags: step as u32, ..Attributes::default() };
+                store.rewrite(hash, handle, attributes, TokenRule::Keep, now).expect("evicts")
+            }
+            (14, _) if step % 8 == 0 => {
+                store.set_memory_bytes_max((1 << 20) - (random(3) << 18));
+                continue;
+            }
+            _ => {
+                let value = vec![1; random(9) as usize * 1_000 + 100];
+                put(&mut store, &key, Attributes::default(), &value, now).expect("evicts")
+            }
+        };
+        assert!(store.index.slot(changed).is_occupied());
+        let evicted: Vec<u64> = store.take_evicted_hashes().collect();
+        came_back += u32::from(found.is_some() && evicted.contains(&hash));
+        told += evicted.len();
+        evicted.iter().for_each(|hash| _ = there.remove(hash));
+        there.insert(hash, key);
+    }
+    assert!(told > 10_000 && came_back == 0, "{told} told, {came_back} only for themselves");
+    assert_eq!(store.items(), there.len());
+    assert!(there.into_iter().all(|(hash, key)| store.find(hash, &key, now).is_ok()));
+}
+
+#[test]
+fn an_item_the_index_has_no_place_for_is_told() {
+    let (mut store, now) = (store(8 << 20, true), start());
+    store.tell_evictions(true);
+    for key in 0..100u32 {
+        // The hash is the caller's word: the same for all of them.
+        let key = key.to_be_bytes();
+        let value = Value::Parts([&[1], &[]]);
+        store.put(42, None, &key, Attributes::default(), value, now).expect("room");
+    }
+    let evicted = store.take_evicted_hashes().count();
+    assert!(evicted > 0);
+    assert_eq!((store.items() + evicted, store.counters().evictions), (100, evicted as u64));
+}
