@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bench::population::Population;
 use bench::random::Random;
+use distcache::store::budget::Budget;
 use distcache::store::hash::KeyHasher;
 use distcache::store::index::{Index, Slot};
 use distcache::store::{Attributes, Settings, Store, Ticks, Value};
@@ -41,7 +42,7 @@ impl Rig {
         let (key_sizes, value_sizes) = sizes.expect("sizes as they are written here");
         let hasher = KeyHasher::new([1, 2]);
         let store = Store::new(Settings {
-            memory_bytes_max: memory_mib * MIB,
+            budget: Budget::new(memory_mib * MIB, 1),
             evict: true,
             hasher: hasher.clone(),
             sequence_start: 1,

@@ -9,6 +9,7 @@ use distcache::protocol::{Exptime, StoreArgs, StoreMode};
 use distcache::shard::operation::{Data, Operation, Verb};
 use distcache::shard::replies::Replies;
 use distcache::shard::{Rules, Shard};
+use distcache::store::budget::Budget;
 use distcache::store::hash::KeyHasher;
 use distcache::store::{Settings, Ticks};
 
@@ -48,8 +49,12 @@ impl Embedded {
     /// An empty shard with so much memory.
     pub fn new(memory_bytes_max: u64, evict: bool, population: Arc<Population>) -> Self {
         let hasher = KeyHasher::new([1, 2]);
-        let settings =
-            Settings { memory_bytes_max, evict, hasher: hasher.clone(), sequence_start: 1 };
+        let settings = Settings {
+            budget: Budget::new(memory_bytes_max, 1),
+            evict,
+            hasher: hasher.clone(),
+            sequence_start: 1,
+        };
         let rules = Rules { item_bytes_max: 1 << 30, cas: true, prefix_delimiter: b':' };
         Self {
             shard: Shard::new(settings, rules),

@@ -23,6 +23,7 @@ use distcache::server::connection::session::{Next, Progress, Refused, Router, Se
 use distcache::server::shared::Shared;
 use distcache::shard::operation::Verb;
 use distcache::shard::{Rules, Shard};
+use distcache::store::budget::Budget;
 use distcache::store::hash::KeyHasher;
 use distcache::store::{Settings, Ticks};
 use std::cell::RefCell;
@@ -257,7 +258,7 @@ fn router() -> WorkerRouter {
         prefix_delimiter: config.prefix_delimiter,
     };
     let settings = Settings {
-        memory_bytes_max: config.memory_bytes_max,
+        budget: Budget::new(config.memory_bytes_max, 1),
         evict: config.evict,
         hasher: hasher.clone(),
         sequence_start: 1,

@@ -9,6 +9,7 @@
 //! ```
 
 use bytes::Bytes;
+use distcache::store::budget::Budget;
 use distcache::store::hash::KeyHasher;
 use distcache::store::index::Handle;
 use distcache::store::{Attributes, Full, Item, Settings, Store, Ticks, TokenRule, Value};
@@ -68,7 +69,7 @@ impl History {
         static HASHER: OnceLock<KeyHasher> = OnceLock::new();
         let hasher = HASHER.get_or_init(|| KeyHasher::new([7, 11])).clone();
         let settings =
-            Settings { memory_bytes_max, evict, hasher: hasher.clone(), sequence_start: 1 };
+            Settings { budget: Budget::new(memory_bytes_max, 1), evict, hasher: hasher.clone(), sequence_start: 1 };
         Self {
             store: Store::new(settings),
             hasher,

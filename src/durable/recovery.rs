@@ -20,6 +20,7 @@ use super::record::{
     CONTINUES, FILE_HEADER_BYTES, FileHeader, FileKind, RECORD_KIND_AT, Reader, Step, record_bytes,
 };
 use super::{Error, Recover};
+use crate::store::budget::Budget;
 use crate::store::hash::{KeyHasher, shard_of};
 use crate::store::{Attributes, Settings, Store, Stored, Ticks, TokenRule};
 use std::sync::Arc;
@@ -413,7 +414,7 @@ impl<'a> Recovery<'a> {
 
     fn empty_shards(&self, count: usize) -> Vec<RecoveredShard> {
         let settings = Settings {
-            memory_bytes_max: self.request.memory_bytes_max / count.max(1) as u64,
+            budget: Budget::new(self.request.memory_bytes_max, count),
             evict: self.request.evict,
             hasher: self.hasher.clone(),
             sequence_start: self.sequence_start,

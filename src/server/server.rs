@@ -24,6 +24,7 @@ use crate::server::worker::turn::{Parts, Worker};
 use crate::server::worker::{router, turn};
 use crate::shard::{Rules, Shard};
 use crate::store::Settings;
+use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mio::{Poll, Waker};
@@ -502,7 +503,7 @@ fn make_shards(
             let hasher = KeyHasher::new([secrets[0], secrets[1]]);
             let count = shard_count_for(config);
             let settings = Settings {
-                memory_bytes_max: config.memory_bytes_max / count as u64,
+                budget: Budget::new(config.memory_bytes_max, count),
                 evict: config.evict,
                 hasher: hasher.clone(),
                 sequence_start: secrets[2] >> (u64::BITS - SEQUENCE_START_BITS),

@@ -162,6 +162,8 @@ impl Partition {
 pub struct Index {
     partitions: Vec<Partition>,
     shelves: Vec<Shelf>,
+    /// Memory of all shelves.
+    shelf_bytes: usize,
     items: usize,
     /// The slots of a partition while it moves.
     moving: Vec<u64>,
@@ -175,7 +177,14 @@ impl Index {
         // About a thousand small items in each partition of a full shard.
         let wanted = (memory_bytes >> 16).clamp(16, 1 << PARTITION_BITS_MAX);
         let partitions = vec![Partition::default(); (wanted as usize).next_power_of_two()];
-        Self { partitions, shelves: Vec::new(), items: 0, moving: Vec::new(), shrink_next: 0 }
+        Self {
+            partitions,
+            shelves: Vec::new(),
+            shelf_bytes: 0,
+            items: 0,
+            moving: Vec::new(),
+            shrink_next: 0,
+        }
     }
 
     /// Items in the table.
@@ -184,9 +193,9 @@ impl Index {
     }
 
     /// Memory of the table in bytes.
+    #[inline]
     pub fn bytes(&self) -> u64 {
-        let shelves: usize = self.shelves.iter().map(Shelf::bytes).sum();
-        (self.partitions.len() * size_of::<Partition>() + shelves) as u64
+        (self.partitions.len() * size_of::<Partition>() + self.shelf_bytes) as u64
     }
 
     /// Finds the slot with this hash for which `is_it` says yes of its location.
@@ -308,6 +317,7 @@ impl Index {
     fn move_to_shelf(&mut self, partition: usize, slots: &[u64], shelf: usize) -> bool {
         self.ensure_shelf(shelf);
         let berth = self.shelves[shelf].take(partition as u32);
+        self.shelf_bytes += self.shelves[shelf].berth_bytes();
         let buckets = self.shelves[shelf].buckets_mut(berth);
         if !slots.iter().all(|slot| place(buckets, Slot(*slot))) {
             self.give_back(shelf, berth);
@@ -333,8 +343,8 @@ impl Index {
 
     /// Whether so many items have left that [`Index::shrink`] would free much.
     pub fn is_sparse(&self) -> bool {
-        let shelves: usize = self.shelves.iter().map(Shelf::bytes).sum();
-        shelves > 3 * size_of::<Slot>() * self.items + size_of::<Bucket>() * self.partitions.len()
+        self.shelf_bytes
+            > 3 * size_of::<Slot>() * self.items + size_of::<Bucket>() * self.partitions.len()
     }
 
     /// Number of partitions, for a whole round of [`Index::shrink`].
@@ -365,7 +375,7 @@ impl Index {
     /// Empties the table. Its memory is returned, to be freed in steps.
     pub fn clear(&mut self) -> Vec<Shelf> {
         self.partitions.fill(Partition::default());
-        self.items = 0;
+        (self.items, self.shelf_bytes) = (0, 0);
         std::mem::take(&mut self.shelves)
     }
 
@@ -378,6 +388,7 @@ impl Index {
 
     /// Frees a berth. The last partition of the shelf moves into it.
     fn give_back(&mut self, shelf: usize, berth: Berth) {
+        self.shelf_bytes -= self.shelves[shelf].berth_bytes();
         if let Some(moved) = self.shelves[shelf].give_back(berth) {
             self.partitions[moved as usize].berth = berth;
         }
@@ -528,6 +539,8 @@ mod tests {
         for key in 1..=1_000_000u64 {
             assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
         }
+        let shelves: usize = index.shelves.iter().map(Shelf::bytes).sum();
+        assert_eq!(index.shelf_bytes, shelves);
         let bytes_per_item = index.bytes() as f64 / index.items() as f64;
         assert!(bytes_per_item < 10.0, "{bytes_per_item}");
     }
@@ -544,6 +557,8 @@ mod tests {
             index.remove(handle);
         }
         index.shrink(index.partition_count());
+        let shelves: usize = index.shelves.iter().map(Shelf::bytes).sum();
+        assert_eq!(index.shelf_bytes, shelves);
         assert!(index.bytes() < full_bytes / 20, "{} of {full_bytes}", index.bytes());
         for key in (1..=100_000u64).filter(|key| key % 100 == 0) {
             assert!(index.find(mix(key), |at| at == key).is_some());

@@ -20,6 +20,7 @@
 //! stores its token only then. Sequences grow and never repeat, so tokens of one key grow with
 //! every change, and never repeat.
 
+pub mod budget;
 mod chain;
 pub mod evicted;
 pub mod ghosts;
@@ -34,6 +35,7 @@ mod shelf;
 mod tests;
 
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN};
+use budget::{Account, Budget, Loan};
 use bytes::{Bytes, BytesMut};
 use hash::KeyHasher;
 use index::{Handle, Index, Slot};
@@ -43,6 +45,7 @@ use lookups::Lookups;
 use reclaim::Reclaim;
 use segment::{Queue, Segment, usable_bytes};
 pub use segment::{SharedItem, Stored};
+use std::sync::Arc;
 
 /// A point in time: hundredths of a second since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -190,8 +193,8 @@ impl Counters {
 /// How a store is set up.
 #[derive(Clone)]
 pub struct Settings {
-    /// Memory for everything: items, index, queues.
-    pub memory_bytes_max: u64,
+    /// Memory for everything, items, index and queues, of all stores that share it.
+    pub budget: Arc<Budget>,
     /// Evict to make room, or answer [`Full`].
     pub evict: bool,
     /// The hash of keys, for items met while walking a segment.
@@ -209,11 +212,12 @@ pub struct Store {
     tail: Option<u32>,
     segment_bytes: usize,
     offset_bits: u32,
-    memory_bytes_max: u64,
+    /// What the budget knows of this store.
+    account: Account,
     segment_memory_bytes: u64,
     live_bytes: u64,
     /// See [`Store::lend`].
-    lent_bytes: u64,
+    loan: Loan,
     evict: bool,
     hasher: KeyHasher,
     sequences: Sequences,
@@ -261,20 +265,21 @@ impl Sequences {
 impl Store {
     /// An empty store. Takes memory only as items come.
     pub fn new(settings: Settings) -> Self {
-        let segment_bytes = segment_bytes_for(settings.memory_bytes_max);
-        Self {
-            index: Index::new(settings.memory_bytes_max),
+        let budget = settings.budget;
+        let segment_bytes = budget.segment_bytes() as usize;
+        let mut store = Self {
+            index: Index::new(budget.share_bytes()),
             // Id 0 is never used, so that no location is 0.
-            segments: first_of_segments(settings.memory_bytes_max, segment_bytes),
+            segments: first_of_segments(budget.share_bytes(), segment_bytes),
             free_ids: Vec::new(),
             head: None,
             tail: None,
             segment_bytes,
             offset_bits: (segment_bytes / ITEM_ALIGN_BYTES).trailing_zeros(),
-            memory_bytes_max: settings.memory_bytes_max,
+            account: Account::new(Arc::clone(&budget)),
             segment_memory_bytes: 0,
             live_bytes: 0,
-            lent_bytes: 0,
+            loan: Loan::new(budget),
             evict: settings.evict,
             hasher: settings.hasher,
             sequences: Sequences::new(settings.sequence_start),
@@ -284,7 +289,9 @@ impl Store {
             scratch: Vec::new(),
             evicted: None,
             evicted_hashes: None,
-        }
+        };
+        store.tell_memory();
+        store
     }
 
     /// Finds a key. An expired item is removed. The handle is good until the next call that stores.
@@ -602,11 +609,23 @@ impl Store {
     /// Memory the store takes, all of it.
     pub fn memory_bytes(&self) -> u64 {
         let segment_table = (self.segments.len() * size_of::<Option<Segment>>()) as u64;
-        self.segment_memory_bytes
-            + self.lent_bytes
-            + self.index.bytes()
-            + self.reclaim.memory_bytes()
-            + segment_table
+        self.segment_memory_bytes + self.index.bytes() + self.reclaim.memory_bytes() + segment_table
+    }
+
+    /// What counts against the limit: a segment that is being filled does not count yet.
+    fn counted_bytes(&self) -> u64 {
+        let open = [self.head, self.tail].iter().flatten().count();
+        self.memory_bytes() - (open * self.segment_bytes) as u64
+    }
+
+    /// What counts of all stores that share the limit, and what is lent.
+    fn used_by_all(&self) -> u64 {
+        self.account.used_by_all(self.counted_bytes())
+    }
+
+    /// Tells the others what this store takes by now.
+    fn tell_memory(&mut self) {
+        self.account.tell(self.counted_bytes(), self.live_bytes);
     }
 
     /// Memory of the index alone.
@@ -614,21 +633,25 @@ impl Store {
         self.index.bytes()
     }
 
-    /// The memory limit.
+    /// The memory that this store shares with others.
+    pub fn budget(&self) -> &Arc<Budget> {
+        self.account.budget()
+    }
+
+    /// The memory limit, for all stores that share it.
     pub fn memory_bytes_max(&self) -> u64 {
-        self.memory_bytes_max
+        self.budget().limit_bytes()
     }
 
     /// Counts memory used elsewhere against the limit.
     pub fn lend(&mut self, bytes: u64) {
-        self.lent_bytes = bytes;
+        self.loan.set_bytes(bytes);
     }
 
-    /// Sets another memory limit. Memory above a smaller one comes back in steps, with what is
-    /// stored and with calls of [`Store::maintain`].
+    /// Sets another memory limit for all stores that share it. Memory above a smaller one comes
+    /// back in steps, with what is stored and with calls of [`Store::maintain`].
     pub fn set_memory_bytes_max(&mut self, bytes: u64) {
-        self.reclaim.another_limit();
-        self.memory_bytes_max = bytes;
+        self.budget().set_limit_bytes(bytes);
     }
 
     /// Memory of all segments, and how many there are.
@@ -699,8 +722,12 @@ impl Store {
                 handle
             }
             None => {
+                let index_bytes = self.index.bytes();
                 if let Some(dropped) = self.index.insert(hash, slot) {
                     self.drop_item(dropped.location());
+                }
+                if self.index.bytes() != index_bytes {
+                    self.tell_memory();
                 }
                 self.index
                     .find(hash, |location| location == slot.location())
@@ -735,7 +762,7 @@ impl Store {
         value: Value<'_>,
         now: Ticks,
     ) -> Result<u64, Full> {
-        self.pay_back(now);
+        self.free_some(now);
         let stride = item::stride(&attributes, key.len(), value.len());
         if self.is_large(stride) {
             return self.write_large(key, attributes, value, now);
@@ -769,11 +796,12 @@ impl Store {
         let at = item::pack_header(&mut head, &attributes, key.len(), value.len());
         head[at..].copy_from_slice(key);
         let bytes = head.len() + value.len();
-        if bytes as u64 > self.memory_bytes_max / 2 {
-            // Would empty the shard and perhaps still not fit.
+        if bytes as u64 > self.memory_bytes_max() / 2 {
+            // Would empty the store and perhaps still not fit.
             return Err(Full);
         }
-        self.make_room(bytes, reclaim::LEFT_BY_LARGE_SEGMENTS, now)?;
+        let paid_bytes = if matches!(value, Value::Owned(_)) { value.len() as u64 } else { 0 };
+        self.make_room(bytes as u64, paid_bytes, now)?;
         let value = match value {
             Value::Owned(bytes) => bytes,
             Value::Parts([one, []]) => Bytes::copy_from_slice(one),
@@ -804,7 +832,7 @@ impl Store {
         if let Some(id) = self.head.filter(|id| self.segment(*id).has_room(stride)) {
             return Ok(id);
         }
-        self.make_room(self.segment_bytes, reclaim::LEFT_BY_HEAD_SEGMENTS, now)?;
+        self.make_room(self.segment_bytes as u64, 0, now)?;
         self.seal_head();
         let sequence = self.sequences.next_head();
         let usable = usable_bytes(self.segment_bytes);
@@ -828,13 +856,15 @@ impl Store {
         } else {
             self.reclaim.enqueue(id, &mut self.segments);
             self.reclaim.note_dead(id, &mut self.segments);
+            self.tell_memory();
         }
     }
 
     fn add_segment(&mut self, segment: Segment) -> u32 {
         self.segment_memory_bytes += segment.memory_bytes() as u64;
         self.reclaim.queue_bytes_changed(segment.queue, segment.memory_bytes() as i64);
-        match self.free_ids.pop() {
+        let is_large = segment.is_large();
+        let id = match self.free_ids.pop() {
             Some(id) => {
                 self.segments[id as usize] = Some(segment);
                 id
@@ -843,7 +873,11 @@ impl Store {
                 self.segments.push(Some(segment));
                 (self.segments.len() - 1) as u32
             }
+        };
+        if is_large {
+            self.tell_memory();
         }
+        id
     }
 
     /// Takes a segment out of the store; its id is free from here on.
@@ -853,6 +887,7 @@ impl Store {
         self.segment_memory_bytes -= segment.memory_bytes() as u64;
         self.reclaim.queue_bytes_changed(segment.queue, -(segment.memory_bytes() as i64));
         self.free_ids.push(id);
+        self.tell_memory();
         segment
     }
 

@@ -4,9 +4,8 @@
 //! S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP
 //! 2023) works on whole segments here: the oldest segment of a queue is drained, items worth
 //! keeping are copied to the main queue's tail, the rest is evicted. A segment of small items has
-//! thousands of them: below the reserve, every store drains a few, so that a whole segment is free
-//! before it is needed. Only who needs more than the reserve (a large value) waits for the rest of
-//! a segment.
+//! thousands of them: while memory is short, every store drains a few, so that a whole segment is free
+//! before it is needed. Only a large value may have to wait for the rest of a segment.
 //!
 //! What is worth keeping depends on size as well, in the spirit of GDSF (Cherkasova: "Improving WWW
 //! proxies performance with greedy-dual-size-frequency caching policy", HP Labs 1998): the hits an
@@ -51,24 +50,15 @@ const PATIENT_VICTIMS_MAX: usize = 1;
 /// So many large items may be kept, for one that is stored, before patience ends for them as well.
 const KEPT_LARGE_MAX: usize = 32;
 
-/// Segments the limit leaves free, at least: one for survivors, which are copied before their
-/// segment is freed, and others so that a value of up to two need not wait for any to be drained.
-const RESERVE_SEGMENTS: usize = 4;
+/// Segments that a store may take above the least that it had since memory became short: as fast
+/// as it frees others.
+const OWN_SLACK_SEGMENTS: u64 = 3;
 
-/// The reserve's share of the memory, as one part in so many: in a large store it takes several
-/// large values in a row.
-const RESERVE_SHARE: u64 = 1024;
+/// What a large value leaves of them, for the next head: no small item has to wait because a large
+/// one came before.
+const LEFT_BY_LARGE_SEGMENTS: u64 = 1;
 
-/// What the next head leaves of them.
-pub const LEFT_BY_HEAD_SEGMENTS: usize = 1;
-
-/// What a large value leaves of them: enough for the next head, so that no small item has to wait
-/// because a large one came before.
-pub const LEFT_BY_LARGE_SEGMENTS: usize = 1 + LEFT_BY_HEAD_SEGMENTS;
-
-const _: () = assert!(LEFT_BY_LARGE_SEGMENTS <= RESERVE_SEGMENTS);
-
-/// Items that a store drains while the reserve is not complete, in batches. Each store adds one
+/// Items that a store drains while memory is short, in batches. Each store adds one
 /// item, and a drained segment has few that stay: more than ten would be drained for one stored
 /// only while nearly all that is there is in use.
 pub const BATCHES_PER_STORE: usize = 1;
@@ -110,11 +100,13 @@ pub struct Reclaim {
     /// The segment that is being swept.
     sweeping: Option<Sweep>,
     trash: Trash,
-    /// A part of the reserve is used.
-    owes: bool,
-    /// Above a limit that was lowered: what memory may not exceed any more, apart from what is
-    /// lent. It only falls.
+    /// Memory was short when this store looked last.
+    is_short: bool,
+    /// While it is: what this store may not exceed any more, unless others have less. It only
+    /// falls.
     ceiling_bytes: Option<u64>,
+    /// The limit when this store looked last.
+    limit_bytes: u64,
     /// The segment that is being drained.
     draining: Option<Drain>,
 }
@@ -134,8 +126,9 @@ impl Default for Reclaim {
             sweep_next: 0,
             sweeping: None,
             trash: Trash::default(),
-            owes: false,
+            is_short: false,
             ceiling_bytes: None,
+            limit_bytes: 0,
             draining: None,
         }
     }
@@ -256,12 +249,6 @@ impl Reclaim {
         }
     }
 
-    /// What was made for the old limit goes.
-    pub fn another_limit(&mut self) {
-        self.ghosts.resize(0);
-        self.ceiling_bytes = None;
-    }
-
     /// Follows the memory of the small queue.
     pub fn queue_bytes_changed(&mut self, queue: Queue, change: i64) {
         if queue == Queue::Small {
@@ -358,11 +345,11 @@ impl Store {
         if self.segment_memory_bytes == 0 {
             return;
         }
+        let segments = super::first_of_segments(self.budget().share_bytes(), self.segment_bytes);
         let trash = &mut self.reclaim.trash;
         let shelves = self.index.clear();
         trash.bytes += shelves.iter().map(Shelf::bytes).sum::<usize>() as u64;
         trash.shelves.extend(shelves);
-        let segments = super::first_of_segments(self.memory_bytes_max, self.segment_bytes);
         trash.segments.push(std::mem::replace(&mut self.segments, segments));
         trash.bytes += self.segment_memory_bytes;
         self.free_ids = Vec::new();
@@ -370,23 +357,28 @@ impl Store {
         (self.segment_memory_bytes, self.live_bytes) = (0, 0);
         let Reclaim { trash, mut ghosts, .. } = std::mem::take(&mut self.reclaim);
         ghosts.resize(0);
-        self.reclaim = Reclaim { trash, ghosts, ..Reclaim::default() };
+        let limit_bytes = self.budget().limit_bytes();
+        self.reclaim = Reclaim { trash, ghosts, limit_bytes, ..Reclaim::default() };
+        self.tell_memory();
     }
 
     /// Work that no command waits for: expired items, memory above a lowered limit, flushed
     /// memory. Looks at up to `segments_max` segments. Call it about ten times a second, and again
     /// soon if it answers that there is more to do.
     pub fn maintain(&mut self, now: Ticks, segments_max: usize) -> bool {
+        self.follow_limit();
         let mut more = self.empty_trash(8);
-        if self.memory_bytes() > self.memory_bytes_max {
+        if self.is_to_give() {
             more |= self.reclaim_some(now, BATCHES_PER_MAINTENANCE);
         }
         if self.index.is_sparse() {
             self.index.shrink(SHRINK_PARTITIONS);
             // Somebody may wait for its memory.
-            more |= self.memory_bytes() + self.reserve_bytes() > self.memory_bytes_max;
+            more |= self.used_by_all() + self.segment_bytes as u64 > self.memory_bytes_max();
         }
-        more | self.sweep(now, segments_max)
+        more |= self.sweep(now, segments_max);
+        self.tell_memory();
+        more
     }
 
     /// Looks for expired items. Answers whether it stopped early.
@@ -414,37 +406,20 @@ impl Store {
         self.segments.len()
     }
 
-    /// Makes room for `bytes` more below the memory limit, and leaves so many segments of the
-    /// reserve.
+    /// Makes room for `bytes` more, of which `paid_bytes` are counted as lent as long as they are
+    /// not the store's.
     pub(super) fn make_room(
         &mut self,
-        bytes: usize,
-        segments_left: usize,
+        bytes: u64,
+        paid_bytes: u64,
         now: Ticks,
     ) -> Result<(), Full> {
-        let enough = (bytes + segments_left * self.segment_bytes) as u64;
-        let above_bytes = self.memory_bytes().saturating_sub(self.memory_bytes_max);
-        let comes_from_above = self.reclaim.ceiling_bytes.is_some()
-            && self.memory_bytes() + enough > self.memory_bytes_max;
-        if self.evict && (above_bytes > 0 || comes_from_above) {
-            return self.make_room_above(bytes as u64, now);
-        }
-        if above_bytes > self.reserve_bytes() {
-            // Nothing is let in before memory is below the limit, which it reaches in steps.
-            self.reclaim_segment(now, 0);
-            return self.last_room(bytes as u64);
-        }
-        self.reclaim.ceiling_bytes = None;
-        let wanted = bytes as u64 + self.reserve_bytes();
+        self.follow_limit();
+        let paid_bytes = paid_bytes.min(self.budget().lent_bytes());
         let (mut victims, mut kept) = (0, 0);
-        while self.memory_bytes() + wanted > self.memory_bytes_max {
-            if self.memory_bytes() + enough <= self.memory_bytes_max {
-                // What is left of the reserve will do. The next stores pay it back.
-                self.reclaim.owes = true;
-                return Ok(());
-            }
+        while !self.may_take(bytes, paid_bytes) {
             match self.reclaim_segment(now, victims) {
-                Reclaimed::Nothing => return self.last_room(bytes as u64),
+                Reclaimed::Nothing => return Err(Full),
                 Reclaimed::Trash => {}
                 Reclaimed::Drained => victims += 1,
                 // Nothing was copied for it, so that several may be kept before patience ends.
@@ -457,58 +432,59 @@ impl Store {
         Ok(())
     }
 
-    /// The same above a limit that was lowered, with eviction, and until there is a reserve below
-    /// it. Every store drains more than it adds there, so that room is made already, unless new
-    /// items are much larger than old ones: the ceiling follows memory as it falls, at the distance
-    /// of a reserve, and what does not fit under it waits.
-    fn make_room_above(&mut self, bytes: u64, now: Ticks) -> Result<(), Full> {
-        self.reclaim.owes = true;
-        // Without what is lent: if that grows, it is no store's task to free as much at once.
-        let own_bytes = |store: &Self| store.memory_bytes() - store.lent_bytes;
-        let followed_bytes = own_bytes(self) + self.reserve_bytes();
+    /// Whether this store may take so many bytes before it frees any.
+    fn may_take(&mut self, bytes: u64, paid_bytes: u64) -> bool {
+        let budget = self.account.budget();
+        let limit_bytes = budget.limit_bytes();
+        let (slack_bytes, overshoot_bytes) = (budget.slack_bytes(), budget.overshoot_bytes());
+        let share_bytes = budget.share_bytes();
+        let after_bytes = self.used_by_all() + bytes - paid_bytes;
+        if after_bytes <= limit_bytes {
+            self.reclaim.ceiling_bytes = None;
+            return true;
+        }
+        if !self.evict {
+            return false;
+        }
+        // From here on every store of an item frees a few others.
+        self.reclaim.is_short = true;
+        let own_bytes = self.counted_bytes();
+        let followed_bytes = own_bytes + OWN_SLACK_SEGMENTS * self.segment_bytes as u64;
         let ceiling_bytes = self.reclaim.ceiling_bytes.unwrap_or(u64::MAX).min(followed_bytes);
         self.reclaim.ceiling_bytes = Some(ceiling_bytes);
-        while own_bytes(self) + bytes > ceiling_bytes {
-            // What is copied takes most of a drain's time, and memory is to come down.
-            if self.reclaim_segment(now, PATIENT_VICTIMS_MAX) == Reclaimed::Nothing {
-                return self.last_room(bytes);
-            }
+        let is_large = bytes > self.segment_bytes as u64;
+        let left_segments = if is_large { LEFT_BY_LARGE_SEGMENTS } else { 0 };
+        let left_bytes = left_segments * self.segment_bytes as u64;
+        after_bytes + left_bytes <= limit_bytes + slack_bytes
+            || own_bytes + bytes + left_bytes <= ceiling_bytes
+            || (own_bytes + bytes <= share_bytes && after_bytes <= limit_bytes + overshoot_bytes)
+    }
+
+    /// What was made for another limit goes.
+    fn follow_limit(&mut self) {
+        let limit_bytes = self.budget().limit_bytes();
+        if std::mem::replace(&mut self.reclaim.limit_bytes, limit_bytes) != limit_bytes {
+            self.reclaim.ghosts.resize(0);
+            self.reclaim.ceiling_bytes = None;
         }
-        Ok(())
     }
 
-    /// What the limit leaves free.
-    pub(super) fn reserve_bytes(&self) -> u64 {
-        let segments = (RESERVE_SEGMENTS * self.segment_bytes) as u64;
-        segments.max(self.memory_bytes_max / RESERVE_SHARE)
+    /// Whether memory is above the limit, and this store is one of those to give some of theirs:
+    /// those above their share, or all of them when that does not help soon enough.
+    fn is_to_give(&self) -> bool {
+        let budget = self.budget();
+        let (used_bytes, limit_bytes) = (self.used_by_all(), budget.limit_bytes());
+        let is_urgent = used_bytes > limit_bytes + budget.overshoot_bytes() / 2;
+        used_bytes > limit_bytes && (is_urgent || self.counted_bytes() > budget.share_bytes())
     }
 
-    /// Restores the reserve, a few items each time.
+    /// Frees a few items if memory is short.
     #[inline]
-    pub(super) fn pay_back(&mut self, now: Ticks) {
-        if self.reclaim.owes {
-            self.reclaim.owes = self.pay_back_some(now);
+    pub(super) fn free_some(&mut self, now: Ticks) {
+        if self.reclaim.is_short {
+            self.reclaim.is_short = (self.reclaim.draining.is_some() || self.is_to_give())
+                && self.reclaim_some(now, BATCHES_PER_STORE);
         }
-    }
-
-    /// Answers whether the reserve is still not complete.
-    fn pay_back_some(&mut self, now: Ticks) -> bool {
-        if self.reclaim.draining.is_none() {
-            // The head that comes next, and the reserve.
-            let wanted = self.segment_bytes as u64 + self.reserve_bytes();
-            if self.memory_bytes() + wanted <= self.memory_bytes_max {
-                return false;
-            }
-        }
-        self.reclaim_some(now, BATCHES_PER_STORE)
-    }
-
-    /// Nothing is left to evict: the reserve may be used. (An index that was larger once is made
-    /// smaller by [`Store::maintain`] alone: here it would move slots that the caller has handles
-    /// of.)
-    fn last_room(&mut self, bytes: u64) -> Result<(), Full> {
-        let fits = self.memory_bytes() + bytes <= self.memory_bytes_max;
-        if fits { Ok(()) } else { Err(Full) }
     }
 
     /// Frees one segment.
@@ -542,7 +518,7 @@ impl Store {
         let (id, rule) = if let Some(id) = self.reclaim.deadest(class_min) {
             (id, Rule::All)
         } else if self.evict {
-            let victim = self.reclaim.next_victim(self.memory_bytes_max);
+            let victim = self.reclaim.next_victim(self.counted_bytes());
             let id = victim.or_else(|| self.seal_for_eviction())?;
             self.prepare_ghosts();
             let rule = match self.segment(id).queue {

@@ -60,8 +60,13 @@ impl Shelf {
 
     /// Memory in use.
     pub fn bytes(&self) -> usize {
-        let buckets = self.owners.len() * self.bucket_count * size_of::<Bucket>();
-        buckets + self.owners.len() * size_of::<u32>()
+        self.owners.len() * self.berth_bytes()
+    }
+
+    /// Memory of one partition.
+    #[inline]
+    pub fn berth_bytes(&self) -> usize {
+        self.bucket_count * size_of::<Bucket>() + size_of::<u32>()
     }
 
     /// The buckets of a berth.

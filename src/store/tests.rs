@@ -6,7 +6,12 @@ use std::collections::HashMap;
 
 fn store(memory_bytes_max: u64, evict: bool) -> Store {
     let hasher = KeyHasher::new([7, 11]);
-    Store::new(Settings { memory_bytes_max, evict, hasher, sequence_start: 1 })
+    Store::new(Settings {
+        budget: Budget::new(memory_bytes_max, 1),
+        evict,
+        hasher,
+        sequence_start: 1,
+    })
 }
 
 fn start() -> Ticks {
@@ -112,7 +117,7 @@ fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
     let mut model = Model::default();
     let mut tokens: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut now = start();
-    // Above a lowered limit memory comes down in steps, and never goes up by more than a reserve.
+    // Above a lowered limit memory comes down in steps, and never goes up by more than the slack.
     let mut bound = memory_bytes_max;
     for (count, step) in steps.into_iter().enumerate() {
         match step {
@@ -163,10 +168,10 @@ fn run_history(steps: Vec<Step>, memory_bytes_max: u64, evict: bool) {
             }
             Step::Limit { percent } => {
                 store.set_memory_bytes_max(memory_bytes_max / 100 * percent);
-                bound = store.memory_bytes().max(store.memory_bytes_max);
+                bound = store.memory_bytes().max(store.memory_bytes_max());
             }
         }
-        bound = bound.min(store.memory_bytes()).max(store.memory_bytes_max);
+        bound = bound.min(store.memory_bytes()).max(store.memory_bytes_max());
         check_bookkeeping(&store, bound);
     }
     for key in 0..300 {
@@ -222,7 +227,7 @@ fn check_bookkeeping(store: &Store, bound: u64) {
     let memory: usize = segments().map(Segment::memory_bytes).sum();
     assert_eq!(memory as u64, store.segment_memory_bytes);
     assert!(segments().all(|segment| segment.live_bytes <= segment.used_bytes));
-    let slack = store.reserve_bytes() + (store.segment_bytes * 2) as u64;
+    let slack = store.budget().slack_bytes() + (store.segment_bytes * 4) as u64;
     assert!(store.memory_bytes() <= bound + slack, "{}", store.memory_bytes());
     store.check_lists();
 }
@@ -348,7 +353,7 @@ fn a_lowered_limit_is_reached_in_steps_and_storing_goes_on() {
     for _ in 0..100_000 {
         store.maintain(now, 16);
     }
-    assert!(store.memory_bytes() <= 4 << 20, "{}", store.memory_bytes());
+    assert!(store.counted_bytes() <= 4 << 20, "{}", store.counted_bytes());
     for key in 0..10_000u32 {
         put(&mut store, &key.to_be_bytes(), Attributes::default(), &[1; 500], now).expect("room");
         store.maintain(now, 16);
@@ -392,7 +397,7 @@ fn above_a_lowered_limit_memory_does_not_rise_whatever_is_stored() {
             put(&mut store, &key, Attributes::default(), &[2; 4], now).expect("evicts");
         }
         store.set_memory_bytes_max(8 << 20);
-        let slack_bytes = store.reserve_bytes() + 2 * store.segment_bytes as u64;
+        let slack_bytes = store.budget().slack_bytes() + 2 * store.segment_bytes as u64;
         let mut lowest_bytes = store.memory_bytes();
         let value = vec![1; value_bytes];
         for key in 1_000_000..1_002_000u32 {
@@ -515,7 +520,7 @@ fn small_items_agree_with_the_model_while_segments_are_drained() {
     let (mut model, mut random) = (Model::default(), random(0x5eed));
     let tokens = HashMap::new();
     for step in 0..150_000u32 {
-        let key = format!("k{}", random(60_000)).into_bytes();
+        let key = format!("k{}", random(80_000)).into_bytes();
         match random(100) {
             0..60 => {
                 let deadline = (random(10) == 0).then(|| now.plus_seconds(1 + random(20)));
@@ -536,12 +541,12 @@ fn small_items_agree_with_the_model_while_segments_are_drained() {
             _ => _ = store.maintain(now, 4),
         }
         if step % 64 == 0 {
-            check_bookkeeping(&store, store.memory_bytes_max);
+            check_bookkeeping(&store, store.memory_bytes_max());
         }
     }
     let Counters { evictions, moves, .. } = store.counters();
     assert!(evictions > 2_000 && moves > 5_000, "{evictions} evicted, {moves} moved");
-    for key in 0..60_000 {
+    for key in 0..80_000 {
         check_get(&mut store, &mut model, &tokens, format!("k{key}").as_bytes(), now, true);
     }
 }
@@ -627,4 +632,99 @@ fn an_item_the_index_has_no_place_for_is_told() {
     let evicted = store.take_evicted_hashes().count();
     assert!(evicted > 0);
     assert_eq!((store.items() + evicted, store.counters().evictions), (100, evicted as u64));
+}
+
+/// So many stores that share a limit, and the key's one of them.
+struct Stores(Vec<Store>);
+
+impl Stores {
+    fn new(memory_bytes_max: u64, count: usize) -> Self {
+        let budget = Budget::new(memory_bytes_max, count);
+        let settings =
+            Settings { budget, evict: true, hasher: KeyHasher::new([7, 11]), sequence_start: 1 };
+        Self((0..count).map(|_| Store::new(settings.clone())).collect())
+    }
+
+    fn of(&mut self, key: &[u8]) -> &mut Store {
+        let shard = hash::shard_of(self.0[0].hasher.hash(key), self.0.len());
+        &mut self.0[shard]
+    }
+
+    fn budget(&self) -> &Budget {
+        self.0[0].budget()
+    }
+
+    fn evictions(&self) -> u64 {
+        self.0.iter().map(|store| store.counters().evictions).sum()
+    }
+
+    /// All of the memory, segments that are being filled included.
+    fn memory_bytes(&self) -> u64 {
+        self.0.iter().map(Store::memory_bytes).sum()
+    }
+
+    fn check_sums(&self) {
+        let counted: u64 = self.0.iter().map(Store::counted_bytes).sum();
+        let budget = self.budget();
+        assert_eq!(budget.used_bytes() - budget.lent_bytes(), counted);
+    }
+}
+
+#[test]
+fn regression_uploads_that_fit_all_stores_together_are_taken_by_any_of_them() {
+    for count in [1, 16, 32, 64] {
+        let (mut stores, now) = (Stores::new(64 << 20, count), start());
+        let block = Bytes::from(vec![7; 900 << 10]);
+        let mut loan = Loan::new(Arc::clone(stores.0[0].budget()));
+        for upload in 0..64u32 {
+            // Those that are still on their way count as well.
+            loan.set_bytes(u64::from(64 - upload) * block.len() as u64);
+            let key = upload.to_be_bytes();
+            let store = stores.of(&key);
+            let hash = store.hasher.hash(&key);
+            let value = Value::Owned(block.clone());
+            let stored = store.put(hash, None, &key, Attributes::default(), value, now);
+            assert!(stored.is_ok(), "upload {upload} of {count} stores");
+            stores.check_sums();
+        }
+        drop(loan);
+        let there = |stores: &mut Stores, upload: u32| {
+            let key = upload.to_be_bytes();
+            value(stores.of(&key), &key, now).is_some()
+        };
+        let kept = (0..64).filter(|upload| there(&mut stores, *upload)).count();
+        assert!(kept >= 63, "{kept} kept by {count} stores");
+    }
+}
+
+#[test]
+fn stores_share_what_one_of_them_does_not_use_and_give_it_back() {
+    let (mut stores, now) = (Stores::new(16 << 20, 4), start());
+    let limit_bytes = stores.budget().limit_bytes();
+    // Only keys of the first store: it gets nearly everything.
+    let mut keys = (0u32..)
+        .filter(|key| hash::shard_of(KeyHasher::new([7, 11]).hash(&key.to_be_bytes()), 4) == 0);
+    let store = |stores: &mut Stores, key: u32| {
+        let key = key.to_be_bytes();
+        put(stores.of(&key), &key, Attributes::default(), &[1; 500], now).expect("evicts");
+    };
+    keys.by_ref().take(60_000).for_each(|key| store(&mut stores, key));
+    assert!(stores.0[0].counted_bytes() > limit_bytes * 9 / 10);
+    // Then the others come as well.
+    let bound =
+        limit_bytes + stores.budget().overshoot_bytes() + (8 * stores.0[0].segment_bytes) as u64;
+    for key in 1_000_000..1_060_000 {
+        store(&mut stores, key);
+        assert!(stores.memory_bytes() <= bound, "{} at {key}", stores.memory_bytes());
+        if key % 1_000 == 0 {
+            stores.0.iter_mut().for_each(|store| _ = store.maintain(now, 4));
+            stores.check_sums();
+        }
+    }
+    let share_bytes = stores.budget().share_bytes();
+    for store in &stores.0 {
+        let part = store.counted_bytes() as f64 / share_bytes as f64;
+        assert!((0.9..1.1).contains(&part), "{part} of its share");
+    }
+    assert!(stores.evictions() > 0);
 }

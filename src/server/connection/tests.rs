@@ -7,6 +7,7 @@ use crate::server::connection::output::{Flushed, Output};
 use crate::server::connection::session::{Next, Progress, Router, Session, Target};
 use crate::shard::operation::{Operation, Verb};
 use crate::shard::{Rules, Shard, item_fits};
+use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crate::store::{Settings, Ticks};
 
@@ -71,7 +72,7 @@ impl Rig {
         let rules = Rules { item_bytes_max, cas: true, prefix_delimiter: b':' };
         let hasher = KeyHasher::new([3, 4]);
         let settings = Settings {
-            memory_bytes_max: 4 << 20,
+            budget: Budget::new(4 << 20, 1),
             evict,
             hasher: hasher.clone(),
             sequence_start: 1,

@@ -166,7 +166,7 @@ impl Report {
             index_bytes: store.index_bytes(),
             segments: store.segments(),
             segment_bytes: store.segment_bytes(),
-            memory_bytes_max: store.memory_bytes_max(),
+            memory_bytes_max: store.budget().share_bytes(),
             prefixes,
             dumped: dump_items(store, wanted.dump_items_max as usize, now),
             keys: if wanted.keys { shard.lists(now) } else { hot::Lists::default() },

@@ -112,8 +112,8 @@ impl WorkerRouter {
                 let bytes = u64::from(megabytes) << 20;
                 self.shared.memory_bytes_max.store(bytes, Ordering::Relaxed);
                 log::info!("memory limit set to {megabytes} MB");
-                let count = self.shards.count() as u64;
-                self.shards.each().for_each(|mut shard| shard.set_memory_bytes_max(bytes / count));
+                // All of them share it.
+                self.shards.hold(0).set_memory_bytes_max(bytes);
                 reply::OK
             }
         }

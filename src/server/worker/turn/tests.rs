@@ -10,6 +10,7 @@ use crate::server::worker::router;
 use crate::server::worker::shards::Shards;
 use crate::shard::{Rules, Shard};
 use crate::store::Settings;
+use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crossbeam::channel::{Sender, unbounded};
 use socket2::SockRef;
@@ -31,7 +32,7 @@ impl Rig {
         let rules = Rules { item_bytes_max: 1 << 20, cas: true, prefix_delimiter: b':' };
         let hasher = KeyHasher::new([1, 2]);
         let settings = Settings {
-            memory_bytes_max: 16 << 20,
+            budget: Budget::new(16 << 20, 1),
             evict: true,
             hasher: hasher.clone(),
             sequence_start: 1,
