@@ -464,6 +464,26 @@ fn a_silent_connection_is_closed() {
     assert_eq!(busy.ask_text("get a\r\n"), "END\r\n");
 }
 
+/// Once half a command kept its connection open for ever.
+#[test]
+fn half_a_command_does_not_keep_a_connection_open() {
+    let server = server(2, |config| config.idle_timeout_seconds = 1);
+    let mut clients = ["get a", "get a b c", "set a 0 0 5"].map(|begun| {
+        let mut client = Client::of(&server);
+        client.send(begun.as_bytes());
+        (begun, client)
+    });
+    for (begun, client) in &mut clients {
+        assert_eq!(client.rest(), b"", "{begun}");
+    }
+    // A data block that arrives slowly is another matter, as it is for memcached.
+    let mut slow = Client::of(&server);
+    slow.send(b"set a 0 0 5\r\nab");
+    std::thread::sleep(Duration::from_millis(2500));
+    slow.send(b"cde\r\n");
+    assert_eq!(slow.line(), "STORED\r\n");
+}
+
 #[test]
 fn a_stopped_server_closes_its_connections_and_frees_its_port() {
     for workers in WORKERS {

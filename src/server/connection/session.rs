@@ -397,10 +397,14 @@ impl Session {
         self.input.capacity() + block_bytes + self.output.pending_bytes()
     }
 
-    /// Nothing is under way: the next byte would begin a command.
+    /// The next word is the client's. Half a command is not one; a data block that arrives is.
     pub fn is_idle(&self) -> bool {
-        let waits = matches!(self.state, State::Command | State::Login);
-        waits && self.input.is_empty() && self.output.is_empty()
+        let waits = match self.state {
+            State::Command | State::Login | State::Keys { .. } | State::SkipLine => true,
+            State::Value(_) | State::Swallow { .. } | State::Dump(_) | State::Watch => false,
+            State::LoggingIn | State::Awaiting => false,
+        };
+        waits && (!self.has_input() || self.incomplete) && self.output.is_empty()
     }
 
     /// memcached's name for what the connection does, for `stats conns`.

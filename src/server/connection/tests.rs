@@ -316,8 +316,9 @@ fn a_held_shard_delays_commands_and_changes_nothing() {
     let large = "v".repeat(100 << 10);
     let said = format!(
         "set a 1 0 1\r\nx\r\nget a b c a\r\nset b 0 0 {}\r\n{large}\r\nappend a 0 0 1\r\ny\r\n\
-         set c 0 0 {}\r\n{large}{large}{large}\r\nget a b\r\nincr n 1\r\nms n 1 I\r\n5\r\nincr n 1\r\nmg n v\r\n\
-         gat 100 a n\r\ndelete b\r\nset b 0 0 3 noreply\r\nabc\r\ncas b 0 0 1 7\r\nz\r\n",
+         set c 0 0 {}\r\n{large}{large}{large}\r\nget a b\r\nincr n 1\r\n\
+         ms n 1 I\r\n5\r\nincr n 1\r\nmg n v\r\ngat 100 a n\r\ndelete b\r\n\
+         set b 0 0 3 noreply\r\nabc\r\ncas b 0 0 1 7\r\nz\r\n",
         large.len(),
         3 * large.len()
     );

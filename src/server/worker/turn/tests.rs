@@ -14,14 +14,17 @@ use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crossbeam::channel::{Sender, unbounded};
 use socket2::SockRef;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const SHARDS: usize = 2;
+
 struct Rig {
     worker: Worker,
+    shards: Arc<Shards>,
     arrivals: Sender<Arrival>,
     _inbox: Sender<Message>,
     listener: TcpListener,
@@ -32,26 +35,29 @@ impl Rig {
         let rules = Rules { item_bytes_max: 1 << 20, cas: true, prefix_delimiter: b':' };
         let hasher = KeyHasher::new([1, 2]);
         let settings = Settings {
-            budget: Budget::new(16 << 20, 1),
+            budget: Budget::new(16 << 20, SHARDS),
             evict: true,
             hasher: hasher.clone(),
             sequence_start: 1,
         };
         let (config, clock, hooks) = (Config::default(), Clock::start(), Hooks::default());
         let shared = Arc::new(Shared::new(config, clock, Vec::new(), None, None, hooks));
-        let shard = Shard::new(settings, rules);
+        let shards = (0..SHARDS).map(|_| Shard::new(settings.clone(), rules)).collect();
         let poll = Poll::new().expect("descriptors are left");
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("the same");
         let bell = Arc::new(Bell::new(waker));
-        let shards = Arc::new(Shards::new(vec![shard], vec![Arc::clone(&bell)]));
+        let shards = Arc::new(Shards::new(shards, vec![Arc::clone(&bell)]));
         let (workers, of_all) = (Vec::new(), Arc::clone(&shared));
-        let parts = router::Parts { id: 0, shards, hasher, rules, workers, shared: of_all };
+        let of_router = Arc::clone(&shards);
+        let parts =
+            router::Parts { id: 0, shards: of_router, hasher, rules, workers, shared: of_all };
         let router = WorkerRouter::new(parts);
         let (inbox_sender, inbox) = unbounded();
         let (arrivals_sender, arrivals) = unbounded();
         let parts = Parts { poll, bell, inbox, arrivals, router, keep: None, shared };
         Self {
             worker: Worker::new(parts),
+            shards,
             arrivals: arrivals_sender,
             _inbox: inbox_sender,
             listener: TcpListener::bind("127.0.0.1:0").expect("a port is free"),
@@ -105,4 +111,51 @@ fn a_token_that_a_closed_connection_left_behind_is_not_served_twice() {
     rig.turn();
     BufReader::new(client).read_line(&mut reply).expect("an answer in time");
     assert_eq!(reply, "MN\r\n");
+}
+
+/// As if the worker that holds a shard had lost the processor: whoever needs that shard waits, and
+/// nobody else does. Then the shard is let go, and the worker is called.
+#[test]
+fn a_shard_that_is_held_delays_only_who_needs_it() {
+    let mut rig = Rig::new();
+    let mut clients: Vec<_> = (0..2).map(|_| rig.connect()).collect();
+    // A key in each shard.
+    let key_in = |shard| {
+        let hash = |key: &String| rig.worker.router.hash(key.as_bytes());
+        let mut keys = (0..).map(|number: u32| format!("key-{number}"));
+        keys.find(|key| rig.shards.of(hash(key)) == shard).expect("some key")
+    };
+    let keys = [key_in(0), key_in(1)];
+    let shards = Arc::clone(&rig.shards);
+    let held = shards.hold(0);
+    for (client, key) in clients.iter_mut().zip(&keys) {
+        let said = format!("set {key} 0 0 1\r\nx\r\nget {key}\r\n");
+        client.write_all(said.as_bytes()).expect("it is taken");
+    }
+    let answer = |client: &mut TcpStream| {
+        client.set_read_timeout(Some(Duration::from_millis(1))).expect("a socket");
+        let mut bytes = [0; 256];
+        let count = client.read(&mut bytes).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let mut answers = [String::new(), String::new()];
+    let mut play =
+        |rig: &mut Rig, answers: &mut [String; 2], until: &dyn Fn(&[String; 2]) -> bool| {
+            for _ in 0..1000 {
+                rig.turn();
+                for (answers, client) in answers.iter_mut().zip(&mut clients) {
+                    *answers += &answer(client);
+                }
+                if until(answers) {
+                    return;
+                }
+            }
+            panic!("not answered: {answers:?}");
+        };
+    let whole = |text: &String| text.starts_with("STORED\r\n") && text.ends_with("END\r\n");
+    play(&mut rig, &mut answers, &|answers| whole(&answers[1]));
+    assert_eq!(answers[0], "", "the shard is held");
+    drop(held);
+    play(&mut rig, &mut answers, &|answers| whole(&answers[0]));
+    assert_eq!(answers[0], format!("STORED\r\nVALUE {} 0 1\r\nx\r\nEND\r\n", keys[0]));
 }
