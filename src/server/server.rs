@@ -9,7 +9,7 @@ use crate::limits::{SHARD_MEMORY_BYTES_MIN, SHARDS_MAX};
 use crate::server::clock::Clock;
 use crate::server::config::{Config, ConfigError, Listener};
 use crate::server::connection::listener;
-use crate::server::connection::listener::{Acceptor, Bound, Desk, Limits};
+use crate::server::connection::listener::{Acceptor, Bound, Limits, WorkerQueue};
 use crate::server::connection::login::{Checker, Door};
 use crate::server::connection::socket::Arrival;
 use crate::server::connection::tls::{Tls, TlsError};
@@ -196,14 +196,14 @@ impl Server {
         let durability = kept.as_ref().map(|kept| Arc::clone(&kept.durability));
         let shared = Arc::new(Shared::new(config, clock, listeners, durability, door, hooks));
         load_cluster(&shared)?;
-        let Workers { desks, parts, addresses: addresses_of_workers, shards } =
+        let Workers { queues, parts, addresses: addresses_of_workers, shards } =
             make_workers(&shared, kept.as_mut())?;
         let limits = Limits {
             connections_max: shared.config.connections_max,
             refuse_fast: shared.config.connections_refuse_fast,
         };
-        let bells = desks.iter().map(|desk| Arc::clone(&desk.bell)).collect();
-        let (acceptor, acceptor_waker) = Acceptor::new(bound, desks, Arc::clone(&shared), limits)?;
+        let bells = queues.iter().map(|queue| Arc::clone(&queue.bell)).collect();
+        let (acceptor, acceptor_waker) = Acceptor::new(bound, queues, Arc::clone(&shared), limits)?;
         let threads = Vec::new();
         let (wakers, metrics_address, keeping) = (vec![acceptor_waker], None, None);
         let mut server =
@@ -385,7 +385,7 @@ fn open_tls(
 
 fn load_cluster(shared: &Shared) -> Result<(), StartError> {
     let Some(path) = &shared.config.cluster_file else { return Ok(()) };
-    let loaded = shared.knobs.load_cluster(path);
+    let loaded = shared.compat_settings.load_cluster(path);
     loaded.map_err(|why| StartError::File("--cluster-file", path.clone(), why))
 }
 
@@ -425,7 +425,7 @@ fn wire(worker_count: usize) -> io::Result<Wiring> {
 /// The workers before they run.
 struct Workers {
     /// Where connections go.
-    desks: Vec<Desk>,
+    queues: Vec<WorkerQueue>,
     /// What they are made of.
     parts: Vec<Parts>,
     /// How to reach them.
@@ -450,9 +450,12 @@ fn make_workers(shared: &Arc<Shared>, kept: Option<&mut kept::Kept>) -> io::Resu
         .iter()
         .map(|wiring| Address { inbox: wiring.inbox.0.clone(), bell: Arc::clone(&wiring.bell) })
         .collect();
-    let desks = wirings
+    let queues = wirings
         .iter()
-        .map(|wiring| Desk { arrivals: wiring.arrivals.0.clone(), bell: Arc::clone(&wiring.bell) })
+        .map(|wiring| WorkerQueue {
+            arrivals: wiring.arrivals.0.clone(),
+            bell: Arc::clone(&wiring.bell),
+        })
         .collect();
     let mut logs = logs.into_iter();
     let parts = wirings.into_iter().enumerate().map(|(id, wiring)| {
@@ -478,7 +481,7 @@ fn make_workers(shared: &Arc<Shared>, kept: Option<&mut kept::Kept>) -> io::Resu
         }
     });
     let parts = parts.collect();
-    Ok(Workers { desks, parts, addresses, shards })
+    Ok(Workers { queues, parts, addresses, shards })
 }
 
 /// The shards, empty or as recovered, their logs, and the hash that spreads keys over them.

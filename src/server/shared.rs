@@ -4,7 +4,7 @@ use crate::server::clock::{Clock, Stopwatch};
 use crate::server::config::Config;
 use crate::server::connection::login::Door;
 use crate::server::connection::tls::{Tls, TlsError};
-use crate::server::operator::compat::Knobs;
+use crate::server::operator::compat::CompatSettings;
 use crate::server::operator::watch::Watchers;
 use crate::server::persistence::keeper::Durability;
 use crate::server::{FatalHook, Hooks, StopHook};
@@ -49,7 +49,7 @@ pub struct Shared {
     /// The state of the data directory, if there is one.
     pub durability: Option<Arc<Durability>>,
     /// What commands of operators have set.
-    pub knobs: Knobs,
+    pub compat_settings: CompatSettings,
     /// Who may log in, if anybody has to.
     pub door: Option<Door>,
     /// Certificates, if there are listeners for TLS.
@@ -94,7 +94,7 @@ impl Shared {
             memory_bytes_max: AtomicU64::new(config.memory_bytes_max),
             held_bytes: AtomicIsize::new(0),
             detail: AtomicBool::new(config.detail),
-            knobs: Knobs::new(&config.accepted_only),
+            compat_settings: CompatSettings::new(&config.accepted_only),
             door,
             tls,
             alive: (0..config.workers).map(|_| AtomicBool::new(true)).collect(),

@@ -144,7 +144,7 @@ impl Listening {
 }
 
 /// Where accepted connections go.
-pub struct Desk {
+pub struct WorkerQueue {
     /// A worker's queue of arrivals.
     pub arrivals: Sender<Arrival>,
     /// Wakes that worker.
@@ -157,8 +157,8 @@ pub struct Acceptor {
     listeners: Vec<(Listening, Arc<str>)>,
     /// Listeners that may have connections waiting.
     ready: Vec<usize>,
-    desks: Vec<Desk>,
-    next_desk: usize,
+    queues: Vec<WorkerQueue>,
+    next_queue: usize,
     shared: Arc<Shared>,
     limits: Limits,
     out_of_descriptors: bool,
@@ -191,7 +191,7 @@ impl Acceptor {
     /// Those of the poll.
     pub fn new(
         bound: Vec<Bound>,
-        desks: Vec<Desk>,
+        queues: Vec<WorkerQueue>,
         shared: Arc<Shared>,
         limits: Limits,
     ) -> io::Result<(Self, mio::Waker)> {
@@ -208,8 +208,8 @@ impl Acceptor {
             poll,
             listeners,
             ready: Vec::new(),
-            desks,
-            next_desk: 0,
+            queues,
+            next_queue: 0,
             shared,
             limits,
             out_of_descriptors: false,
@@ -322,12 +322,12 @@ impl Acceptor {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.shared.total_connections.fetch_add(1, Ordering::Relaxed);
         let listener = Arc::clone(&self.listeners[at].1);
-        let desk = &self.desks[self.next_desk];
-        self.next_desk = (self.next_desk + 1) % self.desks.len();
-        if desk.arrivals.send(Arrival { stream, listener }).is_err() {
+        let queue = &self.queues[self.next_queue];
+        self.next_queue = (self.next_queue + 1) % self.queues.len();
+        if queue.arrivals.send(Arrival { stream, listener }).is_err() {
             // Only when the server stops; the connection closes as it is dropped.
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         }
-        desk.bell.ring();
+        queue.bell.ring();
     }
 }

@@ -33,12 +33,12 @@ const CLUSTER_BYTES_MAX: u64 = 1 << 20;
 
 /// What these commands have set.
 #[derive(Debug)]
-pub struct Knobs {
+pub struct CompatSettings {
     settings: Mutex<Vec<(&'static str, String)>>,
     cluster: RwLock<Option<String>>,
 }
 
-impl Knobs {
+impl CompatSettings {
     /// As the flags say.
     pub fn new(accepted: &AcceptedOnly) -> Self {
         Self { settings: Mutex::new(accepted.unused.clone()), cluster: RwLock::new(None) }
@@ -266,25 +266,25 @@ fn cluster_answer(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn knobs() -> Knobs {
-        Knobs::new(&AcceptedOnly::default())
+    fn compat_settings() -> CompatSettings {
+        CompatSettings::new(&AcceptedOnly::default())
     }
 
-    fn setting(knobs: &Knobs, name: &str) -> String {
-        knobs.settings().into_iter().find(|line| line.0 == name).expect(name).1
+    fn setting(compat_settings: &CompatSettings, name: &str) -> String {
+        compat_settings.settings().into_iter().find(|line| line.0 == name).expect(name).1
     }
 
     #[test]
     fn settings_are_remembered_and_refused_ones_are_not() {
-        let knobs = knobs();
-        assert_eq!(knobs.lru(b" tune 10 25 0.1 2.5"), reply::OK);
-        assert_eq!(knobs.lru(b" tune 41 40 0.1 2.5"), reply::LRU_SHARES);
+        let compat_settings = compat_settings();
+        assert_eq!(compat_settings.lru(b" tune 10 25 0.1 2.5"), reply::OK);
+        assert_eq!(compat_settings.lru(b" tune 41 40 0.1 2.5"), reply::LRU_SHARES);
         // memcached adds them in 32 bits.
-        assert_eq!(knobs.lru(b" tune 4294967295 10 0.1 2.5"), reply::LRU_SHARES);
-        assert_eq!(knobs.lru(b" tune 10 20 nan 2.5"), reply::ERROR);
-        assert_eq!(knobs.lru(b" temp_ttl 60"), reply::OK);
-        assert_eq!(knobs.slabs(b" automove 2"), reply::OK);
-        assert_eq!(knobs.slabs(b" automove window 1801"), reply::SLABS_WINDOW);
+        assert_eq!(compat_settings.lru(b" tune 4294967295 10 0.1 2.5"), reply::LRU_SHARES);
+        assert_eq!(compat_settings.lru(b" tune 10 20 nan 2.5"), reply::ERROR);
+        assert_eq!(compat_settings.lru(b" temp_ttl 60"), reply::OK);
+        assert_eq!(compat_settings.slabs(b" automove 2"), reply::OK);
+        assert_eq!(compat_settings.slabs(b" automove window 1801"), reply::SLABS_WINDOW);
         for (name, value) in [
             ("hot_lru_pct", "10"),
             ("warm_max_factor", "2.50"),
@@ -293,13 +293,13 @@ mod tests {
             ("slab_automove", "2"),
             ("slab_automove_window", "10"),
         ] {
-            assert_eq!(setting(&knobs, name), value, "{name}");
+            assert_eq!(setting(&compat_settings, name), value, "{name}");
         }
     }
 
     #[test]
     fn a_crawler_that_is_disabled_answers_so() {
-        let knobs = knobs();
+        let compat_settings = compat_settings();
         for (said, answer) in [
             ("enable", reply::CRAWLER_RUNS),
             ("crawl 1", reply::OK),
@@ -311,7 +311,7 @@ mod tests {
             ("crawl 1,x", reply::BAD_CLASS),
             ("crawl hash", reply::CRAWLER_UNKNOWN),
         ] {
-            assert_eq!(knobs.lru_crawler(said.as_bytes()), answer, "{said}");
+            assert_eq!(compat_settings.lru_crawler(said.as_bytes()), answer, "{said}");
         }
     }
 

@@ -655,7 +655,7 @@ fn settings(shared: &Shared) -> Vec<u8> {
     lines.put("flush_enabled", yes_no(config.flush));
     lines.put("dump_enabled", yes_no(config.dump));
     lines.put("hash_algorithm", &accepted.hash_algorithm);
-    for (name, value) in shared.knobs.settings() {
+    for (name, value) in shared.compat_settings.settings() {
         lines.put(name, value);
     }
     lines.put("idle_timeout", config.idle_timeout_seconds);

@@ -240,13 +240,13 @@ impl WorkerRouter {
         noreply: bool,
         output: &mut Output,
     ) -> Next {
-        let knobs = &self.shared.knobs;
+        let compat_settings = &self.shared.compat_settings;
         match verb {
             AdminVerb::Watch => return self.watch(arguments, output),
             AdminVerb::LruCrawler => return self.crawler(arguments, noreply, output),
-            AdminVerb::Lru => push_unless(noreply, knobs.lru(arguments), output),
-            AdminVerb::Slabs => push_unless(noreply, knobs.slabs(arguments), output),
-            AdminVerb::Config => push_unless(noreply, &knobs.config(arguments), output),
+            AdminVerb::Lru => push_unless(noreply, compat_settings.lru(arguments), output),
+            AdminVerb::Slabs => push_unless(noreply, compat_settings.slabs(arguments), output),
+            AdminVerb::Config => push_unless(noreply, &compat_settings.config(arguments), output),
             AdminVerb::RefreshCertificates => match self.shared.refresh_certificates() {
                 Some(Ok(())) => push_unless(noreply, reply::OK, output),
                 Some(Err(why)) => {
@@ -287,7 +287,7 @@ impl WorkerRouter {
             Form::Meta => (reply::METADUMP_NOT_ALLOWED, reply::METADUMP_PIPELINED),
             Form::Get => (reply::KEY_DUMP_NOT_ALLOWED, reply::KEY_DUMP_PIPELINED),
         };
-        if self.shared.knobs.crawler_disabled() {
+        if self.shared.compat_settings.crawler_disabled() {
             return Err(reply::CRAWLER_DISABLED);
         }
         if !self.shared.config.dump {
@@ -312,7 +312,7 @@ impl WorkerRouter {
             _ => None,
         };
         let dump = match (form, given.next(), given.next()) {
-            (None, ..) => Err(self.shared.knobs.lru_crawler(arguments)),
+            (None, ..) => Err(self.shared.compat_settings.lru_crawler(arguments)),
             (Some(form), Some(class), None) => self.start_dump(form, class, output),
             (Some(_), ..) => Err(reply::ERROR),
         };
