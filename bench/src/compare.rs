@@ -33,14 +33,21 @@ const MISS_SHARE_MAX: f64 = 0.001;
 
 /// One measurement.
 #[derive(Clone, Debug)]
-struct Sample {
-    server: usize,
-    round: usize,
-    cpu_us: f64,
-    per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
+pub struct Sample {
+    /// Place of the server among those compared.
+    pub server: usize,
+    /// The round.
+    pub round: usize,
+    /// Processor time of the server an operation.
+    pub cpu_us: f64,
+    /// Operations a second.
+    pub per_second: f64,
+    /// Median latency.
+    pub p50_us: f64,
+    /// Latency that 99 % do not exceed.
+    pub p99_us: f64,
+    /// Latency that 99.9 % do not exceed.
+    pub p999_us: f64,
     hit_ratio: f64,
 }
 
@@ -126,7 +133,11 @@ fn plan(
     }
 }
 
-fn measure(
+/// Puts a load on a server for some time, after a moment to warm up.
+///
+/// # Errors
+/// The server gave a wrong answer, or none.
+pub fn measure(
     plan: &Plan,
     server: &Server,
     time: Duration,

@@ -56,6 +56,7 @@ pub mod server;
 pub mod simulate;
 pub mod snapshot;
 pub mod stream;
+pub mod threads;
 pub mod traces;
 pub mod trial;
 pub mod wire;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use bench::options::{Opt, Options};
 use bench::{
     Result, cleanup, compare, durability, hitratio, idle, large_value, latency, load_command,
-    memory, overload, pauses, persistent, replay, restart, simulate, snapshot, traces, trial,
+    memory, overload, pauses, persistent, replay, restart, simulate, snapshot, threads, traces,
+    trial,
 };
 use lexopt::Arg;
 
@@ -25,6 +26,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         "CPU per operation, throughput and latency of servers",
         &[compare::OPTIONS, trial::OPTIONS],
         compare::run,
+    ),
+    (
+        "threads",
+        "the same at several numbers of threads",
+        &[threads::OPTIONS, trial::OPTIONS],
+        threads::run,
     ),
     (
         "latency",

@@ -170,6 +170,56 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// Numbers of threads that aims are set for.
+pub const WORKERS: [usize; 5] = [1, 2, 4, 8, 16];
+
+/// A row of `threads`.
+#[derive(Clone, Copy, Debug)]
+pub struct Threaded {
+    /// The load.
+    pub scenario: Scenario,
+    /// Operations a second; `None`: as many as are answered.
+    pub rate: Option<f64>,
+    /// Highest CPU ratio aimed at, with each of [`WORKERS`].
+    pub aims: [f64; WORKERS.len()],
+}
+
+const GET: &[(Verb, u32)] = &[(Verb::Get, 1)];
+const SET: &[(Verb, u32)] = &[(Verb::Set, 1)];
+
+/// All rows of `threads`.
+pub const THREADED: &[Threaded] = &[
+    threaded("get-1", "get, one at a time", GET, 1, [0.90; 5]),
+    Threaded {
+        rate: Some(20_000.0),
+        ..threaded("get-rate", "get, 20,000 a second", GET, 1, [1.0; 5])
+    },
+    threaded("set-1", "set, one at a time", SET, 1, [0.95; 5]),
+    threaded("get-p16", "get, pipeline 16", GET, 16, [0.45, 0.62, 0.62, 0.62, 0.62]),
+    threaded("set-p16", "set, pipeline 16", SET, 16, [0.65, 0.65, 0.65, 0.65, 0.70]),
+    threaded("mget-100", "get of 100 keys", MULTI_GET, 1, [0.45, 0.45, 0.45, 0.45, 0.55]),
+    Threaded { scenario: Scenario { keys: 4, ..HOT.scenario }, ..HOT },
+    Threaded { scenario: Scenario { connections: 200, ..MIX.scenario }, ..MIX },
+];
+
+const MULTI_GET: &[(Verb, u32)] = &[(Verb::MultiGet, 1)];
+const HALF: &[(Verb, u32)] = &[(Verb::Get, 1), (Verb::Set, 1)];
+const TENTH: &[(Verb, u32)] = &[(Verb::Get, 90), (Verb::Set, 10)];
+const HOT: Threaded = threaded("hot-4", "4 keys, half sets, pipeline 16", HALF, 16, [0.90; 5]);
+const MIX: Threaded =
+    threaded("mix-90-10", "90 % get, 10 % set, 200 connections", TENTH, 1, [0.90; 5]);
+
+const fn threaded(
+    name: &'static str,
+    title: &'static str,
+    verbs: &'static [(Verb, u32)],
+    pipeline: usize,
+    aims: [f64; WORKERS.len()],
+) -> Threaded {
+    let scenario = Scenario { name, title, verbs, pipeline, ..BASE };
+    Threaded { scenario, rate: None, aims }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
