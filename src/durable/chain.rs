@@ -1,325 +1,673 @@
-//! Reading the logs of one shard and one run, in order: which records count, where a torn end is
-//! cut off, and what is damage.
+//! Which files make up the data, and reading the logs among them in order: which records count,
+//! where a torn end is cut off, and what is damage.
 //!
-//! Owns these judgements; what the changes do is the caller's.
+//! Every log names the one before it, so what counts follows from the newest one that holds
+//! something, backward to a snapshot or to the first of all. Owns these judgements; what changes do
+//! is the caller's.
 //!
-//! A log that no other follows may end in a torn write: its last record is cut off, and so is a
-//! stretch of valid records behind a hole of zeros, which the device never got in order. Neither
-//! may lie before a place that a later record calls synced. Everything else is damage.
+//! ```text
+//! log 5 <- log 6 <- log 7         log 8: made, nothing in it: stands for nothing
+//!          snapshot 6: its items, then the changes of logs 6 and 7
+//! ```
+//!
+//! The log may end in a torn write: it is cut off at the first place that holds no valid record, if
+//! nothing valid follows, or only behind a hole of zeros, which the device never got. Neither may
+//! lie before a place that is known to have been on the device. Everything else is damage.
 
-use super::change::{Begin, Change, kind, unpack_synced};
-use super::disk::Disk;
-use super::manifest::{LogEnd, LogEntry, log_name};
-use super::record::{Behind, CONTINUES, FILE_HEADER_BYTES, FileHeader, FileKind, Reader, Step};
-use super::{Damage, Error};
-use crate::limits::ITEM_BYTES_LIMIT_MAX;
+use super::change::{Begin, Begun, Mark, kind, unpack_number};
+use super::directory::{self, log_name, log_number, snapshot_name, snapshot_number};
+use super::disk::{Disk, DiskFile};
+use super::identity::{IDENTITY_NAMES, Identity, refuse_older};
+use super::reader::{Behind, Reader, Record, Step, Window, Windows, read_header};
+use super::record::{FILE_HEADER_BYTES, FileHeader, FileKind, NO_SHARD, Seed};
+use super::snapshot::SnapshotFile;
+use super::{Error, ErrorKind};
+use crate::store::Ticks;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// Longest body put together from pieces: the largest item, its header and popularity.
-const BODY_BYTES_TOTAL_MAX: usize = ITEM_BYTES_LIMIT_MAX as usize + 1024;
-
-/// What was read.
-#[derive(Debug, Default)]
-pub struct Chain {
-    /// Changes handed out.
-    pub changes: u64,
-    /// Bytes of records that count.
+/// A log that holds something.
+#[derive(Clone)]
+pub struct LogFile {
+    /// Its name.
+    pub name: String,
+    /// Its header.
+    pub header: FileHeader,
+    /// What it begins with.
+    pub begin: Begin,
+    /// Where its second record is.
+    pub second_at: u64,
+    /// Its size.
     pub bytes: u64,
-    /// Bytes that were cut off.
-    pub cut_bytes: u64,
-    /// How far each log counts.
-    pub ends: Vec<LogEnd>,
+    file: Arc<dyn DiskFile>,
 }
 
-/// How a log was found to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    /// With its last record; another log follows.
-    Complete,
-    /// Without it.
-    Open,
-    /// In bytes that were cut off.
-    Cut,
-}
-
-struct LogRead {
-    ending: Ending,
-    end: LogEnd,
-    cut_bytes: u64,
-    last_crc: u32,
-}
-
-/// Reads the logs that one shard wrote in one run; `apply` gets the changes in order. On an error
-/// it has got those before the damage, and `chain` tells of them.
-///
-/// # Errors
-/// A log is damaged, missing, or does not continue the one before.
-pub fn read_chain(
-    disk: &dyn Disk,
-    directory_id: u64,
-    shard: usize,
-    logs: &[(u64, LogEntry)],
-    chain: &mut Chain,
-    apply: &mut dyn FnMut(Change<'_>),
-) -> Result<(), Error> {
-    let mut before: Option<(LogRead, u64)> = None;
-    for (generation, entry) in logs {
-        let name = log_name(*generation, shard);
-        let header = FileHeader {
-            kind: FileKind::Log,
-            directory_id,
-            file_id: entry.file_id,
-            generation: *generation,
-            shard: shard as u32,
-        };
-        let mut log = OneLog::open(disk, &name, &header, entry, before.as_ref())?;
-        let whole = before.as_ref().is_none_or(|(read, _)| read.ending == Ending::Complete);
-        let read = if whole || entry.end.is_some() {
-            log.read(chain, apply)?
-        } else {
-            log.read_behind_a_cut()?
-        };
-        chain.cut_bytes += read.cut_bytes;
-        chain.ends.push(read.end);
-        before = Some((read, entry.file_id));
+impl LogFile {
+    /// The file.
+    pub fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
     }
-    Ok(())
 }
 
-/// One log being read.
-struct OneLog<'a> {
-    name: &'a str,
-    reader: Reader,
-    end: Option<LogEnd>,
-    /// Id and last checksum of the log before, if its end was read.
-    before: Option<(u64, u32)>,
-    assembly: Assembly,
+/// What is in a directory, by the ends of its files.
+pub struct Survey {
+    /// What is the same for all of them.
+    pub identity: Identity,
+    /// What is wrong with it: to be written anew.
+    pub identity_damage: Option<Error>,
+    /// Logs by number. `None`: made, and never begun.
+    pub logs: BTreeMap<u64, Result<Option<LogFile>, Error>>,
+    /// Snapshots by number; an error: of no use as a whole.
+    pub snapshots: BTreeMap<u64, Result<SnapshotFile, Error>>,
 }
 
-/// A body made of pieces.
-#[derive(Default)]
-pub struct Assembly {
-    bytes: Vec<u8>,
-    kind: u8,
-    /// Where its first piece begins, and that piece's sequence.
-    start: Option<(u64, u64)>,
+/// Files to recover from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The snapshot to load first.
+    pub snapshot: Option<u64>,
+    /// The logs to replay, in order.
+    pub logs: Vec<u64>,
 }
 
-impl Assembly {
-    /// Adds a piece. `true`: the body is whole, see [`Assembly::take`].
+impl Survey {
+    /// Looks at all files. `None`: there is no data. `rebuild`: without an identity, take it from
+    /// the headers of the files.
     ///
     /// # Errors
-    /// The piece does not belong to those before.
-    pub fn add(
-        &mut self,
-        kind: u8,
-        body: &[u8],
-        offset: u64,
-        sequence: u64,
-    ) -> Result<bool, Damage> {
-        let bare = kind & !CONTINUES;
-        if self.start.is_none() {
-            (self.kind, self.start) = (bare, Some((offset, sequence)));
-        } else if self.kind != bare {
-            return Err(Damage::new("a value's pieces are mixed with other records"));
-        }
-        if self.bytes.len() + body.len() > BODY_BYTES_TOTAL_MAX {
-            return Err(Damage::new("a value is larger than any can be"));
-        }
-        self.bytes.extend_from_slice(body);
-        Ok(kind & CONTINUES == 0)
+    /// The directory cannot be read, is another version's, or has lost its identity.
+    pub fn take(disk: &dyn Disk, rebuild: bool) -> Result<Option<Self>, Error> {
+        let names = directory::names(disk)?;
+        let has_data =
+            names.iter().any(|name| log_number(name).or(snapshot_number(name)).is_some());
+        let found = match Identity::read(disk) {
+            Ok(None) if !has_data => {
+                refuse_older(disk)?;
+                return Ok(None);
+            }
+            Ok(None) => {
+                refuse_older(disk)?;
+                Err(Error::damaged(IDENTITY_NAMES[0], 0, "missing, but there is data"))
+            }
+            Ok(Some(found)) => Ok((found.identity, found.damage)),
+            Err(why) => Err(why),
+        };
+        let (identity, identity_damage) = match found {
+            Ok(found) => found,
+            Err(why) if rebuild && why.is_damage() => match rebuild_identity(disk, &names) {
+                Some(identity) => (identity, Some(why)),
+                None => return Err(why),
+            },
+            Err(why) => return Err(why),
+        };
+        let mut survey =
+            Self { identity, identity_damage, logs: BTreeMap::new(), snapshots: BTreeMap::new() };
+        survey.look(disk, &names)?;
+        Ok(Some(survey))
     }
 
-    /// The body, once it is whole; the next piece begins another.
-    pub fn take(&mut self) -> Vec<u8> {
-        self.start = None;
-        std::mem::take(&mut self.bytes)
+    fn look(&mut self, disk: &dyn Disk, names: &[String]) -> Result<(), Error> {
+        let bad = |why: Error| match why.kind {
+            ErrorKind::Damaged => Ok(why),
+            _ => Err(why),
+        };
+        for name in names {
+            if let Some(number) = log_number(name) {
+                let log = match open_log(disk, name, number, &self.identity) {
+                    Ok(log) => Ok(log),
+                    Err(why) => Err(bad(why)?),
+                };
+                self.logs.insert(number, log);
+            }
+            if let Some(number) = snapshot_number(name) {
+                let file = SnapshotFile::open(disk, number);
+                let file = file.and_then(|file| {
+                    let is_ours = file.header.directory_id == self.identity.directory_id
+                        && file.header.shards == self.identity.shards;
+                    let what = "another directory's file";
+                    if is_ours { Ok(file) } else { Err(Error::damaged(name, 0, what)) }
+                });
+                let file = match file {
+                    Ok(file) => Ok(file),
+                    Err(why) => Err(bad(why)?),
+                };
+                self.snapshots.insert(number, file);
+            }
+        }
+        Ok(())
     }
 
-    /// Pieces are there, but not all.
-    pub fn is_open(&self) -> bool {
-        self.start.is_some()
+    /// The highest number that any file has.
+    pub fn newest_number(&self) -> u64 {
+        let newest = |number: Option<&u64>| number.copied().unwrap_or(0);
+        newest(self.logs.keys().next_back()).max(newest(self.snapshots.keys().next_back()))
+    }
+
+    /// A log that holds something.
+    pub fn log(&self, number: u64) -> Result<&LogFile, Error> {
+        match self.logs.get(&number) {
+            Some(Ok(Some(log))) => Ok(log),
+            Some(Err(why)) => Err(why.again()),
+            Some(Ok(None)) => {
+                Err(Error::damaged(log_name(number), FILE_HEADER_BYTES as u64, "it has lost all"))
+            }
+            None => Err(Error::damaged(log_name(number), 0, "missing")),
+        }
+    }
+
+    /// A snapshot that looks whole.
+    pub fn snapshot(&self, number: u64) -> Result<&SnapshotFile, Error> {
+        match self.snapshots.get(&number) {
+            Some(Ok(snapshot)) => Ok(snapshot),
+            Some(Err(why)) => Err(why.again()),
+            None => Err(Error::damaged(snapshot_name(number), 0, "missing")),
+        }
+    }
+
+    /// Files that make up all of the data: the best choice first. Empty: there is no data.
+    ///
+    /// # Errors
+    /// No choice is complete.
+    pub fn plans(&self, windows: &Windows) -> Result<Vec<Plan>, Error> {
+        let mut below = u64::MAX;
+        loop {
+            // A log that cannot be read may hold what counts.
+            let holds_data = |log: &Result<Option<LogFile>, Error>| !matches!(log, Ok(None));
+            let head = self.logs.range(..below).rev().find(|(_, log)| holds_data(log));
+            let Some((head, _)) = head else {
+                return if self.identity.log == 0 {
+                    Ok(Vec::new())
+                } else {
+                    Err(self.missing(self.identity.log))
+                };
+            };
+            let (path, root) = self.path_to(*head);
+            let plans = self.plans_along(&path, &root);
+            if !plans.is_empty() {
+                let is_missed = |plan: &Plan| {
+                    let first = plan.logs.first().copied().unwrap_or(0);
+                    self.identity.log >= first && !plan.logs.contains(&self.identity.log)
+                };
+                if plans.iter().any(is_missed) {
+                    return Err(self.missing(self.identity.log));
+                }
+                return Ok(plans);
+            }
+            match root {
+                // Begun after a failure, for a snapshot that was never finished: nothing that it
+                // holds was told to anybody.
+                Root::Afresh(number) if !self.holds_told_changes(&path, windows)? => {
+                    below = number;
+                }
+                Root::Afresh(number) => return Err(self.missing_snapshot(number, &path)),
+                Root::Broken(why) => {
+                    return Err(self.unusable_snapshot(&path).unwrap_or(why));
+                }
+                Root::First => return Err(self.missing(1)),
+            }
+        }
+    }
+
+    fn missing(&self, number: u64) -> Error {
+        self.log(number).err().unwrap_or_else(|| {
+            Error::damaged(log_name(number), 0, "it does not go with the other logs")
+        })
+    }
+
+    fn missing_snapshot(&self, number: u64, path: &[u64]) -> Error {
+        let missing = || Error::damaged(snapshot_name(number), 0, "missing");
+        self.unusable_snapshot(path).unwrap_or_else(missing)
+    }
+
+    /// What is wrong with the newest snapshot that would have done.
+    fn unusable_snapshot(&self, path: &[u64]) -> Option<Error> {
+        let mut snapshots = path.iter().rev().filter_map(|number| self.snapshots.get(number));
+        snapshots.find_map(|snapshot| snapshot.as_ref().err().map(Error::again))
+    }
+
+    /// The logs that lead to this one, in order, as far back as they go.
+    fn path_to(&self, head: u64) -> (Vec<u64>, Root) {
+        let mut path = Vec::new();
+        let mut number = head;
+        let root = loop {
+            let log = match self.log(number) {
+                Ok(log) => log,
+                Err(why) => break Root::Broken(why),
+            };
+            if let Some(successor) = path.last()
+                && let Ok(successor) = self.log(*successor)
+                && successor.header.predecessor != (number, log.header.file_id)
+            {
+                let what = "another file in this one's place";
+                break Root::Broken(Error::damaged(&log.name, 0, what));
+            }
+            path.push(number);
+            match log.begin.how {
+                Begun::First => break Root::First,
+                Begun::Afresh => break Root::Afresh(number),
+                Begun::Start | Begun::Roll if log.header.predecessor.0 >= number => {
+                    let what = "it names no log before it";
+                    break Root::Broken(Error::damaged(&log.name, 0, what));
+                }
+                Begun::Start | Begun::Roll => number = log.header.predecessor.0,
+            }
+        };
+        path.reverse();
+        (path, root)
+    }
+
+    fn plans_along(&self, path: &[u64], root: &Root) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        for (at, number) in path.iter().enumerate().rev() {
+            if self.snapshot(*number).is_ok() {
+                plans.push(Plan { snapshot: Some(*number), logs: path[at..].to_vec() });
+            }
+        }
+        if matches!(root, Root::First) {
+            plans.push(Plan { snapshot: None, logs: path.to_vec() });
+        }
+        plans
+    }
+
+    /// Whether a log says that a snapshot counts: from then on changes were taken.
+    fn holds_told_changes(&self, path: &[u64], windows: &Windows) -> Result<bool, Error> {
+        for number in path {
+            let log = self.log(*number)?;
+            let mut found = false;
+            visit_own(log, log.second_at, windows, self.seed(), |kind, _| {
+                found |= kind == kind::SNAPSHOT;
+            })?;
+            if found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// No CAS token of a segment sequence at or above this was ever handed out.
+    pub fn token_ceiling(&self) -> u64 {
+        let begun = self.logs.values().flatten().flatten();
+        begun.map(|log| log.begin.token_ceiling).max().unwrap_or(0)
+    }
+
+    /// What the checksums of logs begin with.
+    pub fn seed(&self) -> Seed {
+        Seed::of(self.identity.directory_id)
+    }
+
+    /// The best there is of a damaged directory: a snapshot that looks whole, or else any, and all
+    /// logs from there on.
+    pub fn salvage_plan(&self) -> Plan {
+        let snapshot = self.snapshots.iter().rev().find(|(_, file)| file.is_ok());
+        let snapshot = snapshot.map(|(number, _)| *number);
+        let first = snapshot.unwrap_or(0);
+        let begun = self.logs.range(first..).filter(|(_, log)| matches!(log, Ok(Some(_))));
+        Plan { snapshot, logs: begun.map(|(number, _)| *number).collect() }
     }
 }
 
-impl<'a> OneLog<'a> {
-    fn open(
-        disk: &dyn Disk,
-        name: &'a str,
-        header: &FileHeader,
-        entry: &LogEntry,
-        before: Option<&(LogRead, u64)>,
-    ) -> Result<Self, Error> {
-        let file = disk.open(name).map_err(|why| Error::io(name, "cannot be opened", why))?;
-        let mut reader = Reader::open(name, file, header)?;
-        let after = before.map(|(read, _)| read.end.sequence + 1);
-        reader.start_at(entry.first_sequence.or(after).unwrap_or(1));
-        if let Some(end) = entry.end {
-            reader.end_at(end.bytes);
-        }
-        let complete = before.filter(|(read, _)| read.ending == Ending::Complete);
-        let before = complete.map(|(read, file_id)| (*file_id, read.last_crc));
-        Ok(Self { name, reader, end: entry.end, before, assembly: Assembly::default() })
-    }
+/// Where a path of logs begins.
+enum Root {
+    /// With the first log of all.
+    First,
+    /// With a log that needs a snapshot.
+    Afresh(u64),
+    /// With one whose predecessor is not there, or not what it should be.
+    Broken(Error),
+}
 
-    fn damaged(&self, offset: u64, what: &'static str) -> Error {
-        Error::damaged(self.name, offset, what)
-    }
+/// The identity as the first valid header tells it.
+fn rebuild_identity(disk: &dyn Disk, names: &[String]) -> Option<Identity> {
+    let data = names.iter().filter(|name| log_number(name).or(snapshot_number(name)).is_some());
+    let mut headers = data.filter_map(|name| {
+        let file = disk.open(name).ok()?;
+        read_header(name, &*file).ok()
+    });
+    let header = headers.next()?;
+    let FileHeader { directory_id, hash_secret, shards, .. } = header;
+    Some(Identity { directory_id, hash_secret, shards, log: 0 })
+}
 
-    fn io(&self, why: std::io::Error) -> Error {
-        Error::io(self.name, "cannot be read", why)
-    }
-
-    fn read(
-        &mut self,
-        chain: &mut Chain,
-        apply: &mut dyn FnMut(Change<'_>),
-    ) -> Result<LogRead, Error> {
-        let mut has_records = false;
-        let ending = loop {
-            let (at, sequence) = (self.reader.offset(), self.reader.sequence());
-            let step =
-                self.reader.step().map_err(|why| Error::io(self.name, "cannot be read", why))?;
-            let record = match step {
-                Step::Record(record) => record,
-                Step::End => break Ending::Open,
-                Step::Misplaced => {
-                    let what = "records are missing, repeated or in another order";
-                    return Err(Error::damaged(self.name, at, what));
-                }
-                Step::Bad => {
-                    self.judge_bad(at)?;
-                    break Ending::Cut;
-                }
+/// Looks at the beginning of a log. `None`: it was never begun, or what it began with never reached
+/// the device.
+fn open_log(
+    disk: &dyn Disk,
+    name: &str,
+    number: u64,
+    identity: &Identity,
+) -> Result<Option<LogFile>, Error> {
+    let cannot = |why| Error::io(name, "cannot be read", why);
+    let file = disk.open(name).map_err(|why| Error::io(name, "cannot be opened", why))?;
+    let seed = Seed::of(identity.directory_id);
+    let mut reader = Reader::new(Arc::clone(&file), seed, &Windows::default()).map_err(cannot)?;
+    let header = match read_header(name, &*file) {
+        Ok(header) => header,
+        Err(why) if !why.is_damage() => return Err(why),
+        Err(why) => {
+            let holds_records = match reader.step().map_err(cannot)? {
+                Step::Record(_) => true,
+                Step::End => false,
+                Step::Bad => reader.skip_damage().map_err(cannot)?,
             };
-            if has_records == (record.kind == kind::BEGIN) {
-                return Err(Error::damaged(self.name, at, "a log's first record is out of place"));
+            return if holds_records { Err(why) } else { Ok(None) };
+        }
+    };
+    let is_it = header.kind == FileKind::Log
+        && header.number == number
+        && header.directory_id == identity.directory_id
+        && header.shards == identity.shards;
+    if !is_it {
+        return Err(Error::damaged(name, 0, "another file in this one's place"));
+    }
+    let at = reader.offset();
+    match reader.step().map_err(cannot)? {
+        Step::Record(record) if record.found.kind == kind::BEGIN => {
+            let begin = Begin::unpack(reader.body(&record), identity.shards as usize);
+            let begin = begin.map_err(|why| Error::of(name, at, why))?;
+            let bytes = file.len().map_err(cannot)?;
+            let (name, second_at) = (name.to_owned(), reader.offset());
+            Ok(Some(LogFile { name, header, begin, second_at, bytes, file }))
+        }
+        Step::Record(_) => Err(Error::damaged(name, at, "its first record is out of place")),
+        Step::End => Ok(None),
+        Step::Bad => match reader.behind().map_err(cannot)? {
+            Behind::Records => Err(Error::damaged(name, at, "its first record is damaged")),
+            Behind::Nothing | Behind::AfterHole => Ok(None),
+        },
+    }
+}
+
+/// Calls `visit` with the kind and body of every valid record that is about the log itself, from an
+/// offset on, around damage.
+fn visit_own(
+    log: &LogFile,
+    from: u64,
+    windows: &Windows,
+    seed: Seed,
+    mut visit: impl FnMut(u8, &[u8]),
+) -> Result<(), Error> {
+    let cannot = |why| Error::io(&log.name, "cannot be read", why);
+    let mut reader = Reader::new(Arc::clone(&log.file), seed, windows).map_err(cannot)?;
+    reader.go_to(from);
+    loop {
+        match reader.step().map_err(cannot)? {
+            Step::Record(record) if record.found.shard == NO_SHARD => {
+                visit(record.found.kind, reader.body(&record));
             }
-            has_records = true;
-            let wrong = |damage| Error::of(self.name, at, damage);
-            match record.kind {
-                kind::BEGIN => {
-                    let begin = Begin::unpack(record.body).map_err(wrong)?;
-                    if !continues(&begin, sequence, self.before) {
-                        let what = "it does not continue the log before it";
-                        return Err(Error::damaged(self.name, at, what));
+            Step::Record(_) => {}
+            Step::End => return Ok(()),
+            Step::Bad if !reader.skip_damage().map_err(cannot)? => return Ok(()),
+            Step::Bad => {}
+        }
+    }
+}
+
+/// What a walk through the logs hands out.
+pub enum Told<'a> {
+    /// A change, or a piece of one; the shard is known to exist.
+    Change(&'a Arc<Window>, &'a Record),
+    /// It was this time, or later.
+    Time(Ticks),
+}
+
+/// How far the log was found to reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The last log that counts, as the header of the next one is to name it.
+    pub log: (u64, u64),
+    /// Where the log as a whole ends.
+    pub position: u64,
+    /// Where that is in the last log.
+    pub offset: u64,
+    /// The last sequence of each shard.
+    pub sequences: Vec<u64>,
+    /// The newest time in it.
+    pub time: Ticks,
+    /// Records handed out.
+    pub changes: u64,
+    /// Bytes that were cut off.
+    pub cut_bytes: u64,
+}
+
+/// Reads logs in order.
+pub struct Walk<'a> {
+    survey: &'a Survey,
+    logs: &'a [u64],
+    windows: &'a Windows,
+    deliver: &'a mut dyn FnMut(Told<'_>) -> Result<(), Error>,
+    /// Where damage is noted that is gone around; `None`: none is.
+    damages: Option<&'a mut Vec<Error>>,
+    end: End,
+}
+
+/// How the reading of one log ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Where the next one, if any, says.
+    Whole,
+    /// Before that, in a torn write.
+    Torn,
+}
+
+/// Reads the logs of a plan; `deliver` gets the changes in order. On damage it has got those before
+/// it; with `damages` there, all that are intact.
+///
+/// # Errors
+/// A log is damaged, missing, or does not continue the one before; `deliver` wants no more.
+pub fn walk(
+    survey: &Survey,
+    logs: &[u64],
+    windows: &Windows,
+    damages: Option<&mut Vec<Error>>,
+    deliver: &mut dyn FnMut(Told<'_>) -> Result<(), Error>,
+) -> Result<End, Error> {
+    let end = End {
+        log: (0, 0),
+        position: 0,
+        offset: 0,
+        sequences: vec![0; survey.identity.shards as usize],
+        time: Ticks::default(),
+        changes: 0,
+        cut_bytes: 0,
+    };
+    let mut walk = Walk { survey, logs, windows, deliver, damages, end };
+    for at in 0..logs.len() {
+        if walk.read_log(at)? == Ending::Torn {
+            walk.drop_behind(at)?;
+            break;
+        }
+    }
+    Ok(walk.end)
+}
+
+impl Walk<'_> {
+    /// Damage: the end of the walk, or noted.
+    fn damaged(&mut self, damage: Error) -> Result<(), Error> {
+        match &mut self.damages {
+            Some(damages) => {
+                damages.push(damage);
+                Ok(())
+            }
+            None => Err(damage),
+        }
+    }
+
+    fn note_time(&mut self, time: Ticks) -> Result<(), Error> {
+        if time > self.end.time {
+            self.end.time = time;
+            (self.deliver)(Told::Time(time))?;
+        }
+        Ok(())
+    }
+
+    fn begin_log(&mut self, at: usize, log: &LogFile) -> Result<(), Error> {
+        let begin = &log.begin;
+        let continues =
+            begin.position == self.end.position && begin.sequences == self.end.sequences;
+        if at > 0 && !continues {
+            let what = "it does not continue the log before it";
+            self.damaged(Error::damaged(&log.name, FILE_HEADER_BYTES as u64, what))?;
+        }
+        self.end.log = (log.header.number, log.header.file_id);
+        self.end.position = begin.position + log.second_at;
+        self.end.offset = log.second_at;
+        self.end.sequences.clone_from(&begin.sequences);
+        self.note_time(begin.time)
+    }
+
+    fn read_log(&mut self, at: usize) -> Result<Ending, Error> {
+        let survey = self.survey;
+        let log = survey.log(self.logs[at])?;
+        self.begin_log(at, log)?;
+        let cannot = |why| Error::io(&log.name, "cannot be read", why);
+        let file = Arc::clone(&log.file);
+        let mut reader = Reader::new(file, survey.seed(), self.windows).map_err(cannot)?;
+        reader.go_to(log.second_at);
+        let next = self.logs.get(at + 1).map(|next| survey.log(*next)).transpose()?;
+        let limit = next.and_then(|next| next.begin.position.checked_sub(log.begin.position));
+        reader.end_at(limit.unwrap_or(u64::MAX));
+        let mut own_sequence = 1;
+        loop {
+            let offset = reader.offset();
+            let record = match reader.step().map_err(cannot)? {
+                Step::Record(record) => record,
+                Step::End if limit.is_none_or(|limit| limit == offset) => break,
+                Step::End | Step::Bad => {
+                    match self.judge(at, log, &mut reader)? {
+                        None => return Ok(Ending::Torn),
+                        Some(damage) => self.damaged(damage)?,
                     }
-                }
-                kind::SYNCED => {}
-                kind::END => break Ending::Complete,
-                kind if kind & CONTINUES != 0 || self.assembly.is_open() => {
-                    let body = record.body;
-                    if self.assembly.add(kind, body, at, sequence).map_err(wrong)? {
-                        let body = self.assembly.take();
-                        hand_out(kind, &body, chain, apply).map_err(wrong)?;
-                    }
-                }
-                kind => hand_out(kind, record.body, chain, apply).map_err(wrong)?,
-            }
-        };
-        self.ended(ending, chain)
-    }
-
-    fn ended(&mut self, mut ending: Ending, chain: &mut Chain) -> Result<LogRead, Error> {
-        let mut end = LogEnd { bytes: self.reader.offset(), sequence: self.reader.sequence() - 1 };
-        let mut cut_bytes = match ending {
-            Ending::Cut => self.reader.bytes_left_before_zeros().map_err(|why| self.io(why))?,
-            Ending::Complete | Ending::Open => 0,
-        };
-        if let Some((offset, sequence)) = self.assembly.start {
-            // The first pieces of a value are of no use without the last.
-            cut_bytes += end.bytes - offset;
-            end = LogEnd { bytes: offset, sequence: sequence - 1 };
-            ending = Ending::Cut;
-        }
-        if self.end.is_some_and(|expected| expected != end) {
-            return Err(self.damaged(end.bytes, "it ends before what was recovered from it once"));
-        }
-        chain.bytes += end.bytes - FILE_HEADER_BYTES as u64;
-        let last_crc = self.reader.last_crc();
-        Ok(LogRead { ending, end, cut_bytes, last_crc })
-    }
-
-    /// Whether the bytes at `at` may be cut off.
-    fn judge_bad(&mut self, at: u64) -> Result<(), Error> {
-        if self.end.is_some() {
-            return Err(self.damaged(at, "a record is damaged"));
-        }
-        match self.reader.behind().map_err(|why| self.io(why))? {
-            Behind::Nothing => Ok(()),
-            Behind::Records => Err(self.damaged(at, "a record is damaged, and others follow it")),
-            Behind::AfterHole if self.is_synced_beyond(at)? => {
-                Err(self.damaged(at, "zeros where records had been synced"))
-            }
-            Behind::AfterHole => Ok(()),
-        }
-    }
-
-    /// Whether a later record says that the file was on the device beyond `at`.
-    fn is_synced_beyond(&mut self, at: u64) -> Result<bool, Error> {
-        let place = (self.reader.offset(), self.reader.sequence());
-        let mut found = false;
-        while !found {
-            match self.reader.step().map_err(|why| Error::io(self.name, "cannot be read", why))? {
-                Step::Record(record) if record.kind == kind::SYNCED => {
-                    found = unpack_synced(record.body).is_ok_and(|offset| offset > at);
-                }
-                Step::Record(_) => {}
-                Step::End => break,
-                Step::Bad | Step::Misplaced => {
-                    if !self.reader.skip_damage().map_err(|why| self.io(why))? {
+                    if !reader.skip_damage().map_err(cannot)? {
                         break;
                     }
+                    continue;
                 }
+            };
+            let is_last = self.take(log, &reader, &record, &mut own_sequence)?;
+            self.end.offset = reader.offset();
+            self.end.position = log.begin.position + reader.offset();
+            if is_last {
+                break;
             }
         }
-        self.reader.go_to(place.0, place.1);
+        Ok(Ending::Whole)
+    }
+
+    /// Looks whether a record is the one that belongs here, and hands it out. Answers whether it is
+    /// the last one of its log.
+    fn take(
+        &mut self,
+        log: &LogFile,
+        reader: &Reader,
+        record: &Record,
+        own_sequence: &mut u64,
+    ) -> Result<bool, Error> {
+        let own = record.found.shard == NO_SHARD;
+        let before = match self.end.sequences.get_mut(usize::from(record.found.shard)) {
+            Some(sequence) => sequence,
+            None if own => own_sequence,
+            None => {
+                let damage = Error::damaged(&log.name, record.offset, "no such shard");
+                return self.damaged(damage).map(|()| false);
+            }
+        };
+        let ahead = record.found.sequence.wrapping_sub(*before as u32);
+        if ahead != 1 {
+            let what = "records are missing, repeated or in another order";
+            // Of what is behind damage, only later records are taken.
+            let is_later = ahead > 0 && ahead < u32::MAX / 2;
+            if is_later {
+                *before += u64::from(ahead);
+            }
+            self.damaged(Error::damaged(&log.name, record.offset, what))?;
+            if !is_later {
+                return Ok(false);
+            }
+        } else {
+            *before += 1;
+        }
+        if own {
+            return self.take_own(log, reader, record);
+        }
+        self.end.changes += 1;
+        (self.deliver)(Told::Change(reader.window(), record)).map(|()| false)
+    }
+
+    fn take_own(&mut self, log: &LogFile, reader: &Reader, record: &Record) -> Result<bool, Error> {
+        let wrong = |damage| Error::of(&log.name, record.offset, damage);
+        let body = reader.body(record);
+        match record.found.kind {
+            kind::MARK => {
+                let mark = Mark::unpack(body).map_err(wrong)?;
+                self.note_time(mark.time)?;
+            }
+            kind::END => {
+                let next = unpack_number(body).map_err(wrong)?;
+                if !self.survey.logs.contains_key(&next) {
+                    self.damaged(Error::damaged(log_name(next), 0, "missing"))?;
+                }
+                return Ok(true);
+            }
+            kind::SNAPSHOT => {}
+            _ => {
+                let what = "a record of no known kind";
+                self.damaged(Error::damaged(&log.name, record.offset, what))?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// What to think of a place that holds no valid record. `None`: it may be cut off.
+    fn judge(
+        &mut self,
+        at: usize,
+        log: &LogFile,
+        reader: &mut Reader,
+    ) -> Result<Option<Error>, Error> {
+        let cannot = |why| Error::io(&log.name, "cannot be read", why);
+        let offset = reader.offset();
+        let damaged = |what| Ok(Some(Error::damaged(&log.name, offset, what)));
+        if self.was_synced_beyond(at, log, offset)? {
+            return damaged("damaged or lost, though it was on the device");
+        }
+        match reader.behind().map_err(cannot)? {
+            Behind::Records => damaged("a record is damaged, and others follow it"),
+            Behind::Nothing | Behind::AfterHole => {
+                let bytes = reader.bytes_left_before_zeros().map_err(cannot)?;
+                self.end.cut_bytes += bytes;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether something later says that the log was on the device beyond an offset of a file: a
+    /// snapshot, the beginning of a later run, or a mark.
+    fn was_synced_beyond(&self, at: usize, log: &LogFile, offset: u64) -> Result<bool, Error> {
+        let position = log.begin.position + offset;
+        let mut snapshots = self.survey.snapshots.values().flatten();
+        if snapshots.any(|snapshot| snapshot.finish.shows > position) {
+            return Ok(true);
+        }
+        let mut found = false;
+        for (place, number) in self.logs.iter().enumerate().skip(at) {
+            let later = self.survey.log(*number)?;
+            let from = if place == at { offset } else { later.second_at };
+            found |=
+                place > at && later.begin.how == Begun::Start && later.begin.position > position;
+            visit_own(later, from, self.windows, self.survey.seed(), |kind, body| {
+                let mark = Mark::unpack(body).ok().filter(|_| kind == kind::MARK);
+                found |= mark.is_some_and(|mark| mark.synced > position);
+            })?;
+        }
         Ok(found)
     }
 
-    /// A log whose predecessor did not reach its end. That is a crash in the moment of changing
-    /// from one to the other, unless a record here says that the predecessor was synced.
-    fn read_behind_a_cut(&mut self) -> Result<LogRead, Error> {
-        let at = self.reader.offset();
-        let sequence = self.reader.sequence();
-        let mut has_records = false;
-        // Its sequences are not known: what was lost before it took some.
-        while self.reader.skip_damage_from_here().map_err(|why| self.io(why))? {
-            let step =
-                self.reader.step().map_err(|why| Error::io(self.name, "cannot be read", why))?;
-            let Step::Record(record) = step else { break };
-            has_records = true;
-            if record.kind == kind::BEGIN
-                && Begin::unpack(record.body).is_ok_and(|begin| begin.previous_file_id == 0)
-            {
-                // Begun after the log before had failed: of use only with its snapshot.
-                break;
-            }
-            if record.kind == kind::SYNCED {
-                return Err(self.damaged(at, "the log before this one has lost its end"));
-            }
+    /// Drops the logs behind one that was cut off: none of them was on the device.
+    fn drop_behind(&mut self, at: usize) -> Result<(), Error> {
+        for number in &self.logs[at + 1..] {
+            let log = self.survey.log(*number)?;
+            self.end.cut_bytes += log.bytes - FILE_HEADER_BYTES as u64;
         }
-        self.reader.go_to(at, sequence);
-        let cut_bytes = if has_records { self.reader.bytes_left() } else { 0 };
-        let end = LogEnd { bytes: at, sequence: sequence - 1 };
-        let ending = if has_records { Ending::Cut } else { Ending::Open };
-        Ok(LogRead { ending, end, cut_bytes, last_crc: 0 })
+        Ok(())
     }
-}
-
-fn continues(begin: &Begin, sequence: u64, before: Option<(u64, u32)>) -> bool {
-    let previous = (begin.previous_file_id, begin.previous_crc);
-    begin.sequence == sequence && before.is_none_or(|before| before == previous)
-}
-
-fn hand_out(
-    kind: u8,
-    body: &[u8],
-    chain: &mut Chain,
-    apply: &mut dyn FnMut(Change<'_>),
-) -> Result<(), Damage> {
-    let change = Change::unpack(kind & !CONTINUES, body)?;
-    let change = change.ok_or(Damage::new("a record of no known kind"))?;
-    chain.changes += 1;
-    apply(change);
-    Ok(())
 }

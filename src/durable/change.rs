@@ -7,9 +7,9 @@ use super::Damage;
 use crate::store::item::{self, Attributes};
 use crate::store::{Stored, Ticks};
 
-/// The kinds of records. In logs below 16, in snapshots above.
+/// The kinds of records. In logs below 16, in snapshots above; [`kind::REST`] in both.
 pub mod kind {
-    /// First record of a log: [`super::Begin`].
+    /// Of a log: its first record, [`super::Begin`].
     pub const BEGIN: u8 = 1;
     /// An item as it is from here on.
     pub const PUT: u8 = 2;
@@ -21,17 +21,25 @@ pub mod kind {
     pub const FLUSH: u8 = 5;
     /// A flush is to come at a time.
     pub const FLUSH_AT: u8 = 6;
-    /// The file is on the device up to an offset.
-    pub const SYNCED: u8 = 7;
-    /// Last record of a log that another follows.
-    pub const END: u8 = 8;
-    /// First record of a snapshot: [`super::Start`].
+    /// Hashes of keys whose items had to leave.
+    pub const EVICT: u8 = 7;
+    /// Items have expired at a time.
+    pub const EXPIRE: u8 = 8;
+    /// Of a log: [`super::Mark`].
+    pub const MARK: u8 = 9;
+    /// Of a log: its last record; another log follows.
+    pub const END: u8 = 10;
+    /// Of a log: a snapshot has become current.
+    pub const SNAPSHOT: u8 = 11;
+    /// A further piece of the body before, of the same shard.
+    pub const REST: u8 = 15;
+    /// Of a snapshot: its first record, [`super::Start`].
     pub const START: u8 = 16;
     /// Items, each behind a byte with its popularity.
     pub const ITEMS: u8 = 17;
     /// One large item behind a byte with its popularity.
     pub const LARGE_ITEM: u8 = 18;
-    /// Last record of a snapshot: [`super::Finish`].
+    /// Of a snapshot: its last record, [`super::Finish`].
     pub const FINISH: u8 = 19;
 }
 
@@ -47,24 +55,78 @@ impl Fields<'_> {
     }
 }
 
-/// What a log begins with.
+/// How a log came to be begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// As the first of all: there is nothing before it.
+    First = 0,
+    /// By a start, behind what was recovered, all of which is on the device.
+    Start = 1,
+    /// By the same run that wrote the one before it.
+    Roll = 2,
+    /// Because the one before it had failed. It counts only with a snapshot that was begun with it
+    /// or later.
+    Afresh = 3,
+}
+
+/// What a log begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begin {
-    /// The sequence of this record.
-    pub sequence: u64,
-    /// The id of the log before it in this run; 0 for the first.
-    pub previous_file_id: u64,
-    /// The checksum of that log's last record.
-    pub previous_crc: u32,
+    /// How it came to be.
+    pub how: Begun,
+    /// Bytes of all logs before this one: where it stands in the log as a whole.
+    pub position: u64,
+    /// The time.
+    pub time: Ticks,
+    /// No CAS token of a segment sequence at or above this was ever handed out.
+    pub token_ceiling: u64,
+    /// The last sequence of each shard before this file.
+    pub sequences: Vec<u64>,
 }
 
 impl Begin {
     /// The body of the record.
-    pub fn pack(&self) -> [u8; 24] {
-        let mut body = [0; 24];
-        body[..8].copy_from_slice(&self.sequence.to_le_bytes());
-        body[8..16].copy_from_slice(&self.previous_file_id.to_le_bytes());
-        body[16..].copy_from_slice(&u64::from(self.previous_crc).to_le_bytes());
+    pub fn pack(&self) -> Vec<u8> {
+        let fixed = [self.how as u64, self.position, self.time.0, self.token_ceiling];
+        let numbers = fixed.iter().chain(&self.sequences);
+        numbers.flat_map(|number| number.to_le_bytes()).collect()
+    }
+
+    /// Reads the body of the record.
+    ///
+    /// # Errors
+    /// It is not one.
+    pub fn unpack(body: &[u8], shards: usize) -> Result<Self, Damage> {
+        let mut fields = Fields(body);
+        let how = match fields.u64()? {
+            0 => Begun::First,
+            1 => Begun::Start,
+            2 => Begun::Roll,
+            3 => Begun::Afresh,
+            _ => return Err(Damage::new("a log begun in no known way")),
+        };
+        let (position, time) = (fields.u64()?, Ticks(fields.u64()?));
+        let token_ceiling = fields.u64()?;
+        let sequences = (0..shards).map(|_| fields.u64()).collect::<Result<_, _>>()?;
+        Ok(Self { how, position, time, token_ceiling, sequences })
+    }
+}
+
+/// What the log says of itself now and then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The log as a whole was on the device up to this position.
+    pub synced: u64,
+    /// The time.
+    pub time: Ticks,
+}
+
+impl Mark {
+    /// The body of the record.
+    pub fn pack(&self) -> [u8; 16] {
+        let mut body = [0; 16];
+        body[..8].copy_from_slice(&self.synced.to_le_bytes());
+        body[8..].copy_from_slice(&self.time.0.to_le_bytes());
         body
     }
 
@@ -74,41 +136,59 @@ impl Begin {
     /// It is too short.
     pub fn unpack(body: &[u8]) -> Result<Self, Damage> {
         let mut fields = Fields(body);
-        Ok(Self {
-            sequence: fields.u64()?,
-            previous_file_id: fields.u64()?,
-            previous_crc: fields.u64()? as u32,
-        })
+        Ok(Self { synced: fields.u64()?, time: Ticks(fields.u64()?) })
     }
 }
 
+/// The number that the body of [`kind::END`] and [`kind::SNAPSHOT`] is: of a log, of a snapshot.
+///
+/// # Errors
+/// It is too short.
+pub fn unpack_number(body: &[u8]) -> Result<u64, Damage> {
+    Fields(body).u64()
+}
+
+/// The time that the body of [`kind::EXPIRE`] is.
+///
+/// # Errors
+/// It is too short.
+pub fn unpack_time(body: &[u8]) -> Result<Ticks, Damage> {
+    Fields(body).u64().map(Ticks)
+}
+
 /// What a snapshot begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// When it was begun.
     pub taken_at: Ticks,
-    /// A flush that was to come then.
-    pub flush_at: Option<Ticks>,
+    /// Flushes that were to come then, one for each shard.
+    pub flush_at: Vec<Option<Ticks>>,
+    /// Files that are to be kept under another name once this snapshot counts: they were damaged.
+    pub aside: Vec<String>,
 }
 
 impl Start {
     /// The body of the record.
-    pub fn pack(&self) -> [u8; 16] {
-        let mut body = [0; 16];
-        body[..8].copy_from_slice(&self.taken_at.0.to_le_bytes());
-        body[8..].copy_from_slice(&self.flush_at.map_or(0, |at| at.0).to_le_bytes());
+    pub fn pack(&self) -> Vec<u8> {
+        let flushes = self.flush_at.iter().map(|at| at.map_or(0, |at| at.0));
+        let numbers = std::iter::once(self.taken_at.0).chain(flushes);
+        let mut body: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
+        body.extend_from_slice(self.aside.join("\n").as_bytes());
         body
     }
 
     /// Reads the body of the record.
     ///
     /// # Errors
-    /// It is too short.
-    pub fn unpack(body: &[u8]) -> Result<Self, Damage> {
+    /// It is not one.
+    pub fn unpack(body: &[u8], shards: usize) -> Result<Self, Damage> {
         let mut fields = Fields(body);
         let taken_at = Ticks(fields.u64()?);
-        let flush_at = Some(Ticks(fields.u64()?)).filter(|at| at.0 != 0);
-        Ok(Self { taken_at, flush_at })
+        let flush = |fields: &mut Fields<'_>| Ok(Some(Ticks(fields.u64()?)).filter(|at| at.0 != 0));
+        let flush_at = (0..shards).map(|_| flush(&mut fields)).collect::<Result<_, Damage>>()?;
+        let names = std::str::from_utf8(fields.0).map_err(|_| Damage::new("names are no text"))?;
+        let aside = names.split('\n').filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(Self { taken_at, flush_at, aside: aside.collect() })
     }
 }
 
@@ -117,15 +197,21 @@ impl Start {
 pub struct Finish {
     /// Items in it.
     pub items: u64,
+    /// It shows changes up to this position of the log as a whole, which was on the device up to
+    /// there before this was written.
+    pub shows: u64,
 }
 
 impl Finish {
     /// Bytes of the body.
-    pub const BYTES: usize = 8;
+    pub const BYTES: usize = 16;
 
     /// The body of the record.
     pub fn pack(&self) -> [u8; Self::BYTES] {
-        self.items.to_le_bytes()
+        let mut body = [0; Self::BYTES];
+        body[..8].copy_from_slice(&self.items.to_le_bytes());
+        body[8..].copy_from_slice(&self.shows.to_le_bytes());
+        body
     }
 
     /// Reads the body of the record.
@@ -133,7 +219,8 @@ impl Finish {
     /// # Errors
     /// It is too short.
     pub fn unpack(body: &[u8]) -> Result<Self, Damage> {
-        Ok(Self { items: Fields(body).u64()? })
+        let mut fields = Fields(body);
+        Ok(Self { items: fields.u64()?, shows: fields.u64()? })
     }
 }
 
@@ -150,6 +237,24 @@ pub enum Change<'a> {
     Flush,
     /// They will be at this time.
     FlushAt(Ticks),
+    /// The items of keys with these hashes are gone.
+    Evict(Hashes<'a>),
+    /// What is over by then is gone.
+    Expire(Ticks),
+}
+
+/// Hashes of keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Hashes<'a>(&'a [u8]);
+
+impl Iterator for Hashes<'_> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let (hash, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*hash))
+    }
 }
 
 impl<'a> Change<'a> {
@@ -159,26 +264,24 @@ impl<'a> Change<'a> {
     /// The body is not what its kind says.
     pub fn unpack(kind: u8, body: &'a [u8]) -> Result<Option<Self>, Damage> {
         Ok(Some(match kind {
-            kind::PUT => Self::Put(unpack_item(body)?.0),
+            kind::PUT => match unpack_item(body)? {
+                (stored, []) => Self::Put(stored),
+                _ => return Err(BROKEN_ITEM),
+            },
             kind::ATTRIBUTES => {
                 let header = item::unpack_checked(body).ok_or(BROKEN_ITEM)?;
-                let key = &body[header.header_bytes..header.header_bytes + header.key_bytes];
+                let key_end = header.header_bytes + header.key_bytes;
+                let key = body.get(header.header_bytes..key_end).ok_or(BROKEN_ITEM)?;
                 Self::Attributes(key, header.attributes)
             }
             kind::DELETE => Self::Delete(body),
             kind::FLUSH => Self::Flush,
-            kind::FLUSH_AT => Self::FlushAt(Ticks(Fields(body).u64()?)),
+            kind::FLUSH_AT => Self::FlushAt(unpack_time(body)?),
+            kind::EVICT => Self::Evict(Hashes(body)),
+            kind::EXPIRE => Self::Expire(unpack_time(body)?),
             _ => return Ok(None),
         }))
     }
-}
-
-/// The offset that a [`kind::SYNCED`] record names.
-///
-/// # Errors
-/// The body is too short.
-pub fn unpack_synced(body: &[u8]) -> Result<u64, Damage> {
-    Fields(body).u64()
 }
 
 const BROKEN_ITEM: Damage =
@@ -202,7 +305,10 @@ pub fn unpack_item(bytes: &[u8]) -> Result<(Stored<'_>, &[u8]), Damage> {
 ///
 /// # Errors
 /// The body ends within an item.
-pub fn visit_items(mut body: &[u8], mut visit: impl FnMut(Stored<'_>, u8)) -> Result<(), Damage> {
+pub fn visit_items<'a>(
+    mut body: &'a [u8],
+    mut visit: impl FnMut(Stored<'a>, u8),
+) -> Result<(), Damage> {
     while let Some((popularity, rest)) = body.split_first() {
         let (stored, behind) = unpack_item(rest)?;
         visit(stored, *popularity);

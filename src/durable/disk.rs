@@ -103,6 +103,10 @@ pub trait DiskFile: Send + Sync {
     /// Those of the system.
     fn len(&self) -> io::Result<u64>;
 
+    /// Lets the system forget what it keeps of the file in memory, so that reading it comes from
+    /// the device. What is not synced stays. Only advice.
+    fn forget(&self) {}
+
     /// No bytes in the file.
     ///
     /// # Errors
@@ -143,6 +147,8 @@ pub enum Access {
     Exclusive,
     /// For reading, beside others that read. Nothing is made, so a copy on a read-only medium does.
     Shared,
+    /// For reading, whoever writes it meanwhile: files may grow and vanish.
+    Beside,
 }
 
 /// The file whose lock says that a directory is in use.
@@ -159,6 +165,7 @@ impl RealDisk {
         }
         let directory = File::open(path)?;
         let lock = match access {
+            Access::Beside => None,
             Access::Shared => match File::open(path.join(LOCK_NAME)) {
                 Err(why) if why.kind() == io::ErrorKind::NotFound => None,
                 lock => {
@@ -306,5 +313,11 @@ impl DiskFile for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn forget(&self) {
+        if let Err(why) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed) {
+            log::debug!("the system keeps a file in memory: {why}");
+        }
     }
 }

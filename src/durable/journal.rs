@@ -1,19 +1,25 @@
-//! The changes of one shard as bytes to write: encoded when they happen, written once a turn.
+//! The changes of one shard as bytes to write: encoded when they happen, under the shard's lock, and
+//! taken by whoever writes the log.
 //!
-//! Owns the sequence: every record has the next number, and a reply may leave once the record of
-//! its change is safe. Does no I/O; `log` takes the bytes.
+//! Owns the sequence: every record of the shard has the next number, and a reply may leave once the
+//! record of its change is safe. Does no I/O.
 
 use super::change::kind;
-use super::record::{BODY_BYTES_MAX, CONTINUES, Seed, push_record};
+use super::progress::Dirty;
+use super::record::{BODY_BYTES_MAX, CONTINUES, Place, Seed, push_record};
 use crate::store::Ticks;
 use crate::store::item::{self, Attributes};
 use bytes::Bytes;
 use fxhash::FxHashMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Values up to this size are copied into the turn's bytes; larger ones are written from where
-/// they lie, in pieces of [`BODY_BYTES_MAX`].
+/// Values up to this size are copied into the journal; larger ones are written from where they lie,
+/// in pieces of [`BODY_BYTES_MAX`].
 const VALUE_BYTES_COPIED_MAX: usize = BODY_BYTES_MAX / 4;
+
+/// Hashes in one record of evictions.
+const EVICTED_PER_RECORD: usize = 512;
 
 /// A large item to be written from where it lies.
 #[derive(Debug)]
@@ -26,20 +32,56 @@ pub struct Large {
     pub rest: Bytes,
 }
 
+/// Records of a shard on their way to the log.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// All but the pieces of large items.
+    pub encoded: Vec<u8>,
+    /// Large items between them.
+    pub large: VecDeque<Large>,
+    /// The last record in it.
+    pub sequence: u64,
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.encoded.is_empty() && self.large.is_empty()
+    }
+
+    /// Puts the records of another one behind.
+    fn extend(&mut self, other: &mut Self) {
+        let behind = self.encoded.len();
+        self.encoded.append(&mut other.encoded);
+        self.large.extend(other.large.drain(..).map(|mut large| {
+            large.at += behind;
+            large
+        }));
+    }
+}
+
+/// Whether records are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    Records,
+    /// The log has failed.
+    Nothing,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Journal {
     seed: Seed,
-    /// The number of the last record.
-    sequence: u64,
-    /// Records that are not written yet, but for the pieces of large items.
-    pub(super) encoded: Vec<u8>,
-    /// How much of `encoded` is written.
-    pub(super) written_bytes: usize,
-    pub(super) large: VecDeque<Large>,
+    shard: u16,
+    batch: Batch,
+    /// Where it says that it is not empty.
+    dirty: Arc<Dirty>,
     recent: Option<Recent>,
-    /// No records are taken: the log has failed.
-    paused: bool,
+    taking: Taking,
+    /// Changes are to be refused.
+    refusing: bool,
+    /// Of the last record that says so.
+    expired_at: Ticks,
 }
 
 /// Keys whose last change may not be on the device yet, so that a read of them has to wait for it.
@@ -79,61 +121,73 @@ impl Recent {
 }
 
 impl Journal {
-    /// A journal for a file. `sequence` is the number of the last record before; `tracks_reads`
-    /// remembers which keys are not safe yet, see [`Journal::unsafe_sequence`].
-    pub fn new(seed: Seed, sequence: u64, tracks_reads: bool) -> Self {
+    /// A journal for a shard. `sequence` is the number of its last record; `tracks_reads` remembers
+    /// which keys are not safe yet, see [`Journal::unsafe_sequence`].
+    pub fn new(
+        seed: Seed,
+        shard: u16,
+        sequence: u64,
+        dirty: Arc<Dirty>,
+        tracks_reads: bool,
+    ) -> Self {
         Self {
             seed,
-            sequence,
-            encoded: Vec::new(),
-            written_bytes: 0,
-            large: VecDeque::new(),
+            shard,
+            batch: Batch { sequence, ..Batch::default() },
+            dirty,
             recent: tracks_reads.then(Recent::default),
-            paused: false,
+            taking: Taking::Records,
+            refusing: false,
+            expired_at: Ticks::default(),
         }
     }
 
     /// The number of the last record.
+    #[inline]
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.batch.sequence
     }
 
-    /// Nothing waits to be written.
-    pub fn is_empty(&self) -> bool {
-        self.encoded.is_empty() && self.large.is_empty()
+    /// Whether changes are to be refused, because the log has failed.
+    #[inline]
+    pub fn is_refusing(&self) -> bool {
+        self.refusing
     }
 
-    /// Large values wait to be written.
-    pub fn has_large(&self) -> bool {
-        !self.large.is_empty()
+    /// Refuses changes, or takes them again.
+    pub fn set_refusing(&mut self, refusing: bool) {
+        self.refusing = refusing;
     }
 
-    /// Whether changes are refused or go unrecorded because the log has failed.
-    pub fn is_paused(&self) -> bool {
-        self.paused
+    /// Takes no more records, and drops those that nobody has taken. Answers the last one.
+    pub fn pause(&mut self) -> u64 {
+        self.taking = Taking::Nothing;
+        self.batch.encoded.clear();
+        self.batch.large.clear();
+        self.dirty.clear(self.shard);
+        self.sequence()
     }
 
-    /// Takes no more records, and drops those that are not written.
-    pub fn pause(&mut self) {
-        self.paused = true;
-        self.encoded.clear();
-        self.written_bytes = 0;
-        self.large.clear();
+    /// Takes records again. Answers the last one before.
+    pub fn resume(&mut self) -> u64 {
+        self.taking = Taking::Records;
+        self.sequence()
     }
 
-    /// Takes records again.
-    pub fn resume(&mut self) {
-        self.paused = false;
-    }
-
-    /// What was encoded goes to the next file from here on.
-    pub(super) fn begin_file(&mut self, seed: Seed) {
-        debug_assert!(self.is_empty());
-        self.seed = seed;
-    }
-
-    pub(super) fn seed(&self) -> Seed {
-        self.seed
+    /// Hands over all records: `into` gets them behind what it has. Records up to `synced` are on
+    /// the device.
+    pub fn take(&mut self, into: &mut Batch, synced: u64) {
+        if into.is_empty() {
+            std::mem::swap(&mut into.encoded, &mut self.batch.encoded);
+            std::mem::swap(&mut into.large, &mut self.batch.large);
+        } else {
+            into.extend(&mut self.batch);
+        }
+        into.sequence = self.batch.sequence;
+        self.dirty.clear(self.shard);
+        if let Some(recent) = &mut self.recent {
+            recent.forget(synced, self.batch.sequence);
+        }
     }
 
     /// Until which record a read of this key has to wait; 0: it is safe. Only after `tracks_reads`.
@@ -142,24 +196,25 @@ impl Journal {
         self.recent.as_ref().map_or(0, |recent| recent.sequence_of(hash))
     }
 
-    /// Records up to this one are on the device.
-    pub fn note_synced(&mut self, sequence: u64) {
-        let last = self.sequence;
-        if let Some(recent) = &mut self.recent {
-            recent.forget(sequence, last);
+    #[inline]
+    fn push(&mut self, kind: u8, body: &[&[u8]]) {
+        if self.batch.is_empty() {
+            self.dirty.set(self.shard);
         }
+        self.batch.sequence += 1;
+        let place = Place { shard: self.shard, sequence: self.batch.sequence };
+        push_record(&mut self.batch.encoded, self.seed, place, kind, body);
     }
 
     #[inline]
-    pub(super) fn push(&mut self, kind: u8, body: &[&[u8]]) {
-        self.sequence += 1;
-        push_record(&mut self.encoded, self.seed, self.sequence, kind, body);
+    fn is_paused(&self) -> bool {
+        self.taking == Taking::Nothing
     }
 
     #[inline]
     fn note(&mut self, hash: u64) {
         if let Some(recent) = &mut self.recent {
-            recent.note(hash, self.sequence);
+            recent.note(hash, self.batch.sequence);
         }
     }
 
@@ -167,7 +222,7 @@ impl Journal {
     /// apart.
     #[inline]
     pub fn put(&mut self, hash: u64, head: &[u8], value: Option<&Bytes>) {
-        if self.paused {
+        if self.is_paused() {
             return;
         }
         match value {
@@ -183,14 +238,14 @@ impl Journal {
     fn put_large(&mut self, head: &[u8], value: Bytes) {
         self.push(kind::PUT | CONTINUES, &[head]);
         let pieces = value.len().div_ceil(BODY_BYTES_MAX) as u64;
-        let large = Large { at: self.encoded.len(), sequence: self.sequence + 1, rest: value };
-        self.large.push_back(large);
-        self.sequence += pieces;
+        let (at, sequence) = (self.batch.encoded.len(), self.batch.sequence + 1);
+        self.batch.large.push_back(Large { at, sequence, rest: value });
+        self.batch.sequence += pieces;
     }
 
     /// The item of a key has other attributes; its value stays.
     pub fn attributes(&mut self, hash: u64, key: &[u8], attributes: &Attributes) {
-        if self.paused {
+        if self.is_paused() {
             return;
         }
         let mut header = [0; item::HEADER_BYTES_MAX];
@@ -201,7 +256,7 @@ impl Journal {
 
     /// A key was removed.
     pub fn delete(&mut self, hash: u64, key: &[u8]) {
-        if self.paused {
+        if self.is_paused() {
             return;
         }
         self.push(kind::DELETE, &[key]);
@@ -210,19 +265,38 @@ impl Journal {
 
     /// Everything was removed.
     pub fn flush(&mut self) {
-        if self.paused {
+        if self.is_paused() {
             return;
         }
         self.push(kind::FLUSH, &[]);
         if let Some(recent) = &mut self.recent {
-            recent.flushed = self.sequence;
+            recent.flushed = self.batch.sequence;
         }
     }
 
     /// Everything stored until then will be removed at a time.
     pub fn flush_at(&mut self, at: Ticks) {
-        if !self.paused {
+        if !self.is_paused() {
             self.push(kind::FLUSH_AT, &[&at.0.to_le_bytes()]);
+        }
+    }
+
+    /// Items had to leave that nobody asked to remove: hashes of their keys.
+    pub fn evicted(&mut self, hashes: impl Iterator<Item = u64>) {
+        let mut body: Vec<u8> = hashes.flat_map(u64::to_le_bytes).collect();
+        if self.is_paused() {
+            body.clear();
+        }
+        for body in body.chunks(EVICTED_PER_RECORD * size_of::<u64>()) {
+            self.push(kind::EVICT, &[body]);
+        }
+    }
+
+    /// Items have expired: whatever the clock says at the next start, they are gone.
+    pub fn expired(&mut self, now: Ticks) {
+        if !self.is_paused() && now > self.expired_at {
+            self.expired_at = now;
+            self.push(kind::EXPIRE, &[&now.0.to_le_bytes()]);
         }
     }
 }
@@ -232,6 +306,6 @@ impl Large {
     pub fn next_piece(&self) -> (u8, Bytes) {
         let piece = self.rest.slice(..self.rest.len().min(BODY_BYTES_MAX));
         let goes_on = piece.len() < self.rest.len();
-        (kind::PUT | if goes_on { CONTINUES } else { 0 }, piece)
+        (kind::REST | if goes_on { CONTINUES } else { 0 }, piece)
     }
 }

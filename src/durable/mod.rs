@@ -1,41 +1,60 @@
-//! What survives a crash: logs of changes, snapshots of items, and the manifest that ties them
-//! together. The formats are drawn in docs/FORMATS.md, the promises in docs/DURABILITY.md.
+//! What survives a crash: one log of changes, and snapshots of items. Files explain themselves:
+//! what counts follows from what each of them says. The formats are drawn in docs/FORMATS.md, the
+//! promises in docs/DURABILITY.md.
 //!
-//! The only folder that touches files, and it does so behind the [`disk::Disk`] trait. Threads,
-//! sockets and the clock are the server's: time comes in as an argument.
+//! The only folder that touches files, and it does so behind the [`disk::Disk`] trait. Threads and
+//! sockets are the server's, and so is the clock: time comes in as an argument.
 //!
 //! ```text
-//! shard -> Journal -> Log -> file          each turn, by the worker
-//!                      |-> Syncer          fdatasync, on a thread of its own for each shard
-//! store -> SharedItem -> SnapshotWriter    by the keeper's thread, a bit at a time
-//! files -> recovery -> stores              at the start
+//! shard -> Journal -> Committer -> Log -> file      records of all shards, one write
+//!                         |-> fdatasync             one for all shards
+//! store -> SharedItem -> Snapshotter -> file        a bit at a time
+//! files -> recovery -> stores                       at the start
 //! ```
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `disk` | the file system as a trait, and the real one |
-//! | `record` | framing: what makes a record valid |
+//! | `record` | framing: what makes a header and a record valid |
 //! | `change` | what the records of logs and snapshots say |
-//! | `journal` | the changes of a turn, as bytes to write |
-//! | `log` | writing them; what is acknowledged; syncing |
-//! | `manifest` | which files make up the data |
-//! | `directory` | the order in which files come, become current and go |
-//! | `snapshot` | writing the items of a shard |
-//! | `recovery` | files to stores |
-//! | `chain` | reading the logs of one shard in order |
-//! | `tools` | check, dump and repair a directory that no daemon uses |
+//! | `reader` | the records of one file, torn ends and damage |
+//! | `identity` | what is the same for the life of a directory |
+//! | `directory` | names of files; making, removing and putting aside |
+//! | `journal` | the changes of a shard, as bytes to write |
+//! | `progress` | how far each shard's records have come |
+//! | `log` | the file being written |
+//! | `committer` | who writes when; what is acknowledged; failures |
+//! | `turn` | one at a time, without waiting |
+//! | `snapshot` | the items of all shards in one file |
+//! | `snapshotter` | when a snapshot is due, and its steps |
+//! | `chain` | which files make up the data, and reading the logs in order |
+//! | `build` | records to stores, on all processors |
+//! | `recovery` | a directory to stores, and the beginning of a new run |
+//! | `measure` | histograms of latency |
+//! | `tools` | check, dump, repair and back up a directory |
 
+pub mod build;
 pub mod chain;
 pub mod change;
+pub mod committer;
 pub mod directory;
 pub mod disk;
+pub mod identity;
 pub mod journal;
 pub mod log;
-pub mod manifest;
+pub mod measure;
+pub mod progress;
+pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod snapshot;
+pub mod snapshotter;
 pub mod tools;
+pub mod turn;
+
+mod atomic {
+    pub use std::sync::atomic::{AtomicBool, Ordering};
+}
 
 use std::borrow::Cow;
 use std::fmt;
@@ -61,7 +80,7 @@ pub enum Recover {
     Strict,
     /// Start with what is intact.
     Salvage,
-    /// Start empty.
+    /// Start empty if there is damage, and as always if there is none.
     Discard,
 }
 
@@ -84,6 +103,12 @@ pub struct Damage {
     newer: bool,
 }
 
+impl fmt::Display for Damage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.what)
+    }
+}
+
 impl Damage {
     /// Damage described in a few words.
     pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
@@ -101,12 +126,16 @@ impl Damage {
 pub enum ErrorKind {
     /// A file is damaged, missing, or not the one that belongs here.
     Damaged,
-    /// A file was written by a newer version.
-    Newer,
+    /// Files were written by another version, whose formats this one does not read.
+    OtherVersion,
     /// Another process uses the directory.
     InUse,
     /// The system refused an operation.
     Io,
+    /// There is not enough memory for what is to be kept.
+    Memory,
+    /// Somebody wants it to end.
+    Interrupted,
 }
 
 /// Why something about the data directory failed.
@@ -134,7 +163,7 @@ impl Error {
 
     /// Damage found in a file.
     pub fn of(file: impl Into<String>, offset: u64, damage: Damage) -> Self {
-        let kind = if damage.newer { ErrorKind::Newer } else { ErrorKind::Damaged };
+        let kind = if damage.newer { ErrorKind::OtherVersion } else { ErrorKind::Damaged };
         Self { kind, file: file.into(), offset: Some(offset), what: damage.what, source: None }
     }
 
@@ -146,6 +175,36 @@ impl Error {
             _ => ErrorKind::Io,
         };
         Self { kind, file: file.into(), offset: None, what: what.into(), source: Some(why) }
+    }
+
+    /// Another version's files.
+    pub fn other_version(file: impl Into<String>, what: impl Into<Cow<'static, str>>) -> Self {
+        let kind = ErrorKind::OtherVersion;
+        Self { kind, file: file.into(), offset: None, what: what.into(), source: None }
+    }
+
+    /// Not enough memory.
+    pub fn memory(what: impl Into<Cow<'static, str>>) -> Self {
+        let (kind, file) = (ErrorKind::Memory, "the data directory".to_owned());
+        Self { kind, file, offset: None, what: what.into(), source: None }
+    }
+
+    /// The end of something was asked for.
+    pub fn interrupted(what: &str) -> Self {
+        let (kind, file) = (ErrorKind::Interrupted, what.to_owned());
+        Self {
+            kind,
+            file,
+            offset: None,
+            what: "given up, for the end was asked for".into(),
+            source: None,
+        }
+    }
+
+    /// The same once more, without what the system said.
+    pub fn again(&self) -> Self {
+        let Self { kind, file, offset, what, .. } = self;
+        Self { kind: *kind, file: file.clone(), offset: *offset, what: what.clone(), source: None }
     }
 
     /// Whether `--recover=salvage` may go on in spite of it.

@@ -1,60 +1,60 @@
-//! Files to stores: what happens at the start.
+//! A directory to stores, and the beginning of a new run: what happens at the start.
 //!
-//! The shards of a run are recovered side by side, each in the shape in which it was written: the
-//! manifest keeps the secret of the key hash and the number of shards. Where the next run wants
-//! another number of shards, the stores are reshaped in between. Every start begins new logs; the
-//! old ones stay until a snapshot has replaced them.
+//! ```text
+//! look at the ends of all files -> a snapshot that looks whole, and the logs from there on
+//! -> read them, build stores -> remove what is superseded -> a log for this run -> note it
+//! ```
 //!
-//! Owns the order of these steps. Reading logs is `chain`'s, files and manifest are `directory`'s.
+//! If something in them is damaged, an older snapshot and the logs since may do: both are kept until
+//! the newer one has been read once. Nothing is changed before everything has been read.
+//!
+//! Owns the order of these steps; judging files is `chain`'s, building stores `build`'s.
 
-use super::chain::{Assembly, Chain, read_chain};
-use super::change::{Change, Finish, Start, kind, visit_items};
-use super::directory::{Directory, FinishedFile, Random};
+use super::build::{Blueprint, BuiltShard, EndOfBuild, Feeder, build};
+use super::chain::{End, Plan, Survey, Told, walk};
+use super::change::{Begin, Begun, Start};
+use super::directory::{self, Random, log_name, log_number, snapshot_name, snapshot_number};
 use super::disk::{Disk, Growth};
-use super::log::LogFile;
-use super::manifest::{
-    LogEnd, LogEntry, MANIFEST_NAME, Manifest, RunEntry, SnapshotEntry, generation_of,
-    snapshot_name,
-};
-use super::record::{
-    CONTINUES, FILE_HEADER_BYTES, FileHeader, FileKind, RECORD_KIND_AT, Reader, Step, record_bytes,
-};
-use super::{Error, Recover};
-use crate::store::budget::Budget;
-use crate::store::hash::{KeyHasher, shard_of};
-use crate::store::{Attributes, Settings, Store, Stored, Ticks, TokenRule};
+use super::identity::{IDENTITY_NAMES, Identity};
+use super::log::{Log, NextLog, TOKENS_GRANTED};
+use super::reader::Windows;
+use super::snapshot::{SnapshotFile, SnapshotWriter};
+use super::{Error, ErrorKind, Recover};
+use crate::store::Ticks;
+use crate::store::hash::KeyHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Progress is logged so many times, if there are many bytes.
-const PROGRESS_STEPS: u64 = 10;
-const PROGRESS_BYTES_MIN: u64 = 256 << 20;
+/// How much the newest time in the log may be ahead of the clock to be believed. More than that, it
+/// is the log that is wrong: a clock once set years ahead is not to expire everything for years.
+const AHEAD_MAX: Ticks = Ticks(24 * 3600 * Ticks::PER_SECOND);
+
+/// Few enough that tokens stay below 2^53 for clients that read them as floating point.
+const TOKEN_START_BITS: u32 = 20;
 
 /// How to recover.
 #[derive(Clone)]
 pub struct Request {
-    /// Shards wanted.
+    /// Shards of a directory that is new; one that is not keeps its number.
     pub shards: usize,
-    /// Threads to use.
+    /// Threads that build stores.
     pub threads: usize,
     /// Memory of all stores together.
     pub memory_bytes_max: u64,
     /// Evict to make room.
     pub evict: bool,
+    /// Drop what is too much for the memory limit even if nothing is to be evicted.
+    pub may_drop: bool,
     /// What to do about damage.
     pub mode: Recover,
-    /// How the new run's logs grow.
+    /// How logs grow.
     pub log_growth: Growth,
     /// The present time.
     pub now: Ticks,
-}
-
-/// What was recovered, of one shard.
-pub struct RecoveredShard {
-    /// Its items.
-    pub store: Store,
-    /// When everything in it is to go.
-    pub flush_at: Option<Ticks>,
+    /// Set by somebody who wants it to end.
+    pub stop: Arc<AtomicBool>,
+    /// Hears of bytes read, and how many there are.
+    pub progress: Arc<dyn Fn(u64, u64) + Send + Sync>,
 }
 
 /// What the recovery did.
@@ -66,639 +66,630 @@ pub struct Report {
     pub log_changes: u64,
     /// Items for which there was no memory.
     pub dropped_items: u64,
-    /// Bytes of incomplete last records, cut off.
+    /// Bytes of an incomplete last write, cut off.
     pub cut_bytes: u64,
-    /// Damage that was gone around (`--recover salvage`).
+    /// Damage that was gone around with nothing lost, or with a loss if that was wanted.
     pub damages: Vec<String>,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+/// The snapshot that a recovery started from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// Its number.
+    pub number: u64,
+    /// When it was begun.
+    pub taken_at: Ticks,
+    /// Its size.
+    pub bytes: u64,
+    /// Items in it.
+    pub items: u64,
+}
+
+/// What is in a directory.
+pub struct Contents {
+    /// What is the same for the life of it. `None`: there is no data.
+    pub identity: Option<Identity>,
+    /// One for each shard.
+    pub shards: Vec<BuiltShard>,
+    /// What was done.
+    pub report: Report,
 }
 
 /// A directory ready for a new run.
 pub struct Recovered {
-    /// The directory.
-    pub directory: Directory,
-    /// One for each shard wanted.
-    pub shards: Vec<RecoveredShard>,
-    /// The new run's logs.
-    pub logs: Vec<LogFile>,
+    /// What is the same for the life of it.
+    pub identity: Identity,
+    /// One for each shard.
+    pub shards: Vec<BuiltShard>,
+    /// The new run's log, and why it cannot be written if that is so.
+    pub log: Log,
+    /// Why there is no log.
+    pub log_failure: Option<Error>,
+    /// The last sequence of each shard before this run.
+    pub sequences: Vec<u64>,
+    /// Where the oldest log that is there begins.
+    pub oldest_position: u64,
+    /// Where the log begins that is to be replayed at the next start.
+    pub base_position: u64,
+    /// The snapshot that counts.
+    pub base: Option<Base>,
+    /// No file has this number or a higher one.
+    pub next_number: u64,
     /// The hash that spreads keys over shards.
     pub hasher: KeyHasher,
     /// What was done.
     pub report: Report,
-    /// A snapshot soon would make the next start quicker.
-    pub wants_snapshot: bool,
+    /// Where random numbers come from.
+    pub random: Random,
 }
 
-/// Recovers a directory and begins a new run in it.
-///
-/// # Errors
-/// Files are damaged or missing (and the request is strict), of a newer version, or the system
-/// refused.
-pub fn open(disk: Arc<dyn Disk>, request: &Request, random: Random) -> Result<Recovered, Error> {
-    let mut random = random;
-    let (manifest, damage) = match read_manifest(&*disk) {
-        Ok(Some(manifest)) if request.mode != Recover::Discard => (manifest, None),
-        Ok(_) => (fresh_manifest(&*disk, &mut random)?, None),
-        Err(why) if request.mode == Recover::Discard && why.is_damage() => {
-            (fresh_manifest(&*disk, &mut random)?, None)
-        }
-        Err(why) => rebuild_if_salvaging(&*disk, request, &mut random, why)?,
-    };
-    let hasher = KeyHasher::new(manifest.hash_secret);
-    let mut recovery = Recovery::new(&*disk, request, &manifest, hasher.clone());
-    recovery.note_rebuilt(damage);
-    let (shards, ends) = recovery.run(&manifest)?;
-    let report = recovery.report;
-    for what in &report.damages {
-        log::warn!("salvage: {what}");
-    }
-    let had_data = manifest.snapshot.is_some() || !manifest.runs.is_empty();
-    let wants_snapshot = report.log_changes > 0;
-    let start_over = request.mode == Recover::Discard || !report.damages.is_empty();
-    let mut directory = Directory::new(disk, manifest, random);
-    directory.set_log_growth(request.log_growth);
-    let logs = if start_over {
-        start_over_with(&mut directory, &shards, request)?
-    } else {
-        directory.begin_run(request.shards, &ends)?
-    };
-    if !start_over {
-        directory.remove_unnamed();
-    }
-    let wants_snapshot = wants_snapshot && had_data && !start_over;
-    Ok(Recovered { directory, shards, logs, hasher, report, wants_snapshot })
-}
-
-/// What is in a directory, without a new run.
-pub struct Contents {
-    /// One for each shard wanted.
-    pub shards: Vec<RecoveredShard>,
-    /// What was done.
-    pub report: Report,
+/// Everything that was read, and from what.
+struct Read {
+    shards: Vec<BuiltShard>,
+    end: End,
+    start: Option<Start>,
+    plan: Plan,
+    now: Ticks,
 }
 
 /// Reads what [`open`] would, and changes nothing: for tools.
 ///
 /// # Errors
 /// As [`open`].
-pub fn read_only(
-    disk: &dyn Disk,
-    request: &Request,
-    mut random: Random,
-) -> Result<Contents, Error> {
-    let (manifest, damage) = match read_manifest(disk) {
-        Ok(Some(manifest)) => (manifest, None),
-        Ok(None) => return Ok(Contents { shards: Vec::new(), report: Report::default() }),
-        Err(why) => rebuild_if_salvaging(disk, request, &mut random, why)?,
+pub fn read_only(disk: &dyn Disk, request: &Request) -> Result<Contents, Error> {
+    let mut report = Report::default();
+    let Some(survey) = Survey::take(disk, request.mode == Recover::Salvage)? else {
+        return Ok(Contents { identity: None, shards: Vec::new(), report });
     };
-    let hasher = KeyHasher::new(manifest.hash_secret);
-    let mut recovery = Recovery::new(disk, request, &manifest, hasher);
-    recovery.note_rebuilt(damage);
-    let (shards, _) = recovery.run(&manifest)?;
-    Ok(Contents { shards, report: recovery.report })
+    report.damages.extend(survey.identity_damage.iter().map(Error::to_string));
+    let read = Recovery::new(&survey, request).run(&mut report)?;
+    let shards = read.map_or_else(Vec::new, |read| read.shards);
+    Ok(Contents { identity: Some(survey.identity), shards, report })
 }
 
-/// Another manifest for one that is lost or damaged, if that is wanted.
-fn rebuild_if_salvaging(
-    disk: &dyn Disk,
-    request: &Request,
-    random: &mut Random,
-    why: Error,
-) -> Result<(Manifest, Option<Error>), Error> {
-    if request.mode == Recover::Salvage && why.is_damage() {
-        return Ok((rebuild_manifest(disk, random)?, Some(why)));
-    }
-    Err(why)
-}
-
-/// The manifest, or none if the directory holds no data.
-pub(super) fn read_manifest(disk: &dyn Disk) -> Result<Option<Manifest>, Error> {
-    let read = Manifest::read(disk)?;
-    if read.is_some() {
-        return Ok(read);
-    }
-    // A first start that was cut short leaves logs without records.
-    for name in data_names(disk)? {
-        let file = disk.open(&name).map_err(|why| Error::io(&name, "cannot be opened", why))?;
-        let reader = Reader::after_header(&name, file, 0)?;
-        let left = reader.bytes_left_before_zeros();
-        if left.map_err(|why| Error::io(&name, "cannot be read", why))? > 0 {
-            let what = format!("missing, but {name} holds data");
-            return Err(Error::damaged(MANIFEST_NAME, 0, what));
-        }
-    }
-    Ok(None)
-}
-
-pub(super) fn data_names(disk: &dyn Disk) -> Result<Vec<String>, Error> {
-    let listed =
-        disk.list().map_err(|why| Error::io("the data directory", "cannot be read", why))?;
-    Ok(listed.into_iter().filter(|name| generation_of(name).is_some()).collect())
-}
-
-/// A manifest without data, whose generations are above those of files that are there.
-fn fresh_manifest(disk: &dyn Disk, random: &mut Random) -> Result<Manifest, Error> {
-    let newest = data_names(disk)?.iter().filter_map(|name| generation_of(name)).max();
-    let mut word = || random().map_err(|why| Error::io("random numbers", "not to be had", why));
-    Ok(Manifest {
-        directory_id: word()?,
-        generation: newest.unwrap_or(0),
-        hash_secret: [word()?, word()?],
-        // Random, so that tokens of a directory that was discarded are not repeated either.
-        token_ceiling: word()? >> (u64::BITS - TOKEN_START_BITS),
-        damaged_through: 0,
-        snapshot: None,
-        runs: Vec::new(),
-    })
-}
-
-/// Few enough that tokens stay below 2^53 for clients that read them as floating point.
-const TOKEN_START_BITS: u32 = 20;
-
-/// The best manifest for a directory whose own is lost: the newest snapshot that has all its
-/// shards, and the logs from its generation on.
-fn rebuild_manifest(disk: &dyn Disk, random: &mut Random) -> Result<Manifest, Error> {
-    let mut manifest = fresh_manifest(disk, random)?;
-    // Tokens of the lost manifest are not known: far above any.
-    manifest.token_ceiling += 1 << (TOKEN_START_BITS + 4);
-    let found = files_found(disk)?;
-    let of = |kind, generation| {
-        found
-            .iter()
-            .filter(move |found| found.header.kind == kind && found.header.generation == generation)
+/// Recovers a directory and begins a new run in it.
+///
+/// # Errors
+/// Files are damaged or missing (and the request is strict), of another version, the end was asked
+/// for, or the system refused. Nothing was changed then, unless the last step itself was refused.
+pub fn open(disk: Arc<dyn Disk>, request: &Request, random: Random) -> Result<Recovered, Error> {
+    let mut opening = Opening { disk, request, random, report: Report::default() };
+    let survey = Survey::take(&*opening.disk, request.mode == Recover::Salvage);
+    let survey = match survey {
+        Ok(Some(survey)) => survey,
+        Ok(None) => return opening.begin_anew(None),
+        Err(why) => return opening.discard_or(why, None),
     };
-    let has_all_shards = |generation: &u64| {
-        let logs = of(FileKind::Log, *generation).count();
-        logs > 0 && of(FileKind::Snapshot, *generation).count() == logs
-    };
-    let is_finished =
-        |generation: &u64| of(FileKind::Snapshot, *generation).all(|found| found.is_finished);
-    let mut generations: Vec<u64> = found.iter().map(|found| found.header.generation).collect();
-    generations.dedup();
-    let complete: Vec<u64> = generations.iter().rev().copied().filter(has_all_shards).collect();
-    // One that was being written when the process ended is a last resort.
-    let base = complete.iter().copied().find(is_finished).or(complete.first().copied());
-    manifest.directory_id = found.last().map_or(0, |found| found.header.directory_id);
-    manifest.snapshot = base.map(|generation| SnapshotEntry {
-        generation,
-        taken_at_seconds: 0,
-        files: of(FileKind::Snapshot, generation)
-            .map(|found| super::manifest::SnapshotFileEntry {
-                file_id: found.header.file_id,
-                bytes: found.bytes,
-                items: u64::MAX,
-            })
-            .collect(),
-    });
-    for generation in generations.into_iter().filter(|generation| *generation >= base.unwrap_or(0))
-    {
-        let files: Vec<LogEntry> = of(FileKind::Log, generation)
-            .map(|found| LogEntry {
-                file_id: found.header.file_id,
-                first_sequence: None,
-                end: None,
-            })
-            .collect();
-        // Where one run ends and the next begins is not known; each log stands for itself.
-        if !files.is_empty() {
-            let set = super::manifest::LogSet { generation, files };
-            manifest.runs.push(RunEntry { shards: set.files.len(), logs: vec![set] });
-        }
-    }
-    Ok(manifest)
-}
-
-/// A log or snapshot as its own header tells it.
-struct FoundFile {
-    header: FileHeader,
-    bytes: u64,
-    /// It ends as a snapshot that was written to its end.
-    is_finished: bool,
-}
-
-/// The files with a valid header, by generation and shard.
-fn files_found(disk: &dyn Disk) -> Result<Vec<FoundFile>, Error> {
-    let mut found = Vec::new();
-    for name in data_names(disk)? {
-        let Ok(file) = disk.open(&name) else { continue };
-        if let Ok(header) = super::record::read_header(&name, &*file) {
-            let bytes = file.len().unwrap_or(0);
-            let mut last = [0; record_bytes(Finish::BYTES)];
-            let at = bytes.saturating_sub(last.len() as u64);
-            let is_finished = file.read_at(&mut last, at).is_ok()
-                && bytes > FILE_HEADER_BYTES as u64
-                && last[RECORD_KIND_AT] == kind::FINISH;
-            found.push(FoundFile { header, bytes, is_finished });
-        }
-    }
-    found.sort_by_key(|found| (found.header.generation, found.header.shard));
-    Ok(found)
-}
-
-/// A directory that holds just what is in the stores. What was there is kept under other names:
-/// the files are given them once the new manifest is in force, and by a later start if this one is
-/// cut short.
-fn start_over_with(
-    directory: &mut Directory,
-    shards: &[RecoveredShard],
-    request: &Request,
-) -> Result<Vec<LogFile>, Error> {
-    let logs = directory.start_over(shards.len())?;
-    let mut finished: Vec<FinishedFile> = Vec::new();
-    for (number, shard) in shards.iter().enumerate() {
-        let start = Start { taken_at: request.now, flush_at: shard.flush_at };
-        let mut file = directory.begin_snapshot(number, start)?;
-        let mut failed = None;
-        let mut part = 0;
-        let mut add = |item: crate::store::SharedItem, popularity| {
-            if failed.is_none() {
-                failed = file.writer.add(&item, popularity).err();
+    opening.report.damages.extend(survey.identity_damage.iter().map(Error::to_string));
+    let recovery = Recovery::new(&survey, request);
+    match recovery.run(&mut opening.report) {
+        Ok(Some(read)) if recovery.lost.load(Ordering::Relaxed) => opening.salvage(&survey, read),
+        Ok(Some(read)) => {
+            if request.mode == Recover::Discard {
+                log::warn!("nothing is damaged: --recover=discard has discarded nothing");
             }
-        };
-        while shard.store.share_part(part, &mut add) {
-            part += 1;
+            opening.begin_run(&survey, read)
         }
-        if let Some(why) = failed {
-            return Err(Error::io(file.name, "cannot be written", why));
-        }
-        finished.push(file.finish()?);
+        Ok(None) => opening.begin_anew(Some(survey.identity)),
+        Err(why) => opening.discard_or(why, Some(survey.identity)),
     }
-    let first_sequences = vec![1; shards.len()];
-    directory.publish(request.now.seconds(), &finished, &first_sequences)?;
-    Ok(logs)
 }
-
-/// Stores and delayed flushes, and how far each log of each run counts: by run, by generation, by
-/// shard.
-type Rebuilt = (Vec<RecoveredShard>, Vec<Vec<Vec<LogEnd>>>);
 
 struct Recovery<'a> {
-    disk: &'a dyn Disk,
+    survey: &'a Survey,
     request: &'a Request,
-    directory_id: u64,
-    sequence_start: u64,
     hasher: KeyHasher,
-    report: Report,
-    progress: Progress,
-    /// The secret of the key hash is another one than the files were written with.
-    respread: bool,
-}
-
-/// What one shard's files gave.
-#[derive(Default)]
-struct Outcome {
-    items: u64,
-    changes: u64,
-    dropped: u64,
-    cut_bytes: u64,
-    ends: Vec<LogEnd>,
-    error: Option<Error>,
+    windows: Windows,
+    /// Damage was gone around with a loss.
+    lost: AtomicBool,
 }
 
 impl<'a> Recovery<'a> {
-    fn new(
-        disk: &'a dyn Disk,
-        request: &'a Request,
-        manifest: &Manifest,
-        hasher: KeyHasher,
-    ) -> Self {
-        Self {
-            disk,
-            request,
-            directory_id: manifest.directory_id,
-            sequence_start: manifest.token_ceiling,
-            hasher,
-            report: Report::default(),
-            progress: Progress::new(disk, manifest),
-            respread: false,
-        }
+    fn new(survey: &'a Survey, request: &'a Request) -> Self {
+        let hasher = KeyHasher::new(survey.identity.hash_secret);
+        let (windows, lost) = (Windows::default(), AtomicBool::new(false));
+        Self { survey, request, hasher, windows, lost }
     }
 
-    /// Notes that the manifest is not the one that the files were written under.
-    fn note_rebuilt(&mut self, damage: Option<Error>) {
-        self.respread = damage.is_some();
-        self.report.damages.extend(damage.map(|why| why.to_string()));
-    }
-
-    fn run(&mut self, manifest: &Manifest) -> Result<Rebuilt, Error> {
-        let mut shards: Vec<RecoveredShard> = Vec::new();
-        if let Some(snapshot) = &manifest.snapshot {
-            shards = self.empty_shards(snapshot.files.len());
-            let outcomes = self.side_by_side(&mut shards, |this, number, shard| {
-                this.load_snapshot(number, shard, snapshot)
-            });
-            self.count(outcomes)?;
-        }
-        let mut ends = Vec::new();
-        for run in &manifest.runs {
-            if shards.len() != run.shards {
-                shards = self.spread(shards, run.shards);
+    /// Reads the best there is. `None`: there is no data.
+    fn run(&self, report: &mut Report) -> Result<Option<Read>, Error> {
+        let mut first_damage = None;
+        match self.survey.plans(&self.windows) {
+            Ok(plans) if plans.is_empty() => return Ok(None),
+            Ok(plans) => {
+                for plan in plans {
+                    self.note_unusable(&plan);
+                    match self.read(plan, report, None) {
+                        Err(why) if why.is_damage() => {
+                            log::warn!("{why}");
+                            report.damages.push(why.to_string());
+                            first_damage.get_or_insert(why);
+                        }
+                        other => return other.map(Some),
+                    }
+                }
             }
-            let mut outcomes = self
-                .side_by_side(&mut shards, |this, number, shard| this.replay(number, shard, run));
-            ends.push(ends_by_set(run, &mut outcomes));
-            self.count(outcomes)?;
-            // All in such a shard was stored before: it would have been flushed else. The next run
-            // may mix its items with those of shards that were flushed in time.
-            let is_due = |shard: &&mut RecoveredShard| {
-                shard.flush_at.is_some_and(|at| at <= self.request.now)
-            };
-            for shard in shards.iter_mut().filter(is_due) {
-                shard.store.flush();
-                shard.flush_at = None;
+            Err(why) if why.is_damage() => first_damage = Some(why),
+            Err(why) => return Err(why),
+        }
+        let Some(why) = first_damage else { return Ok(None) };
+        if self.request.mode != Recover::Salvage {
+            return Err(why);
+        }
+        self.lost.store(true, Ordering::Relaxed);
+        let mut damages = vec![why];
+        let read = self.read(self.survey.salvage_plan(), report, Some(&mut damages));
+        for damage in &damages {
+            log::warn!("salvage: {damage}");
+        }
+        report.damages.extend(damages.iter().map(Error::to_string));
+        report.damages.dedup();
+        read.map(Some)
+    }
+
+    /// Says which newer snapshots are not used.
+    fn note_unusable(&self, plan: &Plan) {
+        let newest = plan.snapshot.unwrap_or(0);
+        for snapshot in self.survey.snapshots.range(newest + 1..).map(|(_, file)| file) {
+            if let Err(why) = snapshot {
+                log::info!("{why}: an older one and the logs since are used");
             }
         }
-        let count = self.request.shards;
-        let keep = shards.len() == count && !self.respread;
-        Ok((if keep { shards } else { self.spread(shards, count) }, ends))
     }
 
-    fn empty_shards(&self, count: usize) -> Vec<RecoveredShard> {
-        let settings = Settings {
-            budget: Budget::new(self.request.memory_bytes_max, count),
+    fn blueprint(&self) -> Blueprint {
+        Blueprint {
+            shards: self.survey.identity.shards as usize,
+            threads: self.request.threads,
+            memory_bytes_max: self.request.memory_bytes_max,
             evict: self.request.evict,
             hasher: self.hasher.clone(),
-            sequence_start: self.sequence_start,
-        };
-        let shard = || RecoveredShard { store: Store::new(settings.clone()), flush_at: None };
-        (0..count).map(|_| shard()).collect()
+            stop: Arc::clone(&self.request.stop),
+        }
     }
 
-    /// Spreads the items over another number of shards.
-    fn spread(&mut self, shards: Vec<RecoveredShard>, count: usize) -> Vec<RecoveredShard> {
-        let mut reshaped = self.empty_shards(count);
-        let flush_at = shards.iter().filter_map(|shard| shard.flush_at).min();
-        for shard in &mut reshaped {
-            shard.flush_at = flush_at;
-        }
-        let now = self.request.now;
-        let mut dropped = 0;
-        for shard in shards {
-            shard.store.into_items(now, |stored, popularity| {
-                let hash = self.hasher.hash(stored.key);
-                let store = &mut reshaped[shard_of(hash, count)].store;
-                dropped += u64::from(store.restore(hash, stored, Some(popularity), now).is_err());
-            });
-        }
-        self.report.dropped_items += dropped;
-        reshaped
-    }
-
-    /// Does something for every shard, on as many threads as were asked for.
-    fn side_by_side(
+    fn read(
         &self,
-        shards: &mut [RecoveredShard],
-        work: impl Fn(&Self, usize, &mut RecoveredShard) -> Outcome + Sync,
-    ) -> Vec<Outcome> {
-        let threads = self.request.threads.clamp(1, shards.len().max(1));
-        let next = AtomicUsize::new(0);
-        let places: Vec<_> = shards
-            .iter_mut()
-            .map(|shard| std::sync::Mutex::new((shard, Outcome::default())))
-            .collect();
-        let run = || {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(place) = places.get(number) else { return };
-                let mut place = place.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let (shard, outcome) = &mut *place;
-                *outcome = work(self, number, shard);
+        plan: Plan,
+        report: &mut Report,
+        mut damages: Option<&mut Vec<Error>>,
+    ) -> Result<Read, Error> {
+        let snapshot = plan.snapshot.map(|number| self.survey.snapshot(number)).transpose()?;
+        let total = self.bytes_of(&plan);
+        let mut done = 0;
+        let mut watch = |bytes: u64| {
+            done += bytes;
+            (self.request.progress)(done, total);
+            match self.request.stop.load(Ordering::Relaxed) {
+                true => Err(Error::interrupted("the recovery")),
+                false => Ok(()),
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(run);
+        watch(0)?;
+        let blueprint = self.blueprint();
+        let tokens = self.survey.token_ceiling();
+        let (shards, (start, end, now), wrong) = build(&blueprint, tokens, |feeder| {
+            let start = match snapshot {
+                Some(snapshot) => {
+                    read_snapshot(snapshot, self, damages.as_deref_mut(), feeder, &mut watch)?
+                }
+                None => None,
+            };
+            let end = self.read_logs(&plan, damages.as_deref_mut(), feeder, &mut watch)?;
+            if let Some(snapshot) = snapshot.filter(|it| it.finish.shows > end.position) {
+                let what = "it shows changes that the log has lost";
+                let damage = Error::damaged(&snapshot.name, 0, what);
+                match &mut damages {
+                    Some(damages) => damages.push(damage),
+                    None => return Err(damage),
+                }
             }
-            run();
-        });
-        let places = places.into_iter();
-        places.map(|place| place.into_inner().unwrap_or_else(|e| e.into_inner()).1).collect()
+            let (now, expire) = self.time_now(end.time);
+            let may_drop = self.request.evict || self.request.may_drop;
+            feeder.end(EndOfBuild { now, expire, may_drop });
+            Ok((start, end, now))
+        })?;
+        if let Some(damage) = wrong {
+            let damage = Error::of("a record", 0, damage);
+            match &mut damages {
+                Some(damages) => damages.push(damage),
+                None => return Err(damage),
+            }
+        }
+        self.check_items(snapshot, &shards, damages)?;
+        report.snapshot_items = shards.iter().map(|shard| shard.snapshot_items).sum();
+        report.dropped_items = shards.iter().map(|shard| shard.dropped).sum();
+        (report.log_changes, report.cut_bytes, report.bytes) = (end.changes, end.cut_bytes, total);
+        Ok(Read { shards, end, start, plan, now })
     }
 
-    fn count(&mut self, outcomes: Vec<Outcome>) -> Result<(), Error> {
-        for outcome in outcomes {
-            self.report.snapshot_items += outcome.items;
-            self.report.log_changes += outcome.changes;
-            self.report.dropped_items += outcome.dropped;
-            self.report.cut_bytes += outcome.cut_bytes;
-            match outcome.error {
-                None => {}
-                Some(why) if self.request.mode == Recover::Salvage && why.is_damage() => {
-                    self.report.damages.push(why.to_string());
+    fn check_items(
+        &self,
+        snapshot: Option<&SnapshotFile>,
+        shards: &[BuiltShard],
+        damages: Option<&mut Vec<Error>>,
+    ) -> Result<(), Error> {
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let items: u64 = shards.iter().map(|shard| shard.snapshot_items).sum();
+        if items == snapshot.finish.items || damages.is_some() {
+            return Ok(());
+        }
+        Err(Error::damaged(&snapshot.name, 0, "not as many items as it says"))
+    }
+
+    fn bytes_of(&self, plan: &Plan) -> u64 {
+        let log_bytes = |number: &u64| self.survey.log(*number).map_or(0, |log| log.bytes);
+        let snapshot = plan.snapshot.and_then(|number| self.survey.snapshot(number).ok());
+        let logs: u64 = plan.logs.iter().map(log_bytes).sum();
+        logs + snapshot.map_or(0, |snapshot| snapshot.bytes)
+    }
+
+    fn read_logs(
+        &self,
+        plan: &Plan,
+        damages: Option<&mut Vec<Error>>,
+        feeder: &mut Feeder,
+        watch: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<End, Error> {
+        let mut unwatched = 0;
+        walk(self.survey, &plan.logs, &self.windows, damages, &mut |told| {
+            match told {
+                Told::Change(window, record) => {
+                    feeder.record(window, record);
+                    unwatched += super::record::record_bytes(record.found.body_bytes) as u64;
+                    if unwatched >= WATCH_BYTES {
+                        watch(std::mem::take(&mut unwatched))?;
+                    }
                 }
-                Some(why) => return Err(why),
+                Told::Time(time) => feeder.time(time),
             }
+            Ok(())
+        })
+    }
+
+    /// The time, and whether it is the log's that is ahead of the clock.
+    fn time_now(&self, newest: Ticks) -> (Ticks, bool) {
+        let now = self.request.now;
+        if newest > now && newest.0 - now.0 > AHEAD_MAX.0 {
+            log::warn!("the log is more than a day ahead of the clock, which is believed");
+            return (now, false);
+        }
+        if newest > now {
+            let seconds = (newest.0 - now.0).div_ceil(Ticks::PER_SECOND);
+            log::warn!("the clock is {seconds} s behind the log, which is believed");
+        }
+        (now.max(newest), newest > now)
+    }
+}
+
+/// How often somebody is told how far the reading has come, and asked whether to go on.
+const WATCH_BYTES: u64 = 1 << 20;
+
+fn read_snapshot(
+    snapshot: &SnapshotFile,
+    recovery: &Recovery<'_>,
+    damages: Option<&mut Vec<Error>>,
+    feeder: &mut Feeder,
+    watch: &mut dyn FnMut(u64) -> Result<(), Error>,
+) -> Result<Option<Start>, Error> {
+    let mut unwatched = 0;
+    let start = snapshot.start(&recovery.windows)?;
+    if let Some(start) = &start {
+        feeder.start(start.clone());
+    }
+    snapshot.read(&recovery.windows, damages, &mut |window, record| {
+        feeder.record(window, record);
+        unwatched += super::record::record_bytes(record.found.body_bytes) as u64;
+        if unwatched >= WATCH_BYTES {
+            watch(std::mem::take(&mut unwatched))?;
+        }
+        Ok(())
+    })?;
+    Ok(start)
+}
+
+/// The steps behind the reading.
+struct Opening<'a> {
+    disk: Arc<dyn Disk>,
+    request: &'a Request,
+    random: Random,
+    report: Report,
+}
+
+impl Opening<'_> {
+    /// An empty directory, if what there is is to be discarded.
+    fn discard_or(mut self, why: Error, identity: Option<Identity>) -> Result<Recovered, Error> {
+        if self.request.mode != Recover::Discard || !why.is_damage() {
+            return Err(why);
+        }
+        log::warn!("{why}: the data is discarded, its files are kept under other names");
+        self.report.damages.push(why.to_string());
+        for name in directory::names(&*self.disk)? {
+            let is_identity = IDENTITY_NAMES.contains(&name.as_str()) && identity.is_none();
+            if log_number(&name).or(snapshot_number(&name)).is_some() || is_identity {
+                directory::put_aside(&*self.disk, &name);
+            }
+        }
+        directory::sync(&*self.disk)?;
+        self.begin_anew(identity)
+    }
+
+    fn word(&mut self) -> Result<u64, Error> {
+        (self.random)().map_err(|why| Error::io("random numbers", "not to be had", why))
+    }
+
+    /// The first log of a directory without data.
+    fn begin_anew(mut self, identity: Option<Identity>) -> Result<Recovered, Error> {
+        let identity = match identity {
+            Some(identity) => Identity { log: 0, ..identity },
+            None => Identity {
+                directory_id: self.word()?,
+                hash_secret: [self.word()?, self.word()?],
+                shards: self.request.shards as u32,
+                log: 0,
+            },
+        };
+        // First, so that no log is ever there without it.
+        identity.write(&*self.disk)?;
+        // Random, so that tokens of a directory that was discarded are not repeated.
+        let tokens = self.word()? >> (u64::BITS - TOKEN_START_BITS);
+        let survey = Survey::take(&*self.disk, false)?;
+        let number = survey.map_or(0, |survey| survey.newest_number()) + 1;
+        let hasher = KeyHasher::new(identity.hash_secret);
+        let blueprint = Blueprint {
+            shards: identity.shards as usize,
+            threads: 1,
+            memory_bytes_max: self.request.memory_bytes_max,
+            evict: self.request.evict,
+            hasher,
+            stop: Arc::clone(&self.request.stop),
+        };
+        let now = self.request.now;
+        let (shards, (), _) = build(&blueprint, tokens, |feeder| {
+            feeder.end(EndOfBuild { now, expire: false, may_drop: false });
+            Ok(())
+        })?;
+        let begin = Begin {
+            how: Begun::First,
+            position: 0,
+            time: now,
+            token_ceiling: tokens + TOKENS_GRANTED,
+            sequences: vec![0; shards.len()],
+        };
+        let run = Run { identity, shards, begin, predecessor: (0, 0), number };
+        let base = Where { oldest_position: 0, base_position: 0, base: None };
+        self.begin_log(run, base)
+    }
+
+    /// A new log behind those that were read.
+    fn begin_run(self, survey: &Survey, read: Read) -> Result<Recovered, Error> {
+        self.check_memory(&read)?;
+        self.remove_superseded(survey, &read);
+        let first = survey.log(read.plan.logs[0])?;
+        // It may have been read from the kernel's memory, and the next log is about to say how far
+        // it reaches. Were the power cut then, less of it would look like damage.
+        for number in &read.plan.logs {
+            let log = survey.log(*number)?;
+            let synced = log.file().sync();
+            synced.map_err(|why| Error::io(&log.name, "cannot be synced", why))?;
+        }
+        let snapshot = read.plan.snapshot.map(|number| survey.snapshot(number)).transpose()?;
+        let base = snapshot.map(|snapshot| Base {
+            number: snapshot.header.number,
+            taken_at: read.start.as_ref().map_or(Ticks::default(), |start| start.taken_at),
+            bytes: snapshot.bytes,
+            items: snapshot.finish.items,
+        });
+        let base = Where {
+            oldest_position: first.begin.position,
+            base_position: first.begin.position,
+            base,
+        };
+        let number = survey.newest_number() + 1;
+        let begin = self.begin_of(&read, Begun::Start);
+        let (identity, shards, predecessor) = (survey.identity, read.shards, read.end.log);
+        self.begin_log(Run { identity, shards, begin, predecessor, number }, base)
+    }
+
+    fn begin_of(&self, read: &Read, how: Begun) -> Begin {
+        let used = read.shards.iter().map(|shard| shard.store.sequence_now()).max().unwrap_or(0);
+        Begin {
+            how,
+            position: read.end.position,
+            time: read.now,
+            token_ceiling: used + TOKENS_GRANTED,
+            sequences: read.end.sequences.clone(),
+        }
+    }
+
+    /// Without eviction, what does not fit is not dropped unless that is wanted.
+    fn check_memory(&self, read: &Read) -> Result<(), Error> {
+        let live: u64 = read.shards.iter().map(|shard| shard.store.live_bytes()).sum();
+        let (limit, dropped) = (self.request.memory_bytes_max, self.report.dropped_items);
+        let may_drop = self.request.evict || self.request.may_drop;
+        if !may_drop && (live > limit || dropped > 0) {
+            let needed = live.max(limit).div_ceil(1 << 20);
+            return Err(Error::memory(format!(
+                "its items take {needed} MiB and more, and nothing is to be evicted (-M): start \
+                 with a larger -m, or without -M, or with --recover=salvage to drop what does not \
+                 fit"
+            )));
+        }
+        if dropped > 0 {
+            log::warn!("{dropped} items found no room in memory and were dropped (-m)");
         }
         Ok(())
     }
 
-    fn load_snapshot(
-        &self,
-        number: usize,
-        shard: &mut RecoveredShard,
-        snapshot: &SnapshotEntry,
-    ) -> Outcome {
-        let mut outcome = Outcome::default();
-        let name = snapshot_name(snapshot.generation, number);
-        let entry = &snapshot.files[number];
-        let header = FileHeader {
-            kind: FileKind::Snapshot,
-            directory_id: self.directory_id,
-            file_id: entry.file_id,
-            generation: snapshot.generation,
-            shard: number as u32,
-        };
-        let opened = self.disk.open(&name).map_err(|why| Error::io(&name, "cannot be opened", why));
-        let reader = opened.and_then(|file| Reader::open(&name, file, &header));
-        let mut reader = match reader {
-            Ok(reader) => reader,
-            Err(why) => {
-                outcome.error = Some(why);
-                return outcome;
+    /// Removes logs and snapshots that do not count any more: older ones, and those of steps that
+    /// were cut short. What a salvage has gone around gets another name.
+    fn remove_superseded(&self, survey: &Survey, read: &Read) {
+        let aside = read.start.as_ref().map_or(&[][..], |start| &start.aside);
+        let newest = read.plan.snapshot.unwrap_or(0);
+        let mut any = false;
+        let mut gone = |name: String, damaged: bool| {
+            any = true;
+            if damaged || aside.contains(&name) {
+                directory::put_aside(&*self.disk, &name);
+            } else {
+                directory::remove(&*self.disk, &name);
             }
         };
-        let now = self.request.now;
-        let mut restore = |stored: Stored<'_>, popularity: u8| {
-            outcome.items += 1;
-            let deadline = stored.header.attributes.deadline;
-            if deadline.is_none_or(|deadline| deadline > now) {
-                let hash = self.hasher.hash(stored.key);
-                let restored = shard.store.restore(hash, stored, Some(popularity), now);
-                outcome.dropped += u64::from(restored.is_err());
-            }
-        };
-        let salvage = self.request.mode == Recover::Salvage;
-        let read = read_snapshot(&name, &mut reader, salvage, &mut restore, |bytes| {
-            self.progress.add(bytes);
-        });
-        match read {
-            Ok((start, items, damage)) => {
-                shard.flush_at = start.and_then(|start| start.flush_at);
-                outcome.error = damage;
-                if outcome.error.is_none() && items != entry.items && entry.items != u64::MAX {
-                    let what = "not the number of items that the manifest names";
-                    outcome.error = Some(Error::damaged(name, 0, what));
-                }
-            }
-            Err(why) => outcome.error = Some(why),
+        for number in survey.logs.keys().filter(|number| !read.plan.logs.contains(number)) {
+            gone(log_name(*number), false);
         }
-        outcome
+        for (number, file) in &survey.snapshots {
+            // One that looked whole, and was not.
+            let damaged = *number > newest && file.is_ok();
+            if Some(*number) != read.plan.snapshot {
+                gone(snapshot_name(*number), damaged);
+            }
+        }
+        if any && let Err(why) = directory::sync(&*self.disk) {
+            log::warn!("{why}");
+        }
     }
 
-    fn replay(&self, number: usize, shard: &mut RecoveredShard, run: &RunEntry) -> Outcome {
-        let logs: Vec<(u64, LogEntry)> = run
-            .logs
-            .iter()
-            .filter_map(|set| Some((set.generation, set.files.get(number)?.clone())))
-            .collect();
-        let mut chain = Chain::default();
-        let mut dropped = 0;
-        let (now, hasher) = (self.request.now, &self.hasher);
-        let mut apply = |change: Change<'_>| dropped += apply(shard, hasher, change, now);
-        let read = read_chain(self.disk, self.directory_id, number, &logs, &mut chain, &mut apply);
-        self.progress.add(chain.bytes);
-        let Chain { changes, cut_bytes, ends, .. } = chain;
-        if cut_bytes > 0 {
-            log::warn!(
-                "shard {number}: {cut_bytes} bytes of an incomplete last write were cut off"
-            );
+    /// Writes what is intact to a snapshot with a log of its own. Until it is whole, everything is
+    /// as it was. What was there is removed then, or kept under another name if it is damaged.
+    fn salvage(mut self, survey: &Survey, mut read: Read) -> Result<Recovered, Error> {
+        let begin = self.begin_of(&read, Begun::Afresh);
+        let number = survey.newest_number() + 1;
+        let mentioned = |name: &String| {
+            self.report.damages.iter().any(|damage| damage.starts_with(name.as_str()))
+        };
+        let data = directory::names(&*self.disk)?.into_iter();
+        let data = data.filter(|name| log_number(name).or(snapshot_number(name)).is_some());
+        let aside: Vec<String> = data.filter(mentioned).collect();
+        let flush_at = read.shards.iter().map(|shard| shard.flush_at).collect();
+        let start = Start { taken_at: read.now, flush_at, aside };
+        // Its position has to be above everything that a snapshot may have shown.
+        let shown = survey.snapshots.values().flatten().map(|file| file.finish.shows).max();
+        let begin = Begin { position: begin.position.max(shown.unwrap_or(0)), ..begin };
+        let identity = survey.identity;
+        let next = NextLog::make(
+            &*self.disk,
+            &identity,
+            number,
+            (0, 0),
+            self.request.log_growth,
+            &mut self.random,
+        )?;
+        let cannot = |why| Error::io(log_name(number), "cannot be written", why);
+        let begin_bytes = next.begin(&begin).map_err(cannot)?;
+        next.file().sync().map_err(cannot)?;
+        let mut writer =
+            SnapshotWriter::begin(&*self.disk, &identity, number, &start, &mut self.random)?;
+        for (at, shard) in read.shards.iter().enumerate() {
+            write_shard(&mut writer, at, shard)?;
         }
-        Outcome { changes, dropped, cut_bytes, ends, error: read.err(), ..Outcome::default() }
+        writer.end_items()?;
+        let finished = writer.finish(begin.position + begin_bytes)?;
+        read.plan = Plan { snapshot: Some(number), logs: vec![number] };
+        read.start = Some(start);
+        self.remove_superseded(survey, &read);
+        let base =
+            Base { number, taken_at: read.now, bytes: finished.bytes, items: finished.items };
+        let base = Where {
+            oldest_position: begin.position,
+            base_position: begin.position,
+            base: Some(base),
+        };
+        let log = Log::new(next, &begin, begin_bytes);
+        let identity = Identity { log: number, ..identity };
+        identity.write(&*self.disk)?;
+        // What is in the snapshot is as it is: nothing is left to be recorded of the replay.
+        for shard in &mut read.shards {
+            shard.evicted.clear();
+            shard.flushed = false;
+        }
+        let run = Run { identity, shards: read.shards, begin, predecessor: (0, 0), number };
+        Ok(self.recovered(run, base, log, None))
+    }
+
+    fn begin_log(mut self, run: Run, base: Where) -> Result<Recovered, Error> {
+        let is_new = run.begin.how == Begun::First;
+        match self.try_begin_log(&run) {
+            Ok(log) => Ok(self.recovered(run, base, log, None)),
+            // What there is can be served, if not changed. A directory without data is of no use.
+            Err(why) if why.kind == ErrorKind::Io && !is_new => {
+                let begin = &run.begin;
+                let log = Log::new(NextLog::none(&run.identity, run.predecessor), begin, 0);
+                Ok(self.recovered(run, base, log, Some(why)))
+            }
+            Err(why) => Err(why),
+        }
+    }
+
+    fn try_begin_log(&mut self, run: &Run) -> Result<Log, Error> {
+        let Run { identity, begin, predecessor, number, .. } = run;
+        let growth = self.request.log_growth;
+        let disk = &*self.disk;
+        let next = NextLog::make(disk, identity, *number, *predecessor, growth, &mut self.random)?;
+        let cannot = |why| Error::io(log_name(*number), "cannot be written", why);
+        let begin_bytes = next.begin(begin).map_err(cannot)?;
+        next.file().sync().map_err(cannot)?;
+        Identity { log: *number, ..*identity }.write(disk)?;
+        Ok(Log::new(next, begin, begin_bytes))
+    }
+
+    fn recovered(self, run: Run, base: Where, log: Log, log_failure: Option<Error>) -> Recovered {
+        Recovered {
+            hasher: KeyHasher::new(run.identity.hash_secret),
+            identity: run.identity,
+            shards: run.shards,
+            log,
+            log_failure,
+            sequences: run.begin.sequences,
+            oldest_position: base.oldest_position,
+            base_position: base.base_position,
+            base: base.base,
+            next_number: run.number + 1,
+            report: self.report,
+            random: self.random,
+        }
     }
 }
 
-/// Ends by generation and shard, from those by shard and generation.
-fn ends_by_set(run: &RunEntry, outcomes: &mut [Outcome]) -> Vec<Vec<LogEnd>> {
-    let of_set =
-        |set: usize| outcomes.iter().filter_map(|outcome| outcome.ends.get(set).copied()).collect();
-    (0..run.logs.len()).map(of_set).collect()
+/// A run that is about to begin.
+struct Run {
+    identity: Identity,
+    shards: Vec<BuiltShard>,
+    begin: Begin,
+    predecessor: (u64, u64),
+    number: u64,
 }
 
-/// Does to a shard what a change says. Returns how many items were dropped for want of memory.
-pub fn apply(
-    shard: &mut RecoveredShard,
-    hasher: &KeyHasher,
-    change: Change<'_>,
-    now: Ticks,
-) -> u64 {
-    let store = &mut shard.store;
-    let is_over = |deadline: Option<Ticks>| deadline.is_some_and(|deadline| deadline <= now);
-    match change {
-        Change::Put(stored) if !is_over(stored.header.attributes.deadline) => {
-            let hash = hasher.hash(stored.key);
-            return u64::from(store.restore(hash, stored, None, now).is_err());
-        }
-        Change::Attributes(key, attributes) if !is_over(attributes.deadline) => {
-            let hash = hasher.hash(key);
-            if let Ok(handle) = store.find(hash, key, now) {
-                // Tokens of earlier runs match nothing.
-                let attributes = Attributes { cas: None, ..attributes };
-                let changed = store.rewrite(hash, handle, attributes, TokenRule::Keep, now);
-                if changed.is_err() {
-                    store.remove(handle);
-                    return 1;
-                }
-            }
-        }
-        Change::Put(Stored { key, .. }) | Change::Attributes(key, _) | Change::Delete(key) => {
-            if let Ok(handle) = store.find(hasher.hash(key), key, now) {
-                store.remove(handle);
-            }
-        }
-        Change::Flush => {
-            store.flush();
-            shard.flush_at = None;
-        }
-        Change::FlushAt(at) => shard.flush_at = Some(at),
-    }
-    0
+/// What the next start would read.
+struct Where {
+    oldest_position: u64,
+    base_position: u64,
+    base: Option<Base>,
 }
 
-/// Reads a snapshot: what it begins with, its items, and damage that was gone around.
-///
-/// # Errors
-/// The file cannot be read, or is damaged (and `salvage` is false).
-pub fn read_snapshot(
-    name: &str,
-    reader: &mut Reader,
-    salvage: bool,
-    restore: &mut dyn FnMut(Stored<'_>, u8),
-    progress: impl Fn(u64),
-) -> Result<(Option<Start>, u64, Option<Error>), Error> {
-    let mut start = None;
-    let mut damage = None;
-    let mut items = 0;
-    let mut assembly = Assembly::default();
+fn write_shard(
+    writer: &mut SnapshotWriter,
+    number: usize,
+    shard: &BuiltShard,
+) -> Result<(), Error> {
+    writer.begin_shard(number);
+    let mut part = 0;
     loop {
-        let (at, sequence) = (reader.offset(), reader.sequence());
-        let step = reader.step().map_err(|why| Error::io(name, "cannot be read", why))?;
-        let understood = match step {
-            Step::Record(record) => {
-                progress(record.body.len() as u64);
-                let mut restore = |stored: Stored<'_>, popularity| {
-                    items += 1;
-                    restore(stored, popularity);
-                };
-                match record.kind & !CONTINUES {
-                    kind::START => Start::unpack(record.body).map(|it| start = Some(it)),
-                    kind::ITEMS => visit_items(record.body, &mut restore),
-                    kind::LARGE_ITEM => {
-                        match assembly.add(record.kind, record.body, at, sequence) {
-                            Ok(true) => visit_items(&assembly.take(), &mut restore),
-                            Ok(false) => Ok(()),
-                            Err(why) => Err(why),
-                        }
-                    }
-                    kind::FINISH => match Finish::unpack(record.body) {
-                        Ok(finish) if finish.items == items || damage.is_some() => {
-                            return Ok((start, items, damage));
-                        }
-                        Ok(_) => Err(super::Damage::new("items are missing")),
-                        Err(why) => Err(why),
-                    },
-                    _ => Err(super::Damage::new("a record of no known kind")),
-                }
+        let mut failed = None;
+        let more = shard.store.share_part(part, |item, popularity| {
+            if failed.is_none() {
+                failed = writer.add(&item, popularity).err();
             }
-            Step::End => Err(super::Damage::new("the snapshot has lost its end")),
-            Step::Bad => Err(super::Damage::new("a record is damaged")),
-            Step::Misplaced => Err(super::Damage::new("a record is out of place")),
-        };
-        let Err(why) = understood else { continue };
-        let why = Error::of(name, at, why);
-        if !salvage {
+        });
+        if let Some(why) = failed {
             return Err(why);
         }
-        damage.get_or_insert(why);
-        assembly.take();
-        // Behind a record that was valid but wrong the reader stands already.
-        let moved = reader.offset() > at;
-        if !moved && !reader.skip_damage().map_err(|why| Error::io(name, "cannot be read", why))? {
-            return Ok((start, items, damage));
+        writer.write_gathered()?;
+        if !more {
+            return Ok(());
         }
-    }
-}
-
-/// Logs how far the reading has come.
-struct Progress {
-    total_bytes: u64,
-    done_bytes: AtomicU64,
-}
-
-impl Progress {
-    fn new(disk: &dyn Disk, manifest: &Manifest) -> Self {
-        let bytes_of = |name: &String| disk.open(name).and_then(|file| file.len()).unwrap_or(0);
-        let total_bytes = manifest.names().iter().map(bytes_of).sum();
-        Self { total_bytes, done_bytes: AtomicU64::new(0) }
-    }
-
-    fn add(&self, bytes: u64) {
-        let before = self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.total_bytes < PROGRESS_BYTES_MIN {
-            return;
-        }
-        let step = (self.total_bytes / PROGRESS_STEPS).max(1);
-        if before / step != (before + bytes) / step {
-            let (done, total) = ((before + bytes) >> 20, self.total_bytes >> 20);
-            log::info!("recovery: {done} of {total} MiB read");
-        }
+        part += 1;
     }
 }

@@ -57,8 +57,6 @@ pub struct Shard {
     flush_at: Option<Ticks>,
     /// Where changes are recorded, if they are to survive.
     journal: Option<Box<Journal>>,
-    /// Changes are refused: the log has failed.
-    refusing: bool,
     /// What watchers are to be told, if there are any.
     events: Option<Box<Events>>,
     /// Operations until one is looked at for `samples`.
@@ -81,7 +79,6 @@ impl Shard {
             prefixes: None,
             flush_at: None,
             journal: None,
-            refusing: false,
             events: None,
             until_sample: 1,
             samples: Samples::default(),
@@ -92,6 +89,7 @@ impl Shard {
     pub fn record_in(&mut self, journal: Journal, flush_at: Option<Ticks>) {
         self.journal = Some(Box::new(journal));
         self.flush_at = flush_at;
+        self.store.tell_evictions(true);
     }
 
     /// Where changes are recorded.
@@ -99,14 +97,9 @@ impl Shard {
         self.journal.as_deref_mut()
     }
 
-    /// Refuses changes, or takes them again.
-    pub fn set_refusing(&mut self, refusing: bool) {
-        self.refusing = refusing;
-    }
-
-    /// Whether changes are refused.
+    /// Whether changes are refused: the log has failed.
     pub fn is_refusing(&self) -> bool {
-        self.refusing
+        self.journal.as_ref().is_some_and(|journal| journal.is_refusing())
     }
 
     /// When everything stored until then is to go.
@@ -123,11 +116,12 @@ impl Shard {
             return 0;
         };
         let (before, hash) = (journal.sequence(), operation.hash);
-        if self.refusing && operation.verb.changes_items() {
+        if journal.is_refusing() && operation.verb.changes_items() {
             refuse(&operation, out);
             return 0;
         }
         self.execute_unrecorded(operation, now, out);
+        self.record_departed(now);
         let Some(journal) = &self.journal else { return 0 };
         let after = journal.sequence();
         // What is read must not be lost either, if others were not told of it yet.
@@ -189,6 +183,19 @@ impl Shard {
         }
     }
 
+    /// Records what left the store without having been asked to. Before the change that made it
+    /// leave, where there is one: that may have brought a key back.
+    #[inline]
+    fn record_departed(&mut self, now: Ticks) {
+        let Some(journal) = &mut self.journal else { return };
+        if self.store.has_evicted_hashes() {
+            journal.evicted(self.store.take_evicted_hashes());
+        }
+        if self.store.has_expired() && self.store.take_has_expired() {
+            journal.expired(now);
+        }
+    }
+
     /// Removes everything now.
     pub fn flush(&mut self) {
         self.flush_at = None;
@@ -216,7 +223,9 @@ impl Shard {
     pub fn maintain(&mut self, now: Ticks, segments_max: usize) -> bool {
         self.flush_if_due(now);
         self.decay_samples(now);
-        self.store.maintain(now, segments_max)
+        let more = self.store.maintain(now, segments_max);
+        self.record_departed(now);
+        more
     }
 
     /// Memory used elsewhere that counts against the shard's limit.
@@ -299,7 +308,7 @@ impl Shard {
     ) -> Result<Handle, Full> {
         let stored = self.store.put(hash, old, key, attributes, value, now);
         match stored {
-            Ok(handle) => self.record_put(hash, handle),
+            Ok(handle) => self.record_put(hash, handle, now),
             Err(Full) => self.counters.store_no_memory += 1,
         }
         stored
@@ -315,7 +324,7 @@ impl Shard {
         now: Ticks,
     ) -> Result<Handle, Full> {
         let updated = self.store.update(hash, handle, attributes, value, token, now)?;
-        self.record_put(hash, updated);
+        self.record_put(hash, updated, now);
         Ok(updated)
     }
 
@@ -328,6 +337,7 @@ impl Shard {
         now: Ticks,
     ) -> Result<Handle, Full> {
         let rewritten = self.store.rewrite(hash, handle, attributes, token, now)?;
+        self.record_departed(now);
         if let Some(journal) = &mut self.journal {
             let item = self.store.item(rewritten);
             journal.attributes(hash, item.key, &item.attributes);
@@ -343,7 +353,8 @@ impl Shard {
     }
 
     #[inline]
-    fn record_put(&mut self, hash: u64, handle: Handle) {
+    fn record_put(&mut self, hash: u64, handle: Handle, now: Ticks) {
+        self.record_departed(now);
         if let Some(journal) = &mut self.journal {
             let (head, value) = self.store.raw(handle);
             journal.put(hash, head, value);

@@ -22,6 +22,7 @@
 
 pub mod budget;
 mod chain;
+mod departed;
 pub mod evicted;
 pub mod ghosts;
 pub mod hash;
@@ -229,6 +230,8 @@ pub struct Store {
     evicted: Option<Box<evicted::Evictions>>,
     /// See [`Store::tell_evictions`].
     evicted_hashes: Option<Vec<u64>>,
+    /// See [`Store::take_has_expired`].
+    has_expired: bool,
 }
 
 /// Hands out segment sequences so that the head's is above all of the main queue's opened while it
@@ -289,6 +292,7 @@ impl Store {
             scratch: Vec::new(),
             evicted: None,
             evicted_hashes: None,
+            has_expired: false,
         };
         store.tell_memory();
         store
@@ -705,6 +709,7 @@ impl Store {
     }
 
     fn remove_expired(&mut self, handle: Handle) {
+        self.has_expired = true;
         self.counters.reclaimed += 1;
         if !self.index.slot(handle).fetched() {
             self.counters.expired_unfetched += 1;

@@ -1,27 +1,32 @@
-//! A server without threads and sockets: one shard or more with logs on a simulated disk, driven
-//! step by step, beside a model that remembers every state it went through.
+//! A server without threads and sockets: some shards with a log on a simulated disk, driven step by
+//! step, beside a model that remembers every state each shard went through.
 
-use distcache::durable::change::Start;
-use distcache::durable::directory::Directory;
+use distcache::durable::build::BuiltShard;
+use distcache::durable::committer::{Clock, Committer, Journals, Policy, Wake};
 use distcache::durable::disk::Growth;
-use distcache::durable::log::{Log, Safety, Synced, Syncer};
+use distcache::durable::journal::Journal;
+use distcache::durable::progress::Safety;
+use distcache::durable::record::Seed;
 use distcache::durable::recovery::{self, Recovered, Report, Request};
-use distcache::durable::{Error, Fsync, Recover};
+use distcache::durable::snapshotter::{Items as _, Pace, Parts, Rules as SnapshotRules, Snapshotter};
+use distcache::durable::{Error, Fsync, OnLogError, Recover};
 use distcache::protocol::{Exptime, StoreArgs, StoreMode};
 use distcache::shard::operation::{Data, Operation, Verb};
 use distcache::shard::replies::Replies;
 use distcache::shard::{Rules, Shard};
-use distcache::store::Ticks;
 use distcache::store::hash::{KeyHasher, shard_of};
+use distcache::store::{SharedItem, Store, Ticks};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::SimulatedDisk;
 
 /// Some day.
 pub const NOW: Ticks = Ticks::from_seconds(1_800_000_000);
 
-const MEMORY_BYTES_MAX: u64 = 8 << 20;
+pub const MEMORY_BYTES_MAX: u64 = 8 << 20;
 const ITEM_BYTES_MAX: u32 = 1 << 20;
 
 /// Keys to values and flags.
@@ -65,51 +70,141 @@ impl History {
     }
 }
 
-struct Part {
-    shard: Shard,
-    log: Log,
-    syncer: Arc<Syncer>,
-    failed: bool,
-    pub history: History,
+/// A clock that is set by hand.
+pub struct HandClock(AtomicU64);
+
+impl HandClock {
+    pub fn at(now: Ticks) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(now.0)))
+    }
+
+    pub fn set(&self, now: Ticks) {
+        self.0.store(now.0, Ordering::Relaxed);
+    }
 }
 
-/// See the module's text.
-pub struct Engine {
-    parts: Vec<Part>,
-    directory: Directory,
-    hasher: KeyHasher,
+impl Clock for HandClock {
+    fn now(&self) -> Ticks {
+        Ticks(self.0.load(Ordering::Relaxed))
+    }
+
+    fn microseconds(&self) -> u64 {
+        0
+    }
 }
 
-/// Recovers a disk and leaves it ready for a new run.
-pub fn recover(disk: &SimulatedDisk, shards: usize, mode: Recover) -> Result<Recovered, Error> {
-    let request = Request {
+/// Nobody waits.
+pub struct Nobody;
+
+impl Wake for Nobody {
+    fn moved(&self) {}
+    fn failed(&self, _: &str) {}
+}
+
+/// The shards.
+pub struct Cells(Vec<Mutex<Shard>>);
+
+impl Cells {
+    pub fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Journals for Cells {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn with_journal(&self, shard: usize, visit: &mut dyn FnMut(&mut Journal)) {
+        if let Some(journal) = self.lock(shard).journal() {
+            visit(journal);
+        }
+    }
+}
+
+impl distcache::durable::snapshotter::Items for Cells {
+    fn share(
+        &self,
+        shard: usize,
+        parts: Range<usize>,
+        visit: &mut dyn FnMut(SharedItem, u8) -> bool,
+    ) -> Option<usize> {
+        let shard = self.lock(shard);
+        let mut goes_on = true;
+        for part in parts.clone() {
+            if !shard.store().share_part(part, |item, popularity| goes_on &= visit(item, popularity))
+            {
+                return None;
+            }
+            if !goes_on {
+                return Some(part + 1);
+            }
+        }
+        Some(parts.end)
+    }
+
+    fn flush_and_tokens(&self, shard: usize) -> (Option<Ticks>, u64) {
+        let shard = self.lock(shard);
+        (shard.flush_at(), shard.store().sequence_now())
+    }
+
+    fn live_bytes(&self) -> u64 {
+        (0..self.0.len()).map(|shard| self.lock(shard).store().live_bytes()).sum()
+    }
+}
+
+/// How to recover; tests change what they are about.
+pub fn request(disk: &SimulatedDisk, shards: usize, mode: Recover) -> Request {
+    Request {
         shards,
         threads: 1,
         memory_bytes_max: MEMORY_BYTES_MAX,
         evict: true,
+        may_drop: false,
         mode,
         log_growth: if disk.grows_ahead() { Growth::Ahead } else { Growth::AsWritten },
         now: NOW,
-    };
-    let mut next = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(disk.calls() as u64 + 7);
-    let random = Box::new(move || {
+        stop: Arc::new(AtomicBool::new(false)),
+        progress: Arc::new(|_, _| ()),
+    }
+}
+
+pub fn random(seed: u64) -> distcache::durable::directory::Random {
+    let mut next = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed + 7);
+    Box::new(move || {
         next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Ok(next ^ next >> 29)
-    });
-    recovery::open(Arc::new(disk.clone()), &request, random)
+    })
+}
+
+/// Recovers a disk and leaves it ready for a new run.
+pub fn recover(disk: &SimulatedDisk, shards: usize, mode: Recover) -> Result<Recovered, Error> {
+    recover_as(disk, &request(disk, shards, mode))
+}
+
+pub fn recover_as(disk: &SimulatedDisk, request: &Request) -> Result<Recovered, Error> {
+    recovery::open(Arc::new(disk.clone()), request, random(disk.calls() as u64))
 }
 
 /// All items of a recovered directory, and the report.
-pub fn recovered_items(disk: &SimulatedDisk, mode: Recover) -> Result<(Vec<Items>, Report), Error> {
+pub fn recovered_items(disk: &SimulatedDisk, mode: Recover) -> Result<(Items, Report), Error> {
     let recovered = recover(disk, 1, mode)?;
-    let items = recovered.shards.iter().map(|shard| items_of(&shard.store)).collect();
+    let items = recovered.shards.iter().flat_map(|shard| items_of(&shard.store)).collect();
     Ok((items, recovered.report))
 }
 
-fn items_of(store: &distcache::store::Store) -> Items {
+pub fn items_of(store: &Store) -> Items {
+    items_at(store, NOW)
+}
+
+pub fn items_at(store: &Store, now: Ticks) -> Items {
     let mut items = Items::new();
     let mut part = 0;
-    while store.visit_part(part, NOW, |item| {
+    while store.visit_part(part, now, |item| {
         items.insert(item.key.to_vec(), (item.value.to_vec(), item.attributes.flags));
     }) {
         part += 1;
@@ -117,114 +212,161 @@ fn items_of(store: &distcache::store::Store) -> Items {
     items
 }
 
+/// See the module's text.
+pub struct Engine {
+    pub cells: Cells,
+    pub committer: Committer,
+    snapshotter: Mutex<Snapshotter>,
+    pub hasher: KeyHasher,
+    pub clock: Arc<HandClock>,
+    histories: Mutex<Vec<History>>,
+    pub report: Report,
+}
+
+/// Does something whenever a snapshot rests.
+struct Meanwhile<'a>(&'a dyn Fn() -> bool);
+
+impl Pace for Meanwhile<'_> {
+    fn rest(&self, _: u64) -> bool {
+        (self.0)()
+    }
+}
+
 impl Engine {
-    /// Starts a run on a disk. `histories` are those of the runs before, one for each shard.
-    pub fn start(
+    /// Starts a run on a disk.
+    pub fn start(disk: &SimulatedDisk, shards: usize, fsync: Fsync) -> Result<Self, Error> {
+        let request = request(disk, shards, Recover::Strict);
+        Self::start_as(disk, &request, fsync, OnLogError::Refuse)
+    }
+
+    /// The same, recovered and run in a particular way.
+    pub fn start_as(
         disk: &SimulatedDisk,
-        shards: usize,
+        request: &Request,
         fsync: Fsync,
-        histories: Vec<History>,
+        on_log_error: OnLogError,
     ) -> Result<Self, Error> {
-        let recovered = recover(disk, shards, Recover::Strict)?;
-        let rules = Rules { item_bytes_max: ITEM_BYTES_MAX, cas: true, prefix_delimiter: b':' };
-        let mut histories = histories.into_iter();
-        let parts = recovered.logs.into_iter().zip(recovered.shards).map(|(file, kept)| {
-            let (log, journal) = Log::begin(file, fsync);
-            let items = items_of(&kept.store);
-            let mut shard = Shard::with_store(kept.store, rules);
-            shard.record_in(journal, kept.flush_at);
-            let syncer = Arc::clone(log.syncer());
+        let recovered = recover_as(disk, request)?;
+        let Recovered { identity, log, sequences, oldest_position, .. } = recovered;
+        let clock = HandClock::at(request.now);
+        let policy = Policy { fsync, on_log_error, log_bytes_max: 64 << 20 };
+        let clocks: Arc<dyn Clock> = clock.clone();
+        let committer =
+            Committer::new(log, &sequences, oldest_position, policy, clocks, Arc::new(Nobody));
+        let seed = Seed::of(identity.directory_id);
+        let histories = recovered.shards.iter().zip(&sequences).map(|(built, sequence)| History {
             // What was recovered is where this run starts from.
-            let mut history = histories.next().unwrap_or_default();
-            history.states = vec![(0, items)];
-            history.told = 1;
-            Part { shard, log, syncer, failed: false, history }
+            states: vec![(*sequence, items_at(&built.store, request.now))],
+            told: 1,
         });
-        let parts = parts.collect();
-        Ok(Self { parts, directory: recovered.directory, hasher: recovered.hasher })
+        let histories = Mutex::new(histories.collect());
+        let shards = recovered.shards.into_iter().enumerate().map(|(number, built)| {
+            let dirty = Arc::clone(committer.dirty());
+            let tracks_reads = fsync == Fsync::Always;
+            let sequence = sequences[number];
+            let journal = Journal::new(seed, number as u16, sequence, dirty, tracks_reads);
+            Mutex::new(shard_of_built(built, journal))
+        });
+        let cells = Cells(shards.collect());
+        if let Some(why) = &recovered.log_failure {
+            committer.begin_failed(&why.to_string(), &cells);
+        }
+        let parts = Parts {
+            disk: Arc::new(disk.clone()),
+            identity,
+            random: recovered.random,
+            next_number: recovered.next_number,
+            base_position: recovered.base_position,
+            base: recovered.base,
+        };
+        let rules = SnapshotRules {
+            interval_seconds: 60,
+            growth_percent: 50,
+            log_growth: request.log_growth,
+        };
+        let snapshotter = Mutex::new(Snapshotter::new(parts, rules, request.now));
+        let (hasher, report) = (recovered.hasher, recovered.report);
+        let engine = Self { cells, committer, snapshotter, hasher, clock, histories, report };
+        engine.commit();
+        Ok(engine)
+    }
+
+    fn lock_histories(&self) -> MutexGuard<'_, Vec<History>> {
+        self.histories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What each shard went through.
     pub fn histories(&self) -> Vec<History> {
-        self.parts.iter().map(|part| part.history.clone()).collect()
+        self.lock_histories().clone()
+    }
+
+    pub fn is_refusing(&self) -> bool {
+        self.cells.lock(0).is_refusing()
+    }
+
+    /// Executes a verb on a key; answers the shard, the record to wait for and the reply.
+    pub fn execute(&self, key: &[u8], verb: Verb<'_>) -> (usize, u64, Vec<u8>) {
+        let hash = self.hasher.hash(key);
+        let number = shard_of(hash, self.cells.count());
+        let mut replies = Replies::default();
+        let operation = Operation { key, hash, noreply: false, verb };
+        let sequence =
+            self.cells.lock(number).execute(operation, self.clock.now(), &mut replies);
+        (number, sequence, replies.bytes.to_vec())
     }
 
     /// Does something and remembers the state after it.
-    pub fn act(&mut self, act: &Act) {
+    pub fn act(&self, act: &Act) {
         if let Act::Flush = act {
-            for part in &mut self.parts {
-                if !part.shard.is_refusing() {
-                    part.shard.flush();
-                    let sequence = part.shard.journal().map_or(0, |journal| journal.sequence());
-                    part.history.states.push((sequence, Items::new()));
+            let mut histories = self.lock_histories();
+            for (number, history) in histories.iter_mut().enumerate() {
+                let mut shard = self.cells.lock(number);
+                if !shard.is_refusing() {
+                    shard.flush();
+                    let sequence = shard.journal().map_or(0, |journal| journal.sequence());
+                    history.states.push((sequence, Items::new()));
                 }
             }
             return;
         }
-        let (number, verb_of): (u32, fn(&Act) -> Verb<'_>) = match act {
-            Act::Set(number, _) => (*number, |act| {
-                let Act::Set(number, value) = act else { unreachable!() };
-                store(StoreMode::Set, *number, value)
-            }),
-            Act::Append(number) => (*number, |_| store(StoreMode::Append, 0, b"+")),
-            Act::Delete(number) => (*number, |_| Verb::Delete),
-            Act::Increment(number) => (*number, |_| Verb::Arithmetic { increment: true, delta: 1 }),
-            Act::Touch(number) => {
-                (*number, |_| Verb::Touch { exptime: Exptime::Relative(1_000_000) })
-            }
+        let (number, verb) = match act {
+            Act::Set(number, value) => (*number, store(StoreMode::Set, *number, value)),
+            Act::Append(number) => (*number, store(StoreMode::Append, 0, b"+")),
+            Act::Delete(number) => (*number, Verb::Delete),
+            Act::Increment(number) => (*number, Verb::Arithmetic { increment: true, delta: 1 }),
+            Act::Touch(number) => (*number, Verb::Touch { exptime: Exptime::Relative(1_000_000) }),
             Act::Flush => return,
         };
         let key = format!("key{number}").into_bytes();
-        let hash = self.hasher.hash(&key);
-        let count = self.parts.len();
-        let part = &mut self.parts[shard_of(hash, count)];
-        let mut replies = Replies::default();
-        let operation = Operation { key: &key, hash, noreply: false, verb: verb_of(act) };
-        let sequence = part.shard.execute(operation, NOW, &mut replies);
-        let mut items = part.history.last();
+        let (shard, sequence, reply) = self.execute(&key, verb);
+        let history = &mut self.lock_histories()[shard];
+        let mut items = history.last();
         if sequence > 0 {
-            change(&mut items, key, act, &replies.bytes);
-            part.history.states.push((sequence, items));
+            change(&mut items, key, act, &reply);
+            history.states.push((sequence, items));
         }
     }
 
-    /// The end of a turn: writes, and notes what may be told. Answers whether no log failed.
-    pub fn commit(&mut self) -> bool {
-        let mut all_well = true;
-        for part in &mut self.parts {
-            let Some(journal) = part.shard.journal() else { continue };
-            if part.log.commit(journal, NOW).is_err() {
-                part.log.fail(journal);
-                part.shard.set_refusing(true);
-                part.failed = true;
-            }
-            all_well &= !part.failed;
+    /// The end of a turn: writes, and notes what may be told. Answers whether the log is good.
+    pub fn commit(&self) -> bool {
+        while self.committer.has_work() && !self.committer.has_failed() {
+            self.committer.commit(&self.cells);
         }
         self.tell();
-        all_well
+        !self.committer.has_failed()
     }
 
-    /// Syncs the logs.
-    pub fn sync(&mut self) {
-        for part in &mut self.parts {
-            if let Synced::Failed { .. } = part.syncer.sync_now(|| NOW)
-                && let Some(journal) = part.shard.journal()
-            {
-                part.log.fail(journal);
-                part.shard.set_refusing(true);
-                part.failed = true;
-            }
-        }
+    /// Syncs the log.
+    pub fn sync(&self) {
+        self.committer.sync_now(&self.cells);
         self.tell();
     }
 
     /// Tells clients what is as safe as the mode asks for, in order.
-    fn tell(&mut self) {
-        for part in &mut self.parts {
-            let progress = Arc::clone(part.log.progress());
-            let history = &mut part.history;
+    fn tell(&self) {
+        for (shard, history) in self.lock_histories().iter_mut().enumerate() {
             while let Some((sequence, _)) = history.states.get(history.told) {
-                if progress.safety(*sequence) != Safety::Safe {
+                if self.committer.progress().safety(shard, *sequence) != Safety::Safe {
                     break;
                 }
                 history.told += 1;
@@ -233,88 +375,63 @@ impl Engine {
     }
 
     /// Takes a snapshot, with some changes made in the middle of it.
-    pub fn snapshot(&mut self, meanwhile: &[Act]) -> Result<(), String> {
-        let result = self.try_snapshot(meanwhile);
-        match &result {
-            Ok(()) => {
-                for part in self.parts.iter_mut().filter(|part| part.failed) {
-                    part.failed = false;
-                    part.shard.set_refusing(false);
-                    // What was never told is in the snapshot all the same.
-                    part.history.told = part.history.states.len();
-                }
+    pub fn snapshot(&self, meanwhile: &[Act]) -> Result<(), Error> {
+        let acts = Mutex::new(meanwhile.iter());
+        let rests = AtomicU64::new(0);
+        let was_refusing = self.committer.is_refusing();
+        let taken = self.snapshot_with(&|| {
+            let act = acts.lock().unwrap_or_else(PoisonError::into_inner).next();
+            if let Some(act) = act {
+                self.act(act);
+                self.commit();
             }
-            Err(_) => self.directory.abandon_snapshot(),
+            assert!(rests.fetch_add(1, Ordering::Relaxed) < 1_000_000, "a snapshot without end");
+            true
+        });
+        if was_refusing && !self.committer.is_refusing() {
+            // What was never told is in the snapshot all the same.
+            for history in self.lock_histories().iter_mut() {
+                history.told = history.states.len();
+            }
         }
         self.tell();
-        result
+        taken
     }
 
-    fn try_snapshot(&mut self, meanwhile: &[Act]) -> Result<(), String> {
-        let text = |why: Error| why.to_string();
-        let files = self.directory.begin_logs().map_err(text)?;
-        let mut first_sequences = Vec::new();
-        for (part, file) in self.parts.iter_mut().zip(files) {
-            let Some(journal) = part.shard.journal() else { continue };
-            let switched = match part.failed {
-                true => part.log.replace(journal, file, NOW),
-                false => part.log.switch(journal, file, NOW),
-            };
-            match switched {
-                Ok(sequence) => first_sequences.push(sequence),
-                Err(why) => {
-                    part.log.fail(journal);
-                    part.shard.set_refusing(true);
-                    part.failed = true;
-                    return Err(why.to_string());
-                }
-            }
-        }
-        let mut open = Vec::new();
-        for number in 0..self.parts.len() {
-            let start = Start { taken_at: NOW, flush_at: None };
-            open.push(self.directory.begin_snapshot(number, start).map_err(text)?);
-        }
-        let mut acts = meanwhile.iter();
-        let mut finished = Vec::new();
-        for (number, mut file) in open.into_iter().enumerate() {
-            let mut part = 0;
-            loop {
-                let mut items = Vec::new();
-                let store = self.parts[number].shard.store();
-                let more =
-                    store.share_part(part, |item, popularity| items.push((item, popularity)));
-                for (item, popularity) in items {
-                    file.writer.add(&item, popularity).map_err(|why| why.to_string())?;
-                }
-                if part % 5 == 0
-                    && let Some(act) = acts.next()
-                {
-                    self.act(act);
-                    self.commit();
-                }
-                if !more {
-                    break;
-                }
-                part += 1;
-            }
-            finished.push(file.finish().map_err(text)?);
-        }
-        self.sync();
-        if self.parts.iter().any(|part| part.failed && !part.shard.is_refusing()) {
-            return Err("a log failed".to_owned());
-        }
-        for part in &self.parts {
-            let progress = part.log.progress();
-            if progress.synced() < progress.written() {
-                return Err("a log cannot be synced".to_owned());
-            }
-        }
-        self.directory.publish(NOW.seconds(), &finished, &first_sequences).map_err(text)
+    /// Takes a snapshot; `meanwhile` is called again and again, and says whether to go on.
+    pub fn snapshot_with(&self, meanwhile: &dyn Fn() -> bool) -> Result<(), Error> {
+        let mut snapshotter = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner);
+        let (committer, cells) = (&self.committer, &self.cells);
+        let pace = Meanwhile(meanwhile);
+        snapshotter.snapshot(committer, cells, cells, &*self.clock, &pace).map(|_| ())
+    }
+
+    /// Whether a snapshot is due, as the server asks.
+    pub fn is_due(&self) -> bool {
+        let snapshotter = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshotter.is_due(&self.committer, self.cells.live_bytes(), self.clock.now())
+    }
+
+    /// Everything in the stores.
+    pub fn items(&self) -> Items {
+        let now = self.clock.now();
+        let shards = 0..self.cells.count();
+        shards.flat_map(|shard| items_at(self.cells.lock(shard).store(), now)).collect()
     }
 }
 
-fn store(mode: StoreMode, flags: u32, value: &[u8]) -> Verb<'_> {
+fn shard_of_built(built: BuiltShard, mut journal: Journal) -> Shard {
+    let rules = Rules { item_bytes_max: ITEM_BYTES_MAX, cas: true, prefix_delimiter: b':' };
+    if built.flushed {
+        journal.flush();
+    }
+    journal.evicted(built.evicted.into_iter());
+    let mut shard = Shard::with_store(built.store, rules);
+    shard.record_in(journal, built.flush_at);
+    shard
+}
+
+pub fn store(mode: StoreMode, flags: u32, value: &[u8]) -> Verb<'_> {
     let args = StoreArgs { mode, flags, exptime: Exptime::Never, compare: 0 };
     Verb::Store(args, Data::Slice(value))
 }
