@@ -39,6 +39,15 @@ const BUILD_BYTES: u64 = 32 << 20;
 
 const _: () = assert!(WINDOWS_WAITING_MAX * WINDOW_BYTES < BUILD_BYTES as usize);
 
+/// How much the log's time may be ahead of the clock to be believed. More than that, it is the log
+/// that is wrong: a clock once set years ahead is not to expire everything for years.
+const AHEAD_MAX: Ticks = Ticks(24 * 3600 * Ticks::PER_SECOND);
+
+/// Whether what is over by the log's time is over, though the clock is behind that.
+pub fn is_believed(log: Ticks, clock: Ticks) -> bool {
+    log > clock && log.0 - clock.0 <= AHEAD_MAX.0
+}
+
 /// What stores are built with.
 #[derive(Clone)]
 pub struct Blueprint {
@@ -80,6 +89,8 @@ enum Job {
     Start(Arc<Start>),
     /// It was this time by the log's clock.
     Time(Ticks),
+    /// Another run began, by this clock.
+    Run(Ticks),
     /// That was all.
     End(EndOfBuild),
 }
@@ -129,6 +140,11 @@ impl Feeder {
     /// It was this time by the log's clock.
     pub fn time(&mut self, time: Ticks) {
         self.send_all(|| Job::Time(time));
+    }
+
+    /// Another run began at this time, by its clock.
+    pub fn run(&mut self, time: Ticks) {
+        self.send_all(|| Job::Run(time));
     }
 
     /// That was all.
@@ -421,6 +437,13 @@ impl Builder {
                     }
                 }
                 Job::Time(time) => now = now.max(time),
+                Job::Run(time) => {
+                    // As the start of that run did.
+                    if is_believed(now, time) {
+                        self.shards.iter_mut().for_each(|shard| shard.store.expire(now));
+                    }
+                    now = time;
+                }
                 Job::End(time) => end = Some(time),
             }
         }

@@ -408,6 +408,8 @@ pub enum Told<'a> {
     Change(&'a Arc<Window>, &'a Record),
     /// It was this time, or later.
     Time(Ticks),
+    /// Another run begins, by a clock that says this: it may be behind the one before.
+    Run(Ticks),
 }
 
 /// How far the log was found to reach.
@@ -421,7 +423,7 @@ pub struct End {
     pub offset: u64,
     /// The last sequence of each shard.
     pub sequences: Vec<u64>,
-    /// The newest time in it.
+    /// The newest time in it, by the clock of the last run.
     pub time: Ticks,
     /// Records handed out.
     pub changes: u64,
@@ -492,6 +494,11 @@ impl Walk<'_> {
         }
     }
 
+    fn begin_run(&mut self, time: Ticks) -> Result<(), Error> {
+        self.end.time = time;
+        (self.deliver)(Told::Run(time))
+    }
+
     fn note_time(&mut self, time: Ticks) -> Result<(), Error> {
         if time > self.end.time {
             self.end.time = time;
@@ -512,7 +519,10 @@ impl Walk<'_> {
         self.end.position = begin.position + log.second_at;
         self.end.offset = log.second_at;
         self.end.sequences.clone_from(&begin.sequences);
-        self.note_time(begin.time)
+        match begin.how {
+            Begun::First | Begun::Start => self.begin_run(begin.time),
+            Begun::Roll | Begun::Afresh => self.note_time(begin.time),
+        }
     }
 
     fn read_log(&mut self, at: usize) -> Result<Ending, Error> {

@@ -10,7 +10,7 @@
 //!
 //! Owns the order of these steps; judging files is `chain`'s, building stores `build`'s.
 
-use super::build::{Blueprint, BuiltShard, EndOfBuild, Feeder, build};
+use super::build::{Blueprint, BuiltShard, EndOfBuild, Feeder, build, is_believed};
 use super::chain::{End, Plan, Survey, Told, walk};
 use super::change::{Begin, Begun, Start};
 use super::directory::{self, Random, log_name, log_number, snapshot_name, snapshot_number};
@@ -24,10 +24,6 @@ use crate::store::Ticks;
 use crate::store::hash::KeyHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// How much the newest time in the log may be ahead of the clock to be believed. More than that, it
-/// is the log that is wrong: a clock once set years ahead is not to expire everything for years.
-const AHEAD_MAX: Ticks = Ticks(24 * 3600 * Ticks::PER_SECOND);
 
 /// Few enough that tokens stay below 2^53 for clients that read them as floating point.
 const TOKEN_START_BITS: u32 = 20;
@@ -344,23 +340,27 @@ impl<'a> Recovery<'a> {
                     }
                 }
                 Told::Time(time) => feeder.time(time),
+                Told::Run(time) => feeder.run(time),
             }
             Ok(())
         })
     }
 
-    /// The time, and whether it is the log's that is ahead of the clock.
+    /// The time by which things are over, and whether it is the log's, which is ahead of the clock.
     fn time_now(&self, newest: Ticks) -> (Ticks, bool) {
         let now = self.request.now;
-        if newest > now && newest.0 - now.0 > AHEAD_MAX.0 {
-            log::warn!("the log is more than a day ahead of the clock, which is believed");
-            return (now, false);
+        match is_believed(newest, now) {
+            false if newest > now => {
+                log::warn!("the log is more than a day ahead of the clock, which is believed");
+                (now, false)
+            }
+            false => (now, false),
+            true => {
+                let seconds = (newest.0 - now.0).div_ceil(Ticks::PER_SECOND);
+                log::warn!("the clock is {seconds} s behind the log, which is believed");
+                (newest, true)
+            }
         }
-        if newest > now {
-            let seconds = (newest.0 - now.0).div_ceil(Ticks::PER_SECOND);
-            log::warn!("the clock is {seconds} s behind the log, which is believed");
-        }
-        (now.max(newest), newest > now)
     }
 }
 
@@ -498,7 +498,7 @@ impl Opening<'_> {
         Begin {
             how,
             position: read.end.position,
-            time: read.now,
+            time: self.request.now,
             token_ceiling: used + TOKENS_GRANTED,
             sequences: read.end.sequences.clone(),
         }

@@ -8,7 +8,9 @@ use distcache::durable::journal::Journal;
 use distcache::durable::progress::Safety;
 use distcache::durable::record::Seed;
 use distcache::durable::recovery::{self, Recovered, Report, Request};
-use distcache::durable::snapshotter::{Items as _, Pace, Parts, Rules as SnapshotRules, Snapshotter};
+use distcache::durable::snapshotter::{
+    Items as _, Pace, Parts, Rules as SnapshotRules, Snapshotter,
+};
 use distcache::durable::{Error, Fsync, OnLogError, Recover};
 use distcache::protocol::{Exptime, StoreArgs, StoreMode};
 use distcache::shard::operation::{Data, Operation, Verb};
@@ -136,7 +138,9 @@ impl distcache::durable::snapshotter::Items for Cells {
         let shard = self.lock(shard);
         let mut goes_on = true;
         for part in parts.clone() {
-            if !shard.store().share_part(part, |item, popularity| goes_on &= visit(item, popularity))
+            if !shard
+                .store()
+                .share_part(part, |item, popularity| goes_on &= visit(item, popularity))
             {
                 return None;
             }
@@ -310,8 +314,7 @@ impl Engine {
         let number = shard_of(hash, self.cells.count());
         let mut replies = Replies::default();
         let operation = Operation { key, hash, noreply: false, verb };
-        let sequence =
-            self.cells.lock(number).execute(operation, self.clock.now(), &mut replies);
+        let sequence = self.cells.lock(number).execute(operation, self.clock.now(), &mut replies);
         (number, sequence, replies.bytes.to_vec())
     }
 

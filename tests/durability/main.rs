@@ -122,7 +122,7 @@ fn power_cut_after_every_call() {
                 let left = disk.after(crash);
                 let (items, _) = recovered_items(&left, Recover::Strict)
                     .unwrap_or_else(|why| panic!("call {stop}, {crash:?}: {why}"));
-                    assert!(
+                assert!(
                     is_allowed(&histories, &items),
                     "call {stop}, {crash:?}: {}",
                     short(&items)
@@ -175,7 +175,7 @@ fn crash_after_crash() {
                 let left = disk.after(crash);
                 let (items, _) = recovered_items(&left, Recover::Strict)
                     .unwrap_or_else(|why| panic!("{stop}, {mask}, {again}, {crash:?}: {why}"));
-                    assert!(is_allowed(&histories, &items), "{stop} {mask} {again} {crash:?}");
+                assert!(is_allowed(&histories, &items), "{stop} {mask} {again} {crash:?}");
             }
         }
     }
@@ -288,12 +288,14 @@ fn log_truncated_at_every_byte() {
         disk.put(&name, whole[..length].to_vec());
         match recovered_items(&disk, Recover::Strict) {
             Ok((items, _)) => {
-                    // Truncation can only take from the end.
+                // Truncation can only take from the end.
                 let found = states.iter().rposition(|state| *state == items).expect("a state");
                 assert!(found >= last || states[last] == states[found], "{length}");
                 last = last.max(found);
             }
-            Err(why) => assert!(length < begin && why.kind == ErrorKind::Damaged, "{length}: {why}"),
+            Err(why) => {
+                assert!(length < begin && why.kind == ErrorKind::Damaged, "{length}: {why}")
+            }
         }
     }
     assert!(last >= states.len() - 2, "{last} of {}", states.len());
@@ -416,4 +418,3 @@ fn tails_of_zeros_and_garbage() {
         assert_eq!(report.cut_bytes > 0, cut);
     }
 }
-
