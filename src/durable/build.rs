@@ -43,6 +43,10 @@ const _: () = assert!(WINDOWS_WAITING_MAX * WINDOW_BYTES < BUILD_BYTES as usize)
 /// that is wrong: a clock once set years ahead is not to expire everything for years.
 const AHEAD_MAX: Ticks = Ticks(24 * 3600 * Ticks::PER_SECOND);
 
+/// How much later than the log's time something may have been done: who did it had looked at the
+/// clock before.
+const STALE_MAX: Ticks = Ticks(2 * Ticks::PER_SECOND);
+
 /// Whether what is over by the log's time is over, though the clock is behind that.
 pub fn is_believed(log: Ticks, clock: Ticks) -> bool {
     log > clock && log.0 - clock.0 <= AHEAD_MAX.0
@@ -414,37 +418,34 @@ struct Builder {
 
 impl Builder {
     fn run(mut self, jobs: Receiver<Job>) -> (Vec<BuiltShard>, Option<Damage>) {
-        let (mut now, mut end, mut damage) = (Ticks::default(), None, None);
+        let (mut time, mut end, mut damage) = (Ticks::default(), None, None);
         for job in jobs {
+            let now = Ticks(time.0.saturating_sub(STALE_MAX.0));
             match job {
                 Job::Records(window, pieces) => {
                     for Piece { shard, kind, body } in pieces {
                         let body = &window[body.start as usize..body.end as usize];
                         let shard = &mut self.shards[usize::from(shard) / self.threads];
-                        let expires = kind == kind::EXPIRE;
-                        if expires && let Ok(time) = super::change::unpack_time(body) {
-                            now = now.max(time);
-                        }
                         if let Err(why) = shard.take(kind, body, now, &self.hasher) {
                             damage.get_or_insert(why);
                         }
                     }
                 }
                 Job::Start(start) => {
-                    now = now.max(start.taken_at);
+                    time = time.max(start.taken_at);
                     for shard in &mut self.shards {
                         shard.flush_at = start.flush_at.get(shard.number).copied().flatten();
                     }
                 }
-                Job::Time(time) => now = now.max(time),
-                Job::Run(time) => {
+                Job::Time(later) => time = time.max(later),
+                Job::Run(begun_at) => {
                     // As the start of that run did.
-                    if is_believed(now, time) {
-                        self.shards.iter_mut().for_each(|shard| shard.store.expire(now));
+                    if is_believed(time, begun_at) {
+                        self.shards.iter_mut().for_each(|shard| shard.store.expire(time));
                     }
-                    now = time;
+                    time = begun_at;
                 }
-                Job::End(time) => end = Some(time),
+                Job::End(at) => end = Some(at),
             }
         }
         let Some(end) = end else {

@@ -14,7 +14,7 @@
 //! nothing valid follows, or only behind a hole of zeros, which the device never got. Neither may
 //! lie before a place that is known to have been on the device. Everything else is damage.
 
-use super::change::{Begin, Begun, Mark, kind, unpack_number};
+use super::change::{Begin, Begun, Mark, kind, unpack_number, unpack_time};
 use super::directory::{self, log_name, log_number, snapshot_name, snapshot_number};
 use super::disk::{Disk, DiskFile};
 use super::identity::{IDENTITY_NAMES, Identity, refuse_older};
@@ -600,6 +600,11 @@ impl Walk<'_> {
             return self.take_own(log, reader, record);
         }
         self.end.changes += 1;
+        if record.found.kind == kind::EXPIRE
+            && let Ok(time) = unpack_time(reader.body(record))
+        {
+            self.note_time(time)?;
+        }
         (self.deliver)(Told::Change(reader.window(), record)).map(|()| false)
     }
 
@@ -613,7 +618,9 @@ impl Walk<'_> {
             }
             kind::END => {
                 let next = unpack_number(body).map_err(wrong)?;
-                if !self.survey.logs.contains_key(&next) {
+                // Where another start went on, it may have removed one that was never begun.
+                let is_last = self.logs.last() == Some(&log.header.number);
+                if is_last && !self.survey.logs.contains_key(&next) {
                     self.damaged(Error::damaged(log_name(next), 0, "missing"))?;
                 }
                 return Ok(true);

@@ -378,18 +378,19 @@ impl Committer {
     }
 
     fn write(&self, log: &mut Log, synced: u64, journals: &dyn Journals) -> io::Result<()> {
+        let now = self.clock.now();
         for shard in self.dirty.shards() {
             let synced = self.progress.synced(shard);
             journals.with_journal(shard, &mut |journal| log.take(shard, journal, synced));
         }
-        self.write_taken(log, synced)
+        self.write_taken(log, synced, now)
     }
 
-    fn write_taken(&self, log: &mut Log, synced: u64) -> io::Result<()> {
+    fn write_taken(&self, log: &mut Log, synced: u64, now: Ticks) -> io::Result<()> {
         if !log.has_pending() {
             return Ok(());
         }
-        let (now, begun, before) = (self.clock.now(), self.clock.microseconds(), log.position());
+        let (begun, before) = (self.clock.microseconds(), log.position());
         let moved = log.write(LARGE_BYTES_PER_ROUND, synced, now)?;
         self.measures.writes.record(self.clock.microseconds().saturating_sub(begun));
         self.measures.written_bytes.fetch_add(log.position() - before, Ordering::Relaxed);
@@ -432,7 +433,7 @@ impl Committer {
                     self.has_rolled(log, epoch, Some(next));
                     return Ok(());
                 }
-                log.roll(next, now)?;
+                log.roll(next)?;
                 let mut target = lock(&self.target);
                 target.files.push(Arc::clone(log.current().file()));
                 target.position = log.position();
@@ -445,7 +446,7 @@ impl Committer {
                     return Ok(());
                 }
                 log.note_snapshot(number);
-                self.write_taken(log, self.synced_position())?;
+                self.write_taken(log, self.synced_position(), now)?;
                 lock(&self.target).accepted = epoch;
                 self.for_all(journals, |journal, _| journal.set_refusing(false));
                 Ok(())
@@ -464,7 +465,7 @@ impl Committer {
     fn begin_afresh(&self, next: NextLog, log: &mut Log, journals: &dyn Journals) {
         let (mut sequences, now) = (vec![0; journals.count()], self.clock.now());
         self.for_all(journals, |journal, shard| sequences[shard] = journal.resume());
-        if let Err(why) = log.begin_afresh(next, sequences.clone(), now) {
+        if let Err(why) = log.begin_afresh(next, sequences.clone()) {
             log::error!("no new log: {why}");
             *lock(&self.rolled) = Some(None);
             return self.pause_all(journals);

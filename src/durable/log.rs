@@ -169,6 +169,8 @@ pub struct Log {
     /// Records of shards are in the present file.
     holds_changes: bool,
     marked: Mark,
+    /// Records that are taken from here on were made after this.
+    taken_since: Ticks,
     token_ceiling: u64,
     parts: Vec<Part>,
     /// The shard that is written first.
@@ -190,6 +192,7 @@ impl Log {
             sequences: begin.sequences.clone(),
             holds_changes: false,
             marked: Mark { synced: begin.position + begin_bytes, time: begin.time },
+            taken_since: begin.time,
             token_ceiling: begin.token_ceiling,
             parts: Vec::new(),
             first: 0,
@@ -257,19 +260,20 @@ impl Log {
         self.push_own(kind::SNAPSHOT, &number.to_le_bytes());
     }
 
-    /// Tells later readers what was on the device when this was written, and what time it was.
-    fn mark(&mut self, synced: u64, now: Ticks) {
+    /// Tells later readers what was on the device when this was written, and a time that was over
+    /// when what follows was done: after records were taken last.
+    fn mark(&mut self, synced: u64) {
         let synced = synced.max(self.marked.synced);
-        let is_due = synced > self.marked.synced || now.0 >= self.marked.time.0 + MARK_INTERVAL.0;
+        let time = self.taken_since;
+        let is_due = synced > self.marked.synced || time.0 >= self.marked.time.0 + MARK_INTERVAL.0;
         if is_due {
-            let time = now.max(self.marked.time);
             self.marked = Mark { synced, time };
             self.push_own(kind::MARK, &self.marked.pack());
         }
     }
 
     /// Writes what was taken; of large values so many bytes. Answers the shards whose records have
-    /// come further. The log is on the device up to `synced`.
+    /// come further. The log is on the device up to `synced`; `now` is when taking began.
     ///
     /// # Errors
     /// Those of the system. Nothing more may be written to this file.
@@ -282,7 +286,8 @@ impl Log {
         if !self.has_pending() {
             return Ok(Vec::new());
         }
-        self.mark(synced, now);
+        self.mark(synced);
+        self.taken_since = self.taken_since.max(now);
         let mut moved = Vec::new();
         // From another shard on each time: large values of one do not keep others' waiting.
         self.first = (self.first + 1) % self.pending.len();
@@ -358,10 +363,10 @@ impl Log {
     ///
     /// # Errors
     /// Those of the system. Neither file may be written then.
-    pub fn roll(&mut self, next: NextLog, now: Ticks) -> io::Result<()> {
+    pub fn roll(&mut self, next: NextLog) -> io::Result<()> {
         self.push_own(kind::END, &next.number().to_le_bytes());
         self.append()?;
-        self.begin(next, Begun::Roll, self.sequences.clone(), now)
+        self.begin(next, Begun::Roll, self.sequences.clone())
     }
 
     /// Goes on in another file after the present one has failed. What it holds counts only with a
@@ -369,27 +374,16 @@ impl Log {
     ///
     /// # Errors
     /// Those of the system; as before then.
-    pub fn begin_afresh(
-        &mut self,
-        next: NextLog,
-        sequences: Vec<u64>,
-        now: Ticks,
-    ) -> io::Result<()> {
+    pub fn begin_afresh(&mut self, next: NextLog, sequences: Vec<u64>) -> io::Result<()> {
         self.discard();
-        self.begin(next, Begun::Afresh, sequences, now)
+        self.begin(next, Begun::Afresh, sequences)
     }
 
-    fn begin(
-        &mut self,
-        next: NextLog,
-        how: Begun,
-        sequences: Vec<u64>,
-        now: Ticks,
-    ) -> io::Result<()> {
+    fn begin(&mut self, next: NextLog, how: Begun, sequences: Vec<u64>) -> io::Result<()> {
         let begin = Begin {
             how,
             position: self.position,
-            time: now.max(self.marked.time),
+            time: self.taken_since,
             token_ceiling: self.token_ceiling,
             sequences,
         };

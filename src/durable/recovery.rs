@@ -458,7 +458,8 @@ impl Opening<'_> {
             token_ceiling: tokens + TOKENS_GRANTED,
             sequences: vec![0; shards.len()],
         };
-        let run = Run { identity, shards, begin, predecessor: (0, 0), number };
+        let newest_read = number - 1;
+        let run = Run { identity, shards, begin, predecessor: (0, 0), number, newest_read };
         let base = Where { oldest_position: 0, base_position: 0, base: None };
         self.begin_log(run, base)
     }
@@ -490,7 +491,8 @@ impl Opening<'_> {
         let number = survey.newest_number() + 1;
         let begin = self.begin_of(&read, Begun::Start);
         let (identity, shards, predecessor) = (survey.identity, read.shards, read.end.log);
-        self.begin_log(Run { identity, shards, begin, predecessor, number }, base)
+        let newest_read = predecessor.0;
+        self.begin_log(Run { identity, shards, begin, predecessor, number, newest_read }, base)
     }
 
     fn begin_of(&self, read: &Read, how: Begun) -> Begin {
@@ -524,7 +526,9 @@ impl Opening<'_> {
     }
 
     /// Removes logs and snapshots that do not count any more: older ones, and those of steps that
-    /// were cut short. What a salvage has gone around gets another name.
+    /// were cut short. What a salvage has gone around gets another name. Newer logs, which were
+    /// never begun or cut off as a whole, stay until this run's is begun: the last one that counts
+    /// may name one of them.
     fn remove_superseded(&self, survey: &Survey, read: &Read) {
         let aside = read.start.as_ref().map_or(&[][..], |start| &start.aside);
         let newest = read.plan.snapshot.unwrap_or(0);
@@ -537,7 +541,9 @@ impl Opening<'_> {
                 directory::remove(&*self.disk, &name);
             }
         };
-        for number in survey.logs.keys().filter(|number| !read.plan.logs.contains(number)) {
+        let last = read.plan.logs.last().copied().unwrap_or(0);
+        let older = survey.logs.range(..last).map(|(number, _)| number);
+        for number in older.filter(|number| !read.plan.logs.contains(number)) {
             gone(log_name(*number), false);
         }
         for (number, file) in &survey.snapshots {
@@ -605,7 +611,8 @@ impl Opening<'_> {
             shard.evicted.clear();
             shard.flushed = false;
         }
-        let run = Run { identity, shards: read.shards, begin, predecessor: (0, 0), number };
+        let (shards, newest_read) = (read.shards, number);
+        let run = Run { identity, shards, begin, predecessor: (0, 0), number, newest_read };
         Ok(self.recovered(run, base, log, None))
     }
 
@@ -632,7 +639,18 @@ impl Opening<'_> {
         let begin_bytes = next.begin(begin).map_err(cannot)?;
         next.file().sync().map_err(cannot)?;
         Identity { log: *number, ..*identity }.write(disk)?;
+        self.remove_newer(run.newest_read, *number);
         Ok(Log::new(next, begin, begin_bytes))
+    }
+
+    /// Removes logs between the last one that was read and this run's.
+    fn remove_newer(&self, newest_read: u64, number: u64) {
+        let names = directory::names(&*self.disk).unwrap_or_default();
+        for name in names {
+            if log_number(&name).is_some_and(|other| newest_read < other && other < number) {
+                directory::remove(&*self.disk, &name);
+            }
+        }
     }
 
     fn recovered(self, run: Run, base: Where, log: Log, log_failure: Option<Error>) -> Recovered {
@@ -660,6 +678,8 @@ struct Run {
     begin: Begin,
     predecessor: (u64, u64),
     number: u64,
+    /// The last log that was read.
+    newest_read: u64,
 }
 
 /// What the next start would read.

@@ -159,7 +159,7 @@ impl Rig {
     fn trace(&self, what: impl Into<String>) {
         let mut trace = self.trace.borrow_mut();
         trace.push(what.into());
-        if trace.len() > 60 {
+        if trace.len() > 3000 {
             trace.remove(0);
         }
     }
@@ -169,7 +169,9 @@ impl Rig {
         (request.now, request.memory_bytes_max) = (self.now.get(), memory_bytes_max);
         request.threads = 1 + self.below(2) as usize;
         let engine = Engine::start_as(&self.disk, &request, self.fsync, OnLogError::Refuse);
-        let engine = engine.unwrap_or_else(|why| self.fail(&format!("refused to start: {why}")));
+        let engine = engine.unwrap_or_else(|why| {
+            self.fail(&format!("refused to start: {why}; of {:?}", self.disk.names()))
+        });
         let dropped = engine.report.dropped_items;
         (engine, dropped)
     }
@@ -191,7 +193,10 @@ impl Rig {
             if !past.has_been(&found, from, over_by, dropped as usize) {
                 let what = describe(past, &found, from);
                 let report = &engine.report;
-                self.fail(&format!("shard {shard}: no state it has been in: {what}; {report:?}"));
+                let now = self.now.get();
+                self.fail(&format!(
+                    "shard {shard}, at {now:?}: no state of its: {what}; {report:?}"
+                ));
             }
             let evictions = guard.store().counters().evictions;
             *past = Past { base: found.clone(), present: found, evictions, ..Past::default() };
@@ -438,8 +443,18 @@ fn describe(past: &Past, found: &Entries, from: usize) -> String {
     let back: Vec<_> =
         found.keys().filter(|key| !past.present.contains_key(*key)).take(5).collect();
     let text = |keys: Vec<&Vec<u8>>| {
-        let keys = keys.into_iter().map(|key| String::from_utf8_lossy(key).into_owned());
-        keys.collect::<Vec<_>>().join(" ")
+        let steps_of = |key: &Vec<u8>| -> Vec<usize> {
+            let steps = past.steps.iter().enumerate();
+            let about = steps.filter(|(_, (_, all))| all.iter().any(|(other, _)| other == key));
+            about.map(|(at, _)| at).collect()
+        };
+        let keys = keys.into_iter().map(|key| {
+            let entry = past.present.get(key).or(found.get(key));
+            let deadline = entry.and_then(|entry| entry.attributes.deadline);
+            let name = String::from_utf8_lossy(key);
+            format!("{name} until {deadline:?} by steps {:?}", steps_of(key))
+        });
+        keys.collect::<Vec<_>>().join(", ")
     };
     format!(
         "{} found, {} at the end; steps {from}..{last}; gone {}; back {}",
