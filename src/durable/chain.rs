@@ -429,6 +429,8 @@ pub struct End {
     pub changes: u64,
     /// Bytes that were cut off.
     pub cut_bytes: u64,
+    /// The log that the last one names as the next, whether or not it was begun.
+    pub next: Option<u64>,
 }
 
 /// Reads logs in order.
@@ -471,6 +473,7 @@ pub fn walk(
         time: Ticks::default(),
         changes: 0,
         cut_bytes: 0,
+        next: None,
     };
     let mut walk = Walk { survey, logs, windows, deliver, damages, end };
     for at in 0..logs.len() {
@@ -516,6 +519,7 @@ impl Walk<'_> {
             self.damaged(Error::damaged(&log.name, FILE_HEADER_BYTES as u64, what))?;
         }
         self.end.log = (log.header.number, log.header.file_id);
+        self.end.next = None;
         self.end.position = begin.position + log.second_at;
         self.end.offset = log.second_at;
         self.end.sequences.clone_from(&begin.sequences);
@@ -618,6 +622,7 @@ impl Walk<'_> {
             }
             kind::END => {
                 let next = unpack_number(body).map_err(wrong)?;
+                self.end.next = Some(next);
                 // Where another start went on, it may have removed one that was never begun.
                 let is_last = self.logs.last() == Some(&log.header.number);
                 if is_last && !self.survey.logs.contains_key(&next) {

@@ -232,6 +232,8 @@ impl SnapshotWriter {
     /// The file cannot be written or synced; it is not known then whether it counts.
     pub fn finish(&mut self, shows: u64) -> Result<Finished, Error> {
         let items = self.items;
+        // The last record must not reach the device before the others: it says that they are there.
+        self.file.sync().map_err(|why| self.error(why))?;
         self.push(kind::FINISH, &Finish { items, shows }.pack());
         self.write_gathered()?;
         self.file.sync().map_err(|why| self.error(why))?;

@@ -34,17 +34,17 @@ impl Store {
         std::hint::black_box(read);
     }
 
-    /// Removes what is over and what is too much for the memory limit, all at once. Answers whether
-    /// the store is within it.
-    pub fn settle(&mut self, now: Ticks) -> bool {
+    /// Removes what is over and what is too much, all at once: until memory is no further above the
+    /// limit than it may be while the store is used.
+    pub fn settle(&mut self, now: Ticks) {
+        let enough = self.budget().limit_bytes() + self.budget().overshoot_bytes();
         let mut idle_calls = 0;
         // A round of the sweep goes on for as long as it finds something.
-        while self.is_to_give() && idle_calls < 64 + self.segments.len() {
+        while self.used_by_all() > enough && idle_calls < 64 + self.segments.len() {
             let before = self.memory_bytes();
             self.maintain(now, usize::MAX);
             idle_calls = if self.memory_bytes() < before { 0 } else { idle_calls + 1 };
         }
-        !self.is_to_give()
     }
 
     /// Removes everything that is over, all at once.

@@ -471,7 +471,7 @@ impl Store {
 
     /// Whether memory is above the limit, and this store is one of those to give some of theirs:
     /// those above their share, or all of them when that does not help soon enough.
-    pub(super) fn is_to_give(&self) -> bool {
+    fn is_to_give(&self) -> bool {
         let budget = self.budget();
         let (used_bytes, limit_bytes) = (self.used_by_all(), budget.limit_bytes());
         let is_urgent = used_bytes > limit_bytes + budget.overshoot_bytes() / 2;

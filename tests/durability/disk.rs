@@ -89,6 +89,8 @@ impl Inode {
 enum NameChange {
     Link(String, usize),
     Unlink(String),
+    /// From, to.
+    Rename(String, String),
 }
 
 #[derive(Debug, Clone)]
@@ -100,6 +102,8 @@ struct State {
     calls: usize,
     fault: Fault,
     grows_ahead: bool,
+    /// A byte of this file turns bad when it is next synced beyond it.
+    rot: Option<(String, usize)>,
 }
 
 /// See the module's text.
@@ -140,6 +144,7 @@ impl SimulatedDisk {
             calls: 0,
             fault,
             grows_ahead: false,
+            rot: None,
         })))
     }
 
@@ -166,6 +171,11 @@ impl SimulatedDisk {
     /// From here on all calls succeed, or fail as told.
     pub fn set_fault(&self, fault: Fault) {
         self.lock().fault = fault;
+    }
+
+    /// The device loses a bit of a byte of this file when that is synced.
+    pub fn rot_on_sync(&self, name: &str, at: usize) {
+        self.lock().rot = Some((name.to_owned(), at));
     }
 
     /// The number of unsynced changes of names.
@@ -196,6 +206,7 @@ impl SimulatedDisk {
             calls: 0,
             fault: Fault::None,
             grows_ahead: state.grows_ahead,
+            rot: None,
         })))
     }
 
@@ -211,7 +222,6 @@ impl SimulatedDisk {
             crashes.extend(torn);
         }
         for number in 0..names {
-            // A new name for an old file, in two steps here, is one for the file system.
             let name_lost = Some(number);
             crashes.push(Crash { name_lost, ..Crash::ALL });
             crashes.push(Crash { mask: 0, name_lost, ..Crash::ALL });
@@ -273,6 +283,11 @@ fn apply(names: &mut BTreeMap<String, usize>, change: &NameChange) {
     match change {
         NameChange::Link(name, inode) => _ = names.insert(name.clone(), *inode),
         NameChange::Unlink(name) => _ = names.remove(name),
+        NameChange::Rename(from, to) => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
     }
 }
 
@@ -302,14 +317,10 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let inode = self.lock().names.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
-        // One step: the old name goes when the new one is there.
-        self.change_name(NameChange::Link(to.to_owned(), inode))?;
-        let mut state = self.lock();
-        let change = NameChange::Unlink(from.to_owned());
-        apply(&mut state.names, &change);
-        state.changes.push(change);
-        Ok(())
+        if !self.lock().names.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.change_name(NameChange::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -354,6 +365,9 @@ impl DiskFile for SimulatedFile {
     fn sync(&self) -> io::Result<()> {
         match self.disk.call() {
             Ok(mut state) => {
+                let named = |state: &State, name: &String| state.names.get(name).copied();
+                let is_here = state.rot.as_ref().map(|(name, _)| named(&state, name));
+                let rot = state.rot.take_if(|_| is_here == Some(Some(self.inode)));
                 let inode = &mut state.inodes[self.inode];
                 if inode.sync_failed {
                     // The kernel has dropped what it could not write, and reports success.
@@ -361,6 +375,11 @@ impl DiskFile for SimulatedFile {
                 }
                 let writes = std::mem::take(&mut inode.writes);
                 inode.synced.extend(writes.into_iter().flatten());
+                match rot {
+                    Some((_, at)) if at < inode.synced.len() => inode.synced[at] ^= 4,
+                    Some(rot) => state.rot = Some(rot),
+                    None => {}
+                }
                 Ok(())
             }
             Err(error) => {
