@@ -9,6 +9,8 @@ pub mod durable;
 pub mod limits;
 pub mod protocol;
 #[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
 pub mod shard;
 #[cfg(feature = "server")]
 pub mod store;

@@ -265,10 +265,14 @@ fn damage_is_refused_salvaged_or_discarded() {
         other => panic!("{other:?}"),
     }
     let server = start_as(&directory, Recover::Salvage).expect("salvage starts");
-    assert_eq!(ask(&server, "get key0 key99\r\n"), "VALUE key0 0 5\r\nvalue\r\nEND\r\n");
+    let both = "VALUE key0 0 5\r\nvalue\r\nVALUE key99 0 5\r\nvalue\r\nEND\r\n";
+    assert_eq!(ask(&server, "get key0 key99\r\n"), both);
     drop(server);
-    drop(start_as(&directory, Recover::Strict).expect("whole again"));
-    assert!(file(&directory, "log-00000001-000.damaged").exists());
+    let server = start_as(&directory, Recover::Strict).expect("whole again");
+    let stats = ask(&server, "stats\r\n");
+    assert!(stats.contains("STAT curr_items 99\r\n"), "{stats}");
+    drop(server);
+    assert!(file(&directory, "log-00000001.damaged").exists());
 
     let directory = damaged();
     let server = start_as(&directory, Recover::Discard).expect("discard starts");
@@ -279,16 +283,21 @@ fn damage_is_refused_salvaged_or_discarded() {
 fn a_newer_version_is_left_alone() {
     let directory = TempDir::new().expect("a directory");
     drop(start(&directory, 1, Fsync::EverySecond));
-    let path = directory.path().join("MANIFEST");
-    let text = fs::read_to_string(&path).expect("is read");
-    fs::write(&path, text.replacen("manifest 1", "manifest 2", 1)).expect("is written");
+    for name in ["IDENTITY", "IDENTITY.2"] {
+        let path = directory.path().join(name);
+        let text = fs::read_to_string(&path).expect("is read");
+        let told = text.split("checksum").next().expect("is there");
+        let told = told.replacen("identity 2", "identity 3", 1);
+        let checksum = crc32c::crc32c(told.as_bytes());
+        fs::write(&path, format!("{told}checksum {checksum:08x}\n")).expect("is written");
+    }
     for recover in [Recover::Strict, Recover::Salvage, Recover::Discard] {
         let mut config = config(directory.path(), 1);
         if let Some(durability) = &mut config.durability {
             durability.recover = recover;
         }
         match Server::start(config).map(drop) {
-            Err(StartError::Data(why)) => assert_eq!(why.kind, ErrorKind::Newer, "{why}"),
+            Err(StartError::Data(why)) => assert_eq!(why.kind, ErrorKind::OtherVersion, "{why}"),
             other => panic!("{recover:?}: {other:?}"),
         }
     }

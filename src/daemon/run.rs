@@ -109,14 +109,15 @@ fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
 
     let orders = Orders::listen(log_file)?;
     let port_file = config.port_file.clone();
-    let server = start(config, bound, metrics, tls)?;
+    let snapshot_on_exit = config.durability.as_ref().is_some_and(|kept| kept.snapshot_on_exit);
+    let server = start(config, bound, metrics, tls, Arc::clone(&orders.asked))?;
     let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
     if let Some(path) = port_file {
         write_port_file(&path, &server);
     }
     systemd::send_signs_of_life(&server);
     systemd::ready();
-    orders.wait_and_stop(server);
+    orders.wait_and_stop(server, snapshot_on_exit);
     // Without -d memcached leaves the file, and a supervisor may look for it there.
     if let Some(file) = pid_file.filter(|_| process.daemonize) {
         file.remove();
@@ -198,8 +199,10 @@ fn start(
     bound: Vec<Bound>,
     metrics: Option<TcpListener>,
     tls: Option<Tls>,
+    stop_recovery: Arc<AtomicBool>,
 ) -> Result<Server, Exit> {
     let hooks = Hooks {
+        stop_recovery: Some(stop_recovery),
         metrics,
         stop: Some(Box::new(os::ask_to_stop)),
         fatal: Some(Box::new(|| std::process::exit(os::EX_IOERR.into()))),
@@ -219,7 +222,9 @@ fn refuse_data(why: &durable::Error) -> Exit {
             "look at it with \"distcached check DIR\"; --recover=salvage starts with what is \
              intact, --recover=discard starts empty",
         ),
-        ErrorKind::Newer => (os::EX_CONFIG, "use that version, or another --data-dir"),
+        ErrorKind::OtherVersion => (os::EX_CONFIG, "use that version, or another --data-dir"),
+        ErrorKind::Memory => (os::EX_CONFIG, "see -m and -M"),
+        ErrorKind::Interrupted => (0, "nothing was changed"),
         ErrorKind::InUse => (os::EX_TEMPFAIL, "end the other process, or use another --data-dir"),
         ErrorKind::Io => (os::EX_IOERR, "see to the disk and the rights of its directory"),
     };
@@ -239,6 +244,8 @@ struct Orders {
     /// Set once the server stops: from then on SIGINT and SIGTERM end the process at once, for
     /// whoever does not want to wait for it.
     stopping: Arc<AtomicBool>,
+    /// Set by SIGINT, SIGTERM and SIGUSR1: a recovery is given up then.
+    asked: Arc<AtomicBool>,
     /// Opened again on SIGHUP.
     log_file: Option<LogFile>,
 }
@@ -252,12 +259,16 @@ impl Orders {
             flag::register_conditional_shutdown(signal, code, Arc::clone(&stopping))
                 .map_err(refused)?;
         }
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            flag::register(signal, Arc::clone(&asked)).map_err(refused)?;
+        }
         let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(refused)?;
-        Ok(Self { signals, stopping, log_file })
+        Ok(Self { signals, stopping, asked, log_file })
     }
 
     /// Blocks until a signal ends the server, then ends it.
-    fn wait_and_stop(mut self, server: Server) {
+    fn wait_and_stop(mut self, server: Server, snapshot_on_exit: bool) {
         for signal in self.signals.forever() {
             match signal {
                 SIGHUP => {
@@ -270,7 +281,7 @@ impl Orders {
                     warn!("SIGUSR1: gracefully stopping");
                     self.stopping.store(true, Ordering::Relaxed);
                     systemd::stopping();
-                    last_snapshot(&server);
+                    last_snapshot(&server, snapshot_on_exit);
                     return server.stop_gracefully();
                 }
                 _ => {
@@ -281,7 +292,7 @@ impl Orders {
         }
         self.stopping.store(true, Ordering::Relaxed);
         systemd::stopping();
-        last_snapshot(&server);
+        last_snapshot(&server, snapshot_on_exit);
         server.stop();
     }
 }
@@ -297,10 +308,8 @@ fn reopen(log_file: &LogFile) {
 }
 
 /// A snapshot makes the next start quick. Nothing is lost without one: the logs have it all.
-fn last_snapshot(server: &Server) {
-    if server.keeps_data()
-        && let Err(why) = server.snapshot()
-    {
+fn last_snapshot(server: &Server, wanted: bool) {
+    if wanted && let Err(why) = server.snapshot() {
         warn!("no last snapshot: {why}");
     }
 }

@@ -105,7 +105,6 @@ struct Target {
     /// The last of them that a snapshot has made good.
     accepted: u64,
     failed: bool,
-    wanted: bool,
     stopping: bool,
 }
 
@@ -139,12 +138,10 @@ pub struct Committer {
     turn: Turn,
     log: Mutex<Log>,
     target: Mutex<Target>,
-    sync_wanted: Condvar,
+    stopped: Condvar,
     /// Held while syncing: of two syncs of a file at a time, the system tells only one that the
     /// device has failed.
     syncing: Mutex<()>,
-    /// A sync is under way.
-    is_syncing: AtomicBool,
     orders: Mutex<Vec<Order>>,
     /// There are orders, or records that were taken and not written.
     more: AtomicBool,
@@ -156,6 +153,8 @@ pub struct Committer {
     position: AtomicU64,
     oldest_position: AtomicU64,
     file_position: AtomicU64,
+    /// Logs take all the space they may.
+    full: AtomicBool,
     clock: Arc<dyn Clock>,
     wake: Arc<dyn Wake>,
     /// What was written and how long it took.
@@ -196,7 +195,6 @@ impl Committer {
             epoch: 0,
             accepted: 0,
             failed: false,
-            wanted: false,
             stopping: false,
         };
         let (position, predecessor) = (log.position(), log.as_predecessor());
@@ -208,9 +206,8 @@ impl Committer {
             turn: Turn::default(),
             log: Mutex::new(log),
             target: Mutex::new(target),
-            sync_wanted: Condvar::new(),
+            stopped: Condvar::new(),
             syncing: Mutex::new(()),
-            is_syncing: AtomicBool::new(false),
             orders: Mutex::new(Vec::new()),
             more: AtomicBool::new(false),
             rolled: Mutex::new(None),
@@ -218,6 +215,7 @@ impl Committer {
             position: AtomicU64::new(position),
             oldest_position: AtomicU64::new(oldest_position),
             file_position: AtomicU64::new(file_position),
+            full: AtomicBool::new(false),
             clock,
             wake,
             measures: LogMeasures::default(),
@@ -257,12 +255,15 @@ impl Committer {
     /// Logs that begin before this position are gone.
     pub fn set_oldest_position(&self, position: u64) {
         self.oldest_position.store(position, Ordering::Release);
+        let is_full = self.log_bytes() >= self.policy.log_bytes_max;
+        self.full.store(is_full, Ordering::Relaxed);
+        self.wake.moved();
     }
 
     /// Whether changes have to wait because logs take all the space they may.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.log_bytes() >= self.policy.log_bytes_max
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Whether the log has failed and not been begun afresh.
@@ -319,13 +320,7 @@ impl Committer {
 
     /// Writes the records of all shards, unless somebody is at it. Large values in a few pieces:
     /// whoever finds [`Committer::has_work`] later goes on with them.
-    ///
-    /// Under `always`, what comes while a sync is under way would wait for the next one anyway: it
-    /// is left to whoever syncs, for one write.
     pub fn commit(&self, journals: &dyn Journals) {
-        if self.policy.fsync == Fsync::Always && self.is_syncing.load(Ordering::SeqCst) {
-            return;
-        }
         let mut rounds = 0;
         self.turn.run(
             || self.has_work(),
@@ -412,11 +407,8 @@ impl Committer {
         if self.progress.unsynced_since().is_none() {
             self.progress.set_unsynced_since(Some(now));
         }
-        if self.policy.fsync == Fsync::Always {
-            target.wanted = true;
-            drop(target);
-            self.sync_wanted.notify_one();
-        }
+        let is_full = self.log_bytes() >= self.policy.log_bytes_max;
+        self.full.store(is_full, Ordering::Relaxed);
     }
 
     fn obey(&self, order: Order, log: &mut Log, journals: &dyn Journals) -> io::Result<()> {
@@ -521,25 +513,11 @@ impl Committer {
         self.give_up(why, journals);
     }
 
-    /// Syncs what is written, on the caller's thread, and writes what has come meanwhile.
+    /// Syncs what is written, on the caller's thread.
     pub fn sync_now(&self, journals: &dyn Journals) -> Synced {
-        let synced = {
-            let _syncing = lock(&self.syncing);
-            self.is_syncing.store(true, Ordering::SeqCst);
-            let synced = self.sync(journals);
-            self.is_syncing.store(false, Ordering::SeqCst);
-            synced
-        };
-        if self.policy.fsync == Fsync::Always {
-            self.commit(journals);
-        }
-        synced
-    }
-
-    fn sync(&self, journals: &dyn Journals) -> Synced {
+        let _syncing = lock(&self.syncing);
         let (files, position, epoch, sequences) = {
-            let mut target = lock(&self.target);
-            target.wanted = false;
+            let target = lock(&self.target);
             if target.failed || target.position <= target.synced {
                 return Synced::Nothing;
             }
@@ -571,10 +549,13 @@ impl Committer {
         Synced::Done
     }
 
-    /// Syncs whenever it is due, until [`Committer::stop_syncing`]: for a thread of its own.
+    /// Syncs every second, until [`Committer::stop_syncing`]: for a thread of its own.
     pub fn run_syncer(&self, journals: &dyn Journals) {
         loop {
-            let stopping = self.wait_for_sync();
+            let target = lock(&self.target);
+            let is_on = |target: &mut Target| !target.stopping;
+            let waited = self.stopped.wait_timeout_while(target, SYNC_INTERVAL, is_on);
+            let stopping = waited.unwrap_or_else(PoisonError::into_inner).0.stopping;
             self.sync_now(journals);
             if stopping {
                 return;
@@ -582,34 +563,9 @@ impl Committer {
         }
     }
 
-    /// Waits until a sync is due; answers whether it is the last.
-    fn wait_for_sync(&self) -> bool {
-        let mut target = lock(&self.target);
-        while !target.wanted && !target.stopping {
-            if self.policy.fsync == Fsync::EverySecond {
-                let waited = self.sync_wanted.wait_timeout(target, SYNC_INTERVAL);
-                let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                target = guard;
-                if timeout.timed_out() {
-                    break;
-                }
-            } else {
-                let waited = self.sync_wanted.wait(target);
-                target = waited.unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        target.stopping
-    }
-
-    /// Asks for a sync soon.
-    pub fn want_sync(&self) {
-        lock(&self.target).wanted = true;
-        self.sync_wanted.notify_one();
-    }
-
     /// Ends [`Committer::run_syncer`] after one more sync.
     pub fn stop_syncing(&self) {
         lock(&self.target).stopping = true;
-        self.sync_wanted.notify_one();
+        self.stopped.notify_one();
     }
 }

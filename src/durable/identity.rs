@@ -12,8 +12,9 @@
 //! is lost or damaged is written anew. Without both, the headers of logs and snapshots say the same.
 
 use super::disk::{Disk, Growth, append_all};
-use super::record::{FORMAT, SHARDS_MAX};
+use super::record::FORMAT;
 use super::{Damage, Error};
+use crate::limits::SHARDS_MAX;
 use crc32c::crc32c;
 use serde::{Deserialize, Serialize};
 use std::io;

@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// in pieces of [`BODY_BYTES_MAX`].
 const VALUE_BYTES_COPIED_MAX: usize = BODY_BYTES_MAX / 4;
 
+/// Changes wait while more than this does, of a shard: the device is behind.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
 /// Hashes in one record of evictions.
 const EVICTED_PER_RECORD: usize = 512;
 
@@ -39,6 +42,8 @@ pub struct Batch {
     pub encoded: Vec<u8>,
     /// Large items between them.
     pub large: VecDeque<Large>,
+    /// Bytes of those.
+    pub large_bytes: usize,
     /// The last record in it.
     pub sequence: u64,
 }
@@ -53,6 +58,7 @@ impl Batch {
     fn extend(&mut self, other: &mut Self) {
         let behind = self.encoded.len();
         self.encoded.append(&mut other.encoded);
+        self.large_bytes += std::mem::take(&mut other.large_bytes);
         self.large.extend(other.large.drain(..).map(|mut large| {
             large.at += behind;
             large
@@ -148,6 +154,12 @@ impl Journal {
         self.batch.sequence
     }
 
+    /// Whether so much waits to be taken that changes should wait as well.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.batch.encoded.len() + self.batch.large_bytes > WAITING_BYTES_MAX
+    }
+
     /// Whether changes are to be refused, because the log has failed.
     #[inline]
     pub fn is_refusing(&self) -> bool {
@@ -164,6 +176,7 @@ impl Journal {
         self.taking = Taking::Nothing;
         self.batch.encoded.clear();
         self.batch.large.clear();
+        self.batch.large_bytes = 0;
         self.dirty.clear(self.shard);
         self.sequence()
     }
@@ -180,6 +193,7 @@ impl Journal {
         if into.is_empty() {
             std::mem::swap(&mut into.encoded, &mut self.batch.encoded);
             std::mem::swap(&mut into.large, &mut self.batch.large);
+            into.large_bytes = std::mem::take(&mut self.batch.large_bytes);
         } else {
             into.extend(&mut self.batch);
         }
@@ -207,7 +221,8 @@ impl Journal {
     }
 
     #[inline]
-    fn is_paused(&self) -> bool {
+    /// Whether no records are taken, because the log has failed.
+    pub fn is_paused(&self) -> bool {
         self.taking == Taking::Nothing
     }
 
@@ -239,6 +254,7 @@ impl Journal {
         self.push(kind::PUT | CONTINUES, &[head]);
         let pieces = value.len().div_ceil(BODY_BYTES_MAX) as u64;
         let (at, sequence) = (self.batch.encoded.len(), self.batch.sequence + 1);
+        self.batch.large_bytes += value.len();
         self.batch.large.push_back(Large { at, sequence, rest: value });
         self.batch.sequence += pieces;
     }

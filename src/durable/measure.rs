@@ -26,6 +26,11 @@ impl Histogram {
         std::array::from_fn(|class| self.classes[class].load(Ordering::Relaxed))
     }
 
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.counts().iter().sum()
+    }
+
     /// All of them together.
     pub fn microseconds(&self) -> u64 {
         self.microseconds.load(Ordering::Relaxed)

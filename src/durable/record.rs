@@ -27,6 +27,7 @@
 //! Knows nothing of what bodies mean. Does no I/O.
 
 use super::Damage;
+use crate::limits::SHARDS_MAX;
 use crc32c::{crc32c, crc32c_append};
 
 /// First bytes of every log and snapshot.
@@ -43,9 +44,6 @@ pub const BODY_BYTES_MAX: usize = 256 << 10;
 pub const CONTINUES: u8 = 0x80;
 /// The shard of records that are about the log itself.
 pub const NO_SHARD: u16 = u16::MAX;
-/// Most shards there can be.
-pub const SHARDS_MAX: usize = 4096;
-
 /// Records begin at multiples of this.
 pub const ALIGN_BYTES: usize = 8;
 const HEADER_CRC_AT: usize = FILE_HEADER_BYTES - 4;

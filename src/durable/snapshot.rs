@@ -242,6 +242,9 @@ impl SnapshotWriter {
     }
 }
 
+/// Who gets the records of items, and may want no more.
+type Deliver<'a> = &'a mut dyn FnMut(&Arc<Window>, &Record) -> Result<(), Error>;
+
 /// A snapshot that is whole, as far as its first and last bytes tell.
 #[derive(Clone)]
 pub struct SnapshotFile {
@@ -311,7 +314,7 @@ impl SnapshotFile {
         &self,
         windows: &Windows,
         mut damages: Option<&mut Vec<Error>>,
-        deliver: &mut dyn FnMut(&Arc<Window>, &Record) -> Result<(), Error>,
+        deliver: Deliver<'_>,
     ) -> Result<(), Error> {
         let cannot = |why| Error::io(&self.name, "cannot be read", why);
         let seed = Seed::of(self.header.file_id);

@@ -95,6 +95,14 @@ pub struct DurabilityConfig {
     pub fsync: Fsync,
     /// Time between snapshots; 0: only when asked (`--snapshot-interval`).
     pub snapshot_interval_seconds: u32,
+    /// How much the log grows before a snapshot, in percent of the data (`--snapshot-growth`).
+    pub snapshot_growth_percent: u32,
+    /// Bytes of a snapshot written in a second; 0: no bound (`--snapshot-bytes-per-second`).
+    pub snapshot_bytes_per_second: u64,
+    /// Take a snapshot before the end (`--snapshot-on-exit`).
+    pub snapshot_on_exit: bool,
+    /// Most bytes of logs; 0: by the memory limit (`--log-bytes-max`).
+    pub log_bytes_max: u64,
     /// What to do about damaged files (`--recover`).
     pub recover: Recover,
     /// What to do when the log cannot be written (`--on-log-error`).
@@ -107,6 +115,10 @@ impl Default for DurabilityConfig {
             directory: PathBuf::new(),
             fsync: Fsync::default(),
             snapshot_interval_seconds: 60,
+            snapshot_growth_percent: 50,
+            snapshot_bytes_per_second: 0,
+            snapshot_on_exit: false,
+            log_bytes_max: 0,
             recover: Recover::default(),
             on_log_error: OnLogError::default(),
         }

@@ -4,7 +4,6 @@
 //! flags, handles no signals: that is `crate::daemon`.
 
 use crate::durable;
-use crate::durable::log::Log;
 use crate::limits::{SHARD_MEMORY_BYTES_MIN, SHARDS_MAX};
 use crate::server::clock::Clock;
 use crate::server::config::{Config, ConfigError, Listener};
@@ -13,8 +12,7 @@ use crate::server::connection::listener::{Acceptor, Bound, Limits, WorkerQueue};
 use crate::server::connection::login::{Checker, Door};
 use crate::server::connection::socket::Arrival;
 use crate::server::connection::tls::{Tls, TlsError};
-use crate::server::persistence::keep::Keep;
-use crate::server::persistence::kept;
+use crate::server::persistence::start::{self, Keeping, Opened};
 use crate::server::shared::Shared;
 use crate::server::stats::exporter;
 use crate::server::worker::inbox::{self, Address, Bell, Message};
@@ -33,6 +31,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 /// Connections on their way to a worker.
@@ -64,7 +63,7 @@ pub struct Server {
     metrics_address: Option<SocketAddr>,
     bells: Vec<Arc<Bell>>,
     threads: Vec<JoinHandle<()>>,
-    keeping: Option<kept::Keeping>,
+    keeping: Option<Keeping>,
 }
 
 /// Why a server did not start.
@@ -137,6 +136,8 @@ pub struct Hooks {
     pub metrics: Option<TcpListener>,
     /// Certificates that the process has read while it might. Without, the server reads them.
     pub tls: Option<Tls>,
+    /// Set by somebody who wants the end while data is being recovered.
+    pub stop_recovery: Option<Arc<AtomicBool>>,
 }
 
 impl Server {
@@ -191,13 +192,16 @@ impl Server {
         let clock = Clock::start();
         hooks.tls = open_tls(&config, &bound, hooks.tls, clock)?;
         let (door, checker) = open_door(&config)?;
-        let kept = config.durability.as_ref().map(|settings| kept::open(settings, &config, clock));
-        let mut kept = kept.transpose()?;
-        let durability = kept.as_ref().map(|kept| Arc::clone(&kept.durability));
+        let stop = hooks.stop_recovery.take().unwrap_or_default();
+        let count = shard_count_for(&config);
+        let opened = config.durability.as_ref();
+        let opened = opened.map(|settings| start::open(settings, &config, count, clock, stop));
+        let mut opened = opened.transpose()?;
+        let durability = opened.as_ref().map(|opened| Arc::clone(&opened.durability));
         let shared = Arc::new(Shared::new(config, clock, listeners, durability, door, hooks));
         load_cluster(&shared)?;
         let Workers { queues, parts, addresses: addresses_of_workers, shards } =
-            make_workers(&shared, kept.as_mut())?;
+            make_workers(&shared, opened.as_mut())?;
         let limits = Limits {
             connections_max: shared.config.connections_max,
             refuse_fast: shared.config.connections_refuse_fast,
@@ -209,7 +213,7 @@ impl Server {
         let mut server =
             Self { addresses, shared, wakers, metrics_address, bells, threads, keeping };
         if let Some(listener) = metrics {
-            server.export(listener, addresses_of_workers.clone(), shards)?;
+            server.export(listener, addresses_of_workers.clone(), Arc::clone(&shards))?;
         }
         if let Some(checker) = checker {
             let workers = addresses_of_workers.clone();
@@ -218,8 +222,8 @@ impl Server {
                 .name("login".to_owned())
                 .spawn(move || checker.run(&workers))?;
         }
-        server.keeping =
-            kept.map(|kept| kept.start(&server.shared, addresses_of_workers)).transpose()?;
+        let keeping = opened.map(|it| it.start(&server.shared, &shards, addresses_of_workers));
+        server.keeping = keeping.transpose()?;
         for (id, parts) in parts.into_iter().enumerate() {
             let worker = Worker::new(parts);
             server.spawn(format!("worker-{id}"), move || worker.run())?;
@@ -434,14 +438,14 @@ struct Workers {
     shards: Arc<Shards>,
 }
 
-fn make_workers(shared: &Arc<Shared>, kept: Option<&mut kept::Kept>) -> io::Result<Workers> {
+fn make_workers(shared: &Arc<Shared>, opened: Option<&mut Opened>) -> io::Result<Workers> {
     let config = &shared.config;
     let rules = Rules {
         item_bytes_max: config.item_bytes_max,
         cas: config.cas,
         prefix_delimiter: config.prefix_delimiter,
     };
-    let (shards, logs, hasher) = make_shards(config, rules, kept)?;
+    let (shards, hasher) = make_shards(config, rules, opened)?;
     let wirings: Vec<Wiring> =
         (0..config.workers).map(|_| wire(config.workers)).collect::<io::Result<_>>()?;
     let bells: Vec<_> = wirings.iter().map(|wiring| Arc::clone(&wiring.bell)).collect();
@@ -457,11 +461,7 @@ fn make_workers(shared: &Arc<Shared>, kept: Option<&mut kept::Kept>) -> io::Resu
             bell: Arc::clone(&wiring.bell),
         })
         .collect();
-    let mut logs = logs.into_iter();
     let parts = wirings.into_iter().enumerate().map(|(id, wiring)| {
-        let keep = logs.next().zip(shared.durability.as_ref()).map(|(log, durability)| {
-            Keep::new(id, log, Arc::clone(durability), Arc::clone(shared))
-        });
         let router = WorkerRouter::new(router::Parts {
             id,
             shards: Arc::clone(&shards),
@@ -476,7 +476,6 @@ fn make_workers(shared: &Arc<Shared>, kept: Option<&mut kept::Kept>) -> io::Resu
             inbox: wiring.inbox.1,
             arrivals: wiring.arrivals.1,
             router,
-            keep,
             shared: Arc::clone(shared),
         }
     });
@@ -484,22 +483,21 @@ fn make_workers(shared: &Arc<Shared>, kept: Option<&mut kept::Kept>) -> io::Resu
     Ok(Workers { queues, parts, addresses, shards })
 }
 
-/// The shards, empty or as recovered, their logs, and the hash that spreads keys over them.
+/// The shards, empty or as recovered, and the hash that spreads keys over them.
 fn make_shards(
     config: &Config,
     rules: Rules,
-    kept: Option<&mut kept::Kept>,
-) -> io::Result<(Vec<Shard>, Vec<Log>, KeyHasher)> {
-    let (mut shards, mut logs) = (Vec::new(), Vec::new());
-    let hasher = match kept {
-        Some(kept) => {
-            while let Some(kept::KeptShard { store, flush_at, log, journal }) = kept.next_shard() {
-                let mut shard = Shard::with_store(store, rules);
-                shard.record_in(journal, flush_at);
-                shards.push(shard);
-                logs.push(log);
-            }
-            kept.hasher.clone()
+    opened: Option<&mut Opened>,
+) -> io::Result<(Vec<Shard>, KeyHasher)> {
+    let mut shards = Vec::new();
+    let hasher = match opened {
+        Some(opened) => {
+            shards.extend(opened.take_shards().map(|opened| {
+                let mut shard = Shard::with_store(opened.store, rules);
+                shard.record_in(opened.journal, opened.flush_at);
+                shard
+            }));
+            opened.hasher.clone()
         }
         None => {
             let secrets = random_words()?;
@@ -516,7 +514,7 @@ fn make_shards(
         }
     };
     shards.iter_mut().for_each(|shard| shard.set_detail(config.detail));
-    Ok((shards, logs, hasher))
+    Ok((shards, hasher))
 }
 
 /// More shards than workers, so that these seldom meet, and not many more: what a pipeline asks of

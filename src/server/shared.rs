@@ -6,7 +6,7 @@ use crate::server::connection::login::Door;
 use crate::server::connection::tls::{Tls, TlsError};
 use crate::server::operator::compat::CompatSettings;
 use crate::server::operator::watch::Watchers;
-use crate::server::persistence::keeper::Durability;
+use crate::server::persistence::status::Durability;
 use crate::server::{FatalHook, Hooks, StopHook};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -82,7 +82,7 @@ impl Shared {
         door: Option<Door>,
         hooks: Hooks,
     ) -> Self {
-        let Hooks { stop: stop_hook, fatal: fatal_hook, tls, metrics: _ } = hooks;
+        let Hooks { stop: stop_hook, fatal: fatal_hook, tls, .. } = hooks;
         Self {
             clock,
             durability,

@@ -102,6 +102,12 @@ impl Shard {
         self.journal.as_ref().is_some_and(|journal| journal.is_refusing())
     }
 
+    /// Whether so much waits to be written that changes should wait as well.
+    #[inline]
+    pub fn has_much_to_write(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.is_full())
+    }
+
     /// When everything stored until then is to go.
     pub fn flush_at(&self) -> Option<Ticks> {
         self.flush_at

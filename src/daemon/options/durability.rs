@@ -8,6 +8,9 @@ use crate::server::config::DurabilityConfig;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+/// Less would have a snapshot taken all the time.
+const LOG_BYTES_MAX_MIN: u64 = 64 << 20;
+
 /// What has been read of these options so far.
 #[derive(Default)]
 pub(super) struct DurabilityDraft {
@@ -58,6 +61,61 @@ pub(super) fn snapshot_interval(draft: &mut Draft, value: &OsStr) -> Result<(), 
     draft.durability.settings.snapshot_interval_seconds = seconds;
     draft.durability.given = Some("--snapshot-interval");
     Ok(())
+}
+
+/// `--snapshot-growth`
+pub(super) fn snapshot_growth(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    let percent = value.to_str().and_then(|text| text.parse::<u32>().ok());
+    let Some(percent) = percent.filter(|percent| *percent <= 1000) else {
+        let value = value.display();
+        return Err(Exit::usage(format!(
+            "--snapshot-growth: {value:?} is not a number of percent, up to 1000"
+        )));
+    };
+    draft.durability.settings.snapshot_growth_percent = percent;
+    draft.durability.given = Some("--snapshot-growth");
+    Ok(())
+}
+
+/// `--snapshot-bytes-per-second`
+pub(super) fn snapshot_rate(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    let bytes = bytes("--snapshot-bytes-per-second", value)?;
+    draft.durability.settings.snapshot_bytes_per_second = bytes;
+    draft.durability.given = Some("--snapshot-bytes-per-second");
+    Ok(())
+}
+
+/// `--snapshot-on-exit`
+pub(super) fn snapshot_on_exit(draft: &mut Draft) {
+    draft.durability.settings.snapshot_on_exit = true;
+    draft.durability.given = Some("--snapshot-on-exit");
+}
+
+/// `--log-bytes-max`
+pub(super) fn log_bytes_max(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    let bytes = bytes("--log-bytes-max", value)?;
+    if bytes != 0 && bytes < LOG_BYTES_MAX_MIN {
+        return Err(Exit::usage(format!(
+            "--log-bytes-max: at least {} megabytes, or 0 for what the memory limit gives",
+            LOG_BYTES_MAX_MIN >> 20
+        )));
+    }
+    draft.durability.settings.log_bytes_max = bytes;
+    draft.durability.given = Some("--log-bytes-max");
+    Ok(())
+}
+
+/// A number of bytes, with the suffix k, m or g if they are many.
+fn bytes(option: &str, value: &OsStr) -> Result<u64, Exit> {
+    let text = value.to_string_lossy().to_lowercase();
+    let units = [('k', 10), ('m', 20), ('g', 30)];
+    let unit = units.iter().find_map(|(name, bits)| Some((text.strip_suffix(*name)?, *bits)));
+    let (digits, bits) = unit.unwrap_or((&text, 0));
+    let count = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << bits));
+    count.ok_or_else(|| {
+        let what = "is not a number of bytes, with or without the suffix k, m or g";
+        Exit::usage(format!("{option}: {:?} {what}", value.display()))
+    })
 }
 
 /// `--recover`

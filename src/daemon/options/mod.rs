@@ -174,7 +174,7 @@ const fn refused(short: char, long: &'static str) -> Opt {
 
 /// Every option, in the order of the help text. Skipped by rustfmt so that a row stays a row.
 #[rustfmt::skip]
-static OPTIONS: [Opt; 47] = [
+static OPTIONS: [Opt; 51] = [
     opt('p', "port", "<num>", Value(tcp_port), "TCP port (default: 11211; 0: none; -1: any free)"),
     opt('U', "udp-port", "<num>", Value(udp_port), ""),
     opt('s', "unix-socket", "<file>", Value(unix_socket), "Unix socket to listen on, not TCP"),
@@ -254,10 +254,22 @@ static OPTIONS: [Opt; 47] = [
     opt(LONG_ONLY, "snapshot-interval", "<sec>", Value(durability::snapshot_interval),
         "seconds between snapshots, taken when something\n\
          has changed (default: 60; 0: only when asked)"),
+    opt(LONG_ONLY, "snapshot-growth", "<percent>", Value(durability::snapshot_growth),
+        "how much the log grows first, in percent of the\n\
+         data (default: 50; small data: whatever it grows)"),
+    opt(LONG_ONLY, "snapshot-bytes-per-second", "<n>", Value(durability::snapshot_rate),
+        "bytes of a snapshot written in a second, such as\n\
+         50m (default: 0, as fast as it goes)"),
+    opt(LONG_ONLY, "snapshot-on-exit", "", Flag(durability::snapshot_on_exit),
+        "take a snapshot before the end: the next start is\n\
+         quicker, and the stop takes as long as that"),
+    opt(LONG_ONLY, "log-bytes-max", "<n>", Value(durability::log_bytes_max),
+        "bytes of logs at which changes wait for a snapshot,\n\
+         such as 2g (default: twice -m and 512m)"),
     opt(LONG_ONLY, "recover", "<mode>", Value(durability::recover),
         "damaged files: refuse to start (strict, default),\n\
-         take what is intact (salvage), or start empty\n\
-         (discard)"),
+         take what is intact (salvage), or start empty if\n\
+         there is damage (discard)"),
     opt(LONG_ONLY, "on-log-error", "<mode>", Value(durability::on_log_error),
         "a log that cannot be written: refuse changes\n\
          (default), serve without it, or exit"),

@@ -15,6 +15,7 @@ mod stream;
 
 use crate::daemon::os::{self, Exit};
 use crate::durable::disk::{Access, Disk, RealDisk};
+use crate::durable::tools::backup::backup;
 use crate::durable::tools::check::check;
 use crate::durable::tools::dump::Dump;
 use crate::durable::tools::repair::{Repaired, repair};
@@ -34,12 +35,15 @@ distcached dump [--salvage] DIR  all items to standard output, as commands of th
                                  --salvage: what is intact of a damaged directory
 distcached repair DIR            make a damaged directory whole with what is intact; the damaged
                                  files are kept, with .damaged behind their names
+distcached backup --from DIR --to DIR
+                                 copy a directory, which a server may use meanwhile, to a new one,
+                                 and verify the copy
 distcached load --to HOST:PORT [FILE | -]
                                  store a dump (of standard input by default) in a running server
 distcached load --to HOST:PORT --from HOST:PORT
                                  copy the items of a running memcached
 
-check, dump and repair work on directories that no server uses. Exit codes: 0 done (of check:
+check, dump and repair work on directories that no server uses; backup on any. Exit codes: 0 done (of check:
 intact), 1 a server refused items, 64 usage, 65 damaged, 74 input or output failed, 75 in use,
 78 written by a newer version.
 ";
@@ -57,6 +61,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Option<Ended> {
         "check" => run_check,
         "dump" => run_dump,
         "repair" => run_repair,
+        "backup" => run_backup,
         "load" => run_load,
         _ => return None,
     };
@@ -86,7 +91,8 @@ fn failed(what: &str, why: &io::Error) -> Exit {
 fn code_of(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Damaged => os::EX_DATAERR,
-        ErrorKind::Newer => os::EX_CONFIG,
+        ErrorKind::OtherVersion | ErrorKind::Memory => os::EX_CONFIG,
+        ErrorKind::Interrupted => os::EX_TEMPFAIL,
         ErrorKind::InUse => os::EX_TEMPFAIL,
         ErrorKind::Io => os::EX_IOERR,
     }
@@ -98,7 +104,8 @@ fn refused(why: &Error) -> Exit {
             "\"distcached check DIR\" says what is damaged, \"distcached dump --salvage DIR\" \
              takes what is intact, \"distcached repair DIR\" makes the directory whole"
         }
-        ErrorKind::Newer => "use the version that wrote it",
+        ErrorKind::OtherVersion => "use the version that wrote it",
+        ErrorKind::Memory | ErrorKind::Interrupted => "try again",
         ErrorKind::InUse => "end the server that uses it first",
         ErrorKind::Io => "see to the disk and the rights of the directory",
     };
@@ -158,7 +165,7 @@ fn run_dump(parser: Parser) -> Ended {
     };
     let disk = open(&path, Access::Shared)?;
     let now = Clock::start().now();
-    let dump = Dump::read(&disk, salvage, now, random()).map_err(|why| refused(&why))?;
+    let dump = Dump::read(&disk, salvage, now).map_err(|why| refused(&why))?;
     let mut output = BufWriter::with_capacity(OUTPUT_BYTES, io::stdout().lock());
     let items = dump.write(&mut output).map_err(|why| failed("standard output", &why))?;
     let report = &dump.report;
@@ -180,7 +187,7 @@ fn run_repair(parser: Parser) -> Ended {
     let Some((path, _)) = directory_of(parser, None)? else { return print(USAGE) };
     let disk: Arc<dyn Disk> = Arc::new(open(&path, Access::Exclusive)?);
     let now = Clock::start().now();
-    match repair(disk, now, random).map_err(|why| refused(&why))? {
+    match repair(disk, now, random()).map_err(|why| refused(&why))? {
         Repaired::Intact(report) if report.cut_bytes > 0 => print(&format!(
             "nothing to repair; the next start cuts off {} bytes of an incomplete last write\n",
             report.cut_bytes
@@ -201,6 +208,30 @@ fn run_repair(parser: Parser) -> Ended {
             print(&text)
         }
     }
+}
+
+fn run_backup(mut parser: Parser) -> Ended {
+    let (mut from, mut to) = (None, None);
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return print(USAGE),
+            Arg::Long("from") => from = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("to") => to = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    let (Some(from), Some(to)) = (from, to) else {
+        return Err(usage("backup: name both directories, --from and --to"));
+    };
+    let source = open(&from, Access::Beside)?;
+    let target = RealDisk::open(&to, Access::Exclusive);
+    let target = target.map_err(|why| failed(&to.display().to_string(), &why))?;
+    let copied = backup(&source, &target).map_err(|why| refused(&why))?;
+    let (items, changes) = (copied.checked.snapshot_items, copied.checked.log_changes);
+    print(&format!(
+        "{} bytes copied and verified: {items} items in the snapshot, {changes} changes behind it\n",
+        copied.bytes
+    ))
 }
 
 /// Tells something on standard error, which may be closed.

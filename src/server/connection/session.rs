@@ -97,6 +97,8 @@ pub struct Target<'a> {
     pub hash: u64,
     /// No reply is wanted.
     pub noreply: bool,
+    /// It may change what is stored.
+    pub changes: bool,
 }
 
 /// Why a data block is not taken.
@@ -711,7 +713,8 @@ impl Session {
             None => Verb::Get { with_cas },
             Some(exptime) => Verb::GetAndTouch { with_cas, exptime },
         };
-        let target = Target { key, hash: router.hash(key), noreply: false };
+        let changes = touch.is_some();
+        let target = Target { key, hash: router.hash(key), noreply: false, changes };
         router.execute(target, verb, &mut self.output)
     }
 
@@ -750,7 +753,8 @@ impl Session {
                 return Step::Consumed(line_bytes);
             }
         };
-        let target = Target { key, hash: router.hash(key), noreply };
+        let changes = verb.changes_items();
+        let target = Target { key, hash: router.hash(key), noreply, changes };
         let done = router.execute(target, || verb, &mut self.output);
         if done { Step::Consumed(line_bytes) } else { Step::Busy }
     }
@@ -859,7 +863,7 @@ impl Session {
             }
             return true;
         }
-        let target = Target { key, hash: router.hash(key), noreply };
+        let target = Target { key, hash: router.hash(key), noreply, changes: true };
         router.execute(target, || args.verb(data()), &mut self.output)
     }
 
@@ -875,7 +879,8 @@ impl Session {
         router: &mut R,
     ) -> bool {
         if args.replaces() {
-            let target = Target { key, hash: router.hash(key), noreply: true };
+            let hash = router.hash(key);
+            let target = Target { key, hash, noreply: true, changes: true };
             if !router.execute(target, || Verb::DropStale, &mut self.output) {
                 return false;
             }

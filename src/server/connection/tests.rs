@@ -39,7 +39,7 @@ impl Router for OneShard {
         if self.busy {
             return false;
         }
-        let Target { key, hash, noreply } = target;
+        let Target { key, hash, noreply, .. } = target;
         let operation = Operation { key, hash, noreply, verb: verb() };
         self.shard.execute(operation, self.now, output.here());
         true

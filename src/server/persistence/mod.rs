@@ -1,11 +1,13 @@
-//! Data on disk, as the server drives it; the formats are in `crate::durable`.
+//! Data on disk, as far as it takes threads: what the server has `crate::durable` do, and when.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `kept` | opening the data at the start, ending at the stop |
-//! | `keep` | a worker's part: its shard's log |
-//! | `keeper` | the thread that takes snapshots |
+//! | `start` | recovering the data, and the threads that keep it |
+//! | `commit` | how workers have the log written, and whom that wakes |
+//! | `snapshotter` | the thread that takes snapshots |
+//! | `status` | what all threads know of it |
 
-pub mod keep;
-pub mod keeper;
-pub mod kept;
+pub mod commit;
+pub mod snapshotter;
+pub mod start;
+pub mod status;

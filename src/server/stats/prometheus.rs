@@ -3,9 +3,9 @@
 //! Owns the names, which docs/OBSERVABILITY.md lists; the numbers come in reports and from what all
 //! threads share.
 
-use crate::durable::Fsync;
+use crate::durable::{Fsync, measure};
 use crate::server::config::COMPAT_VERSION;
-use crate::server::persistence::keeper::Durability;
+use crate::server::persistence::status::Durability;
 use crate::server::shared::Shared;
 use crate::server::stats::latency::Histogram;
 use crate::server::stats::report::Report;
@@ -17,6 +17,9 @@ use std::sync::atomic::Ordering;
 
 /// Of the answer.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Buckets of calls of the disk end below this power: 16 s.
+const DISK_POWER_MAX: usize = 25;
 
 /// Buckets of durations end at these powers of two, in microseconds: 2 us to 4 s.
 const BUCKET_POWERS: std::ops::RangeInclusive<u32> = 1..=22;
@@ -217,24 +220,32 @@ fn items(text: &mut Text, total: &Totals, shared: &Shared) {
 
 fn snapshots(text: &mut Text, durability: &Durability) {
     let status = durability.status();
-    text.counter("snapshots_total", "Snapshots that succeeded.", status.snapshots);
-    let help = "Snapshots that failed.";
-    text.counter("snapshot_failures_total", help, status.snapshot_failures);
+    let (snapshots, base) = (&status.snapshots, status.snapshots.base);
+    text.gauge(
+        "directory_bytes",
+        "Size of all files of the data directory.",
+        status.directory_bytes,
+    );
+    text.gauge("directory_free_bytes", "What its disk still takes.", status.free_bytes);
+    text.counter("snapshots_total", "Snapshots that succeeded.", snapshots.taken);
+    text.counter("snapshot_failures_total", "Snapshots that failed.", snapshots.failed);
+    let help = "Bytes of snapshots written.";
+    text.counter("snapshot_written_bytes_total", help, snapshots.written_bytes);
     text.gauge("snapshot_running", "A snapshot is being taken.", u8::from(status.running));
-    let failed = status.last_error.is_some();
+    let failed = snapshots.last_error.is_some();
     text.gauge("snapshot_last_failed", "The last snapshot failed.", u8::from(failed));
-    let begun = status.last_at.map_or(0, Ticks::seconds);
+    let begun = base.map_or(0, |base| base.taken_at.seconds());
     let help = "When the last good snapshot was begun, as Unix time; 0: there is none.";
     text.gauge("snapshot_last_timestamp_seconds", help, begun);
-    let took = status.last_duration.milliseconds() as f64 / 1e3;
+    let took = snapshots.duration.milliseconds() as f64 / 1e3;
     text.gauge("snapshot_last_duration_seconds", "How long it took.", took);
-    text.gauge("snapshot_last_bytes", "Its size.", status.last_bytes);
-    text.gauge("snapshot_last_items", "Items in it.", status.last_items);
+    text.gauge("snapshot_last_bytes", "Its size.", base.map_or(0, |base| base.bytes));
+    text.gauge("snapshot_last_items", "Items in it.", base.map_or(0, |base| base.items));
 }
 
 fn logs(text: &mut Text, durability: &Durability, now: Ticks) {
-    let logs = &durability.progress;
-    let fsync = match durability.fsync {
+    let committer = &durability.committer;
+    let fsync = match committer.policy().fsync {
         Fsync::Always => "always",
         Fsync::EverySecond => "everysec",
         Fsync::No => "no",
@@ -242,16 +253,38 @@ fn logs(text: &mut Text, durability: &Durability, now: Ticks) {
     text.family("log_info", "gauge", "1; the label has the mode of --fsync.");
     text.sample("log_info", &[("fsync", fsync)], 1);
     text.gauge("log_failed", "A log cannot be written.", u8::from(durability.has_failed_log()));
-    let bytes: u64 = logs.iter().map(|log| log.file_bytes()).sum();
-    text.gauge("log_bytes", "Size of the logs.", bytes);
-    let unsynced: u64 = logs.iter().map(|log| log.unsynced_bytes()).sum();
+    text.gauge("log_bytes", "Size of the logs.", committer.log_bytes());
+    let help = "Size of the logs at which changes wait.";
+    text.gauge("log_bytes_max", help, committer.policy().log_bytes_max);
+    let help = "Changes wait, because the logs take all the space they may.";
+    text.gauge("log_full", help, u8::from(committer.is_full()));
+    let unsynced = committer.position() - committer.synced_position();
     text.gauge("log_unsynced_bytes", "Bytes of them not synced.", unsynced);
-    let oldest = logs.iter().filter_map(|log| log.unsynced_since()).min();
+    let measures = &committer.measures;
+    let written = measures.written_bytes.load(Ordering::Relaxed);
+    text.counter("log_written_bytes_total", "Bytes of records written.", written);
+    durations_of(text, "log_write_duration_seconds", "Writes of the log.", &measures.writes);
+    durations_of(text, "log_sync_duration_seconds", "Syncs of the log.", &measures.syncs);
+    let oldest = committer.progress().unsynced_since();
     let age = oldest.map_or(0, |since| now.0.saturating_sub(since.0));
     let age = Ticks(age).milliseconds() as f64 / 1e3;
     text.gauge("log_unsynced_age_seconds", "Age of the oldest change not synced.", age);
-    let failures = durability.status().log_failures;
+    let failures = durability.status().log_failures.count;
     text.counter("log_failures_total", "Writes and syncs of logs that failed.", failures);
+}
+
+/// How long calls of the disk took. Each class of its histogram holds what is below a power of two.
+fn durations_of(text: &mut Text, name: &str, help: &str, calls: &measure::Histogram) {
+    text.family(name, "histogram", help);
+    let (mut below, bucket) = (0, format!("{name}_bucket"));
+    for (power, count) in calls.counts().into_iter().enumerate().take(DISK_POWER_MAX) {
+        below += count;
+        let bound = seconds((1 << power) - 1).to_string();
+        text.sample(&bucket, &[("le", &bound)], below);
+    }
+    text.sample(&bucket, &[("le", "+Inf")], calls.count());
+    text.sample(&format!("{name}_sum"), &[], seconds(calls.microseconds()));
+    text.sample(&format!("{name}_count"), &[], calls.count());
 }
 
 #[cfg(test)]

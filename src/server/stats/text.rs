@@ -119,37 +119,49 @@ fn persistence(shared: &Shared) -> Vec<u8> {
         return lines.end();
     };
     let status = durability.status();
-    let fsync = match durability.fsync {
+    let (committer, snapshots) = (&durability.committer, &status.snapshots);
+    let fsync = match committer.policy().fsync {
         Fsync::Always => "always",
         Fsync::EverySecond => "everysec",
         Fsync::No => "no",
     };
-    let outcome = match (&status.last_error, status.last_at) {
+    let outcome = match (&snapshots.last_error, snapshots.base) {
         (Some(_), _) => "failed",
         (None, Some(_)) => "ok",
         (None, None) => "none",
     };
-    let logs = &durability.progress;
     let now = shared.clock.now();
-    let oldest = logs.iter().filter_map(|log| log.unsynced_since()).min();
-    let age = oldest.map_or(0, |since| now.0.saturating_sub(since.0));
+    let since = |at: Option<Ticks>| Ticks(at.map_or(0, |at| now.0.saturating_sub(at.0)));
+    let base = snapshots.base;
     lines.put("persistence_enabled", "yes");
     lines.put("fsync", fsync);
-    lines.put("snapshots_taken", status.snapshots);
-    lines.put("snapshot_failures", status.snapshot_failures);
+    lines.put("directory_bytes", status.directory_bytes);
+    lines.put("directory_free_bytes", status.free_bytes);
+    lines.put("snapshots_taken", snapshots.taken);
+    lines.put("snapshot_failures", snapshots.failed);
     lines.put("snapshot_running", u8::from(status.running));
     lines.put("last_snapshot_status", outcome);
-    lines.put("last_snapshot_time", status.last_at.map_or(0, Ticks::seconds));
-    lines.put("last_snapshot_duration_ms", status.last_duration.milliseconds());
-    lines.put("last_snapshot_bytes", status.last_bytes);
-    lines.put("last_snapshot_items", status.last_items);
-    lines.put("last_snapshot_error", status.last_error.as_deref().unwrap_or("-"));
+    lines.put("last_snapshot_time", base.map_or(0, |base| base.taken_at.seconds()));
+    lines.put("last_snapshot_age", since(base.map(|base| base.taken_at)).seconds());
+    lines.put("last_snapshot_duration_ms", snapshots.duration.milliseconds());
+    lines.put("last_snapshot_bytes", base.map_or(0, |base| base.bytes));
+    lines.put("last_snapshot_items", base.map_or(0, |base| base.items));
+    lines.put("last_snapshot_error", snapshots.last_error.as_deref().unwrap_or("-"));
+    lines.put("snapshot_written_bytes", snapshots.written_bytes);
     lines.put("log_status", if durability.has_failed_log() { "failed" } else { "ok" });
-    lines.put("log_bytes", logs.iter().map(|log| log.file_bytes()).sum::<u64>());
-    lines.put("log_unsynced_bytes", logs.iter().map(|log| log.unsynced_bytes()).sum::<u64>());
-    lines.put("log_unsynced_age_ms", Ticks(age).milliseconds());
-    lines.put("log_failures", status.log_failures);
-    lines.put("last_log_error", status.last_log_error.as_deref().unwrap_or("-"));
+    lines.put("log_bytes", committer.log_bytes());
+    lines.put("log_bytes_max", committer.policy().log_bytes_max);
+    lines.put("log_full", u8::from(committer.is_full()));
+    lines.put("log_unsynced_bytes", committer.position() - committer.synced_position());
+    let unsynced_since = committer.progress().unsynced_since();
+    lines.put("log_unsynced_age_ms", since(unsynced_since).milliseconds());
+    lines.put("log_written_bytes", committer.measures.written_bytes.load(Ordering::Relaxed));
+    lines.put("log_writes", committer.measures.writes.count());
+    lines.put("log_write_us", committer.measures.writes.microseconds());
+    lines.put("log_syncs", committer.measures.syncs.count());
+    lines.put("log_sync_us", committer.measures.syncs.microseconds());
+    lines.put("log_failures", status.log_failures.count);
+    lines.put("last_log_error", status.log_failures.last.as_deref().unwrap_or("-"));
     let recovery = &durability.recovery;
     lines.put("recovery_snapshot_items", recovery.snapshot_items);
     lines.put("recovery_log_changes", recovery.log_changes);

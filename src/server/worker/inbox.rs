@@ -5,7 +5,6 @@
 use super::parking::Parking;
 use crate::server::connection::login::ATTEMPTS_WAITING_MAX;
 use crate::server::connection::socket::ConnectionId;
-use crate::server::persistence::keeper::Order;
 use crate::server::stats::report::{Report, Wanted};
 use crossbeam::channel::Sender;
 use std::sync::Arc;
@@ -17,8 +16,13 @@ pub enum Message {
     Ask(Ask),
     /// A worker has done what this one asked of all.
     Done(Box<Report>),
-    /// What the keeper wants.
-    Order(Order),
+    /// A snapshot that a connection asked for was taken, or not.
+    Snapshot {
+        /// Whose.
+        connection: ConnectionId,
+        /// Why not.
+        error: Option<String>,
+    },
     /// A password was checked.
     Login {
         /// Whose.
@@ -55,14 +59,9 @@ pub enum AskedBy {
     Exporter(Sender<(usize, Report)>),
 }
 
-/// Orders of the keeper that may wait in an inbox.
-const ORDERS_MAX: usize = 64;
-
 /// Snapshots that the connections of one worker wait for, at most: all of them may be answered at
 /// once.
 pub const SNAPSHOTS_AWAITED_MAX: usize = 16;
-
-const _: () = assert!(SNAPSHOTS_AWAITED_MAX * 2 <= ORDERS_MAX);
 
 /// Verdicts about logins that may: of those that wait, and the one that is being checked. Those of
 /// connections that are gone count too.
@@ -71,7 +70,7 @@ const LOGINS_MAX: usize = ATTEMPTS_WAITING_MAX + 1;
 /// Messages an inbox must hold so that no sender ever finds it full.
 pub fn inbox_capacity(worker_count: usize) -> usize {
     // A question of each worker and of the exporter, and the answers to one's own.
-    2 * worker_count + 1 + ORDERS_MAX + LOGINS_MAX
+    2 * worker_count + 1 + SNAPSHOTS_AWAITED_MAX + LOGINS_MAX
 }
 
 /// How to reach a worker.
@@ -100,12 +99,19 @@ pub struct Bell {
     pub waker: mio::Waker,
     /// A shard that it found held was let go.
     called: AtomicBool,
+    /// Replies of its connections wait for the log.
+    waits_for_log: AtomicBool,
 }
 
 impl Bell {
     /// The bell of a worker that is awake.
     pub fn new(waker: mio::Waker) -> Self {
-        Self { parking: Parking::default(), waker, called: AtomicBool::new(false) }
+        Self {
+            parking: Parking::default(),
+            waker,
+            called: AtomicBool::new(false),
+            waits_for_log: AtomicBool::new(false),
+        }
     }
 
     /// Wakes the worker if it waits.
@@ -122,6 +128,18 @@ impl Bell {
     pub fn call(&self) {
         self.called.store(true, Ordering::SeqCst);
         self.ring();
+    }
+
+    /// Notes whether replies wait for the log: then the worker is woken when that moves.
+    pub fn set_waits_for_log(&self, waits: bool) {
+        if self.waits_for_log() != waits {
+            self.waits_for_log.store(waits, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether replies wait for the log.
+    pub fn waits_for_log(&self) -> bool {
+        self.waits_for_log.load(Ordering::SeqCst)
     }
 
     /// Whether the worker was called and has not answered yet.

@@ -6,7 +6,7 @@
 use super::broadcast::Broadcasts;
 use super::inbox::{Address, Message};
 use super::shards::Shards;
-use crate::durable::log::Safety;
+use crate::durable::progress::Safety;
 use crate::limits::{READ_BYTES, SHARDS_MAX};
 use crate::protocol::Request;
 use crate::server::connection::login::Verdict;
@@ -15,12 +15,13 @@ use crate::server::connection::session::{Next, Refused, Router, Target, Timed};
 use crate::server::connection::socket::{Connection, ConnectionId, Stream};
 use crate::server::operator::dump::Dump;
 use crate::server::operator::watch::Watcher;
+use crate::server::persistence::status::Durability;
 use crate::server::shared::Shared;
 use crate::server::stats::latency::Timing;
 use crate::server::stats::report::{Report, Traffic};
 use crate::shard::events::{Events, Kinds};
 use crate::shard::operation::{Operation, Verb};
-use crate::shard::{Rules, item_fits};
+use crate::shard::{Rules, Shard, item_fits};
 use crate::store::Ticks;
 use crate::store::hash::KeyHasher;
 use crate::store::lookups::Lookups;
@@ -99,8 +100,6 @@ pub struct WorkerRouter {
     events: Events,
     /// Connections of this worker that watch.
     pub watching: Vec<(ConnectionId, Arc<Watcher>)>,
-    /// Shards whose changes are not in the log yet, as far as this worker made them.
-    pub changed: ShardSet,
     /// Memory that this worker's connections have come to hold since it was last told.
     held_bytes_more: isize,
     /// Counters that are not the shards'.
@@ -129,7 +128,6 @@ impl WorkerRouter {
             eventful: ShardSet::default(),
             events: Events::default(),
             watching: Vec::new(),
-            changed: ShardSet::default(),
             held_bytes_more: 0,
             traffic: Traffic::default(),
             timing: Timing::new(shared.config.slow_command_us),
@@ -255,16 +253,8 @@ impl WorkerRouter {
             if self.watched {
                 self.eventful.insert(at);
             }
-            self.changed.insert(at);
         }
         more
-    }
-
-    /// Wakes the worker that writes the log of a shard.
-    pub fn ring(&self, shard: usize) {
-        if let Some(address) = self.broadcasts.workers().get(shard) {
-            address.bell.ring();
-        }
     }
 
     /// Answers are still to come that this worker asked for.
@@ -279,12 +269,19 @@ impl WorkerRouter {
         }
     }
 
+    /// Whether changes have to wait: they come faster than the device takes them.
+    #[inline]
+    fn must_wait(&self, shard: &Shard) -> bool {
+        let is_full = |durability: &Arc<Durability>| durability.committer.is_full();
+        shard.has_much_to_write() || self.shared.durability.as_ref().is_some_and(is_full)
+    }
+
     /// Whether replies behind these gates may leave.
     pub fn safety(&self, gates: &[Gate]) -> Safety {
         let Some(durability) = &self.shared.durability else { return Safety::Safe };
         let mut all = Safety::Safe;
         for gate in gates {
-            match durability.progress[gate.shard].safety(gate.sequence) {
+            match durability.committer.progress().safety(gate.shard, gate.sequence) {
                 Safety::Lost => return Safety::Lost,
                 Safety::Pending => all = Safety::Pending,
                 Safety::Safe => {}
@@ -307,9 +304,12 @@ impl Router for WorkerRouter {
         verb: impl FnOnce() -> Verb<'a>,
         output: &mut Output,
     ) -> bool {
-        let Target { key, hash, noreply } = target;
+        let Target { key, hash, noreply, changes } = target;
         let at = self.shards.of(hash);
         let Some(mut shard) = self.shards.try_hold(at, self.id) else { return false };
+        if changes && self.must_wait(&shard) {
+            return false;
+        }
         if self.watched {
             shard.set_asker(self.descriptor);
             self.eventful.insert(at);
@@ -319,7 +319,6 @@ impl Router for WorkerRouter {
         drop(shard);
         if sequence != 0 {
             output.wait_for(Gate { shard: at, sequence });
-            self.changed.insert(at);
         }
         true
     }

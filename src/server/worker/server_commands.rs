@@ -15,7 +15,7 @@ use crate::server::connection::socket::ConnectionId;
 use crate::server::operator::compat;
 use crate::server::operator::dump::{Dump, Form};
 use crate::server::operator::watch;
-use crate::server::persistence::keeper::{Asker, Note};
+use crate::server::persistence::status::{Asker, Note};
 use crate::server::stats::report::{Report, Wanted};
 use crate::server::stats::text::{self, Topic};
 use crate::store::Ticks;
@@ -94,7 +94,6 @@ impl WorkerRouter {
             let journal = shard.journal().filter(|journal| !journal.is_paused());
             let sequence = journal.map_or(0, |journal| journal.sequence());
             output.wait_for(Gate { shard: at_shard, sequence });
-            self.changed.insert(at_shard);
         }
         push_unless(noreply, if refused { reply::LOG_UNAVAILABLE } else { reply::OK }, output);
     }
@@ -138,7 +137,7 @@ impl WorkerRouter {
         Next::Await
     }
 
-    /// The keeper has taken a snapshot that a connection here asked for, or says why not.
+    /// A snapshot that a connection here asked for was taken, or not.
     pub fn snapshot_done(&mut self, error: Option<String>) -> Vec<u8> {
         self.snapshots_awaited -= 1;
         match error {

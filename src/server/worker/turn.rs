@@ -15,7 +15,7 @@
 
 use super::inbox::{Ask, AskedBy, Bell, Message, Question};
 use super::router::WorkerRouter;
-use crate::durable::log::Safety;
+use crate::durable::progress::Safety;
 use crate::limits::{
     CONTINUING_PER_TURN, LOOKUPS_ANNOUNCED_MAX, READ_BYTES, RECEIVED_TOGETHER_BYTES,
     SENT_BYTES_PER_TURN, VALUE_BYTES_BY_REFERENCE_MIN,
@@ -23,8 +23,6 @@ use crate::limits::{
 use crate::server::connection::output::Flushed;
 use crate::server::connection::session::{Progress, Router};
 use crate::server::connection::socket::{Arrival, Connection, ConnectionId};
-use crate::server::persistence::keep::Keep;
-use crate::server::persistence::keeper::Order;
 use crate::server::shared::Shared;
 use crate::server::stats::latency::Sent;
 use crate::store::Ticks;
@@ -82,10 +80,8 @@ pub struct Worker {
     sending: VecDeque<usize>,
     /// Connections whose replies wait for a log.
     gated: Vec<usize>,
-    /// How far logs were synced when those connections were looked at.
-    sync_mark: u64,
-    /// The log of a shard, if data is kept.
-    keep: Option<Keep>,
+    /// How far the log had moved when those connections were looked at.
+    log_moves: u64,
     router: WorkerRouter,
     shared: Arc<Shared>,
     /// Where sockets are read to, and by whom the bytes in it were sent.
@@ -109,8 +105,6 @@ pub struct Parts {
     pub arrivals: Receiver<Arrival>,
     /// What its sessions reach.
     pub router: WorkerRouter,
-    /// The log of a shard, if data is kept.
-    pub keep: Option<Keep>,
     /// What all threads see.
     pub shared: Arc<Shared>,
 }
@@ -118,7 +112,7 @@ pub struct Parts {
 impl Worker {
     /// A worker about to run.
     pub fn new(parts: Parts) -> Self {
-        let Parts { poll, bell, inbox, arrivals, router, keep, shared } = parts;
+        let Parts { poll, bell, inbox, arrivals, router, shared } = parts;
         Self {
             poll,
             bell,
@@ -132,8 +126,7 @@ impl Worker {
             sending: VecDeque::new(),
             dirty: Vec::new(),
             gated: Vec::new(),
-            sync_mark: 0,
-            keep,
+            log_moves: 0,
             router,
             shared,
             scratch: vec![0; RECEIVED_TOGETHER_BYTES + READ_BYTES].into_boxed_slice(),
@@ -189,7 +182,7 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let can_send = !self.dirty.is_empty() || !self.sending.is_empty();
-        let busy = self.has_ready() || can_send || self.keeps_on();
+        let busy = self.has_ready() || can_send;
         let overdue = self.next_tick <= self.router.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -204,28 +197,22 @@ impl Worker {
         !self.ready.is_empty() || !self.continuing.is_empty()
     }
 
-    /// The log of its shard has more to write, or its snapshot more to hand out.
-    fn keeps_on(&self) -> bool {
-        let Some(keep) = &self.keep else { return false };
-        keep.has_more(&mut self.router.shards().hold(self.router.id))
+    /// How far the log has moved, if there is one.
+    fn log_moves(&self) -> u64 {
+        self.shared.durability.as_ref().map_or(0, |durability| durability.alarm.moves())
     }
 
-    /// Parks, unless a message or a call has come or a log was synced meanwhile: see
+    /// Parks, unless a message or a call has come or the log has moved meanwhile: see
     /// [`super::parking::Parking`].
     fn may_park(&mut self) -> bool {
         self.bell.parking.park();
         let nothing_came =
             self.inbox.is_empty() && self.arrivals.is_empty() && !self.bell.is_called();
-        let Some(keep) = &self.keep else { return nothing_came };
-        let synced = !self.gated.is_empty() && keep.sync_mark() != self.sync_mark;
-        nothing_came && !synced && !self.keeps_on()
+        nothing_came && (self.gated.is_empty() || self.log_moves() == self.log_moves)
     }
 
     fn turn(&mut self, events: &Events) {
         self.router.begin_turn();
-        let idle = events.is_empty() && !self.has_ready();
-        // What waited for a sync to end goes first, so that the device need not wait for us.
-        self.commit(idle);
         for event in events {
             self.note_event(event);
         }
@@ -242,30 +229,23 @@ impl Worker {
             self.read_inbox();
             self.read_inbox();
         }
-        self.commit(idle);
+        self.commit();
         self.look_at_gates();
         self.router.tell_watchers();
         self.serve_watchers();
         self.send_replies();
+        self.bell.set_waits_for_log(!self.gated.is_empty());
         self.router.tell_held();
-        if let Some(keep) = &mut self.keep {
-            keep.walk(&mut self.router.shards().hold(self.router.id));
-        }
         if self.router.now >= self.next_tick {
             self.tick();
         }
     }
 
-    /// Writes the log of this worker's shard, if data is kept, and has others write those of the
-    /// shards that were changed here. `idle`: no connection has anything to do in this turn.
-    fn commit(&mut self, idle: bool) {
-        let Some(keep) = &mut self.keep else { return };
-        let id = self.router.id;
-        for shard in self.router.changed.take().filter(|shard| *shard != id) {
-            self.router.ring(shard);
+    /// Has the turn's changes written to the log, if there is one.
+    fn commit(&self) {
+        if let Some(durability) = &self.shared.durability {
+            durability.commit();
         }
-        let (now, moment) = (self.router.now, self.router.timing.now);
-        keep.commit(&mut self.router.shards().hold(id), now, moment, idle);
     }
 
     fn note_event(&mut self, event: &mio::event::Event) {
@@ -332,7 +312,10 @@ impl Worker {
                         self.answer(connection, &text);
                     }
                 }
-                Ok(Message::Order(order)) => self.handle(order),
+                Ok(Message::Snapshot { connection, error }) => {
+                    let text = self.router.snapshot_done(error);
+                    self.answer(connection, &text);
+                }
                 Ok(Message::Login { connection, accepted }) => {
                     self.login_done(connection, accepted);
                 }
@@ -376,16 +359,6 @@ impl Worker {
             connection.session.answer(text);
             self.router.count_held(connection);
             Self::mark_dirty(&mut self.dirty, connection, id.token);
-        }
-    }
-
-    fn handle(&mut self, order: Order) {
-        if let Order::Done { connection, error } = order {
-            let text = self.router.snapshot_done(error);
-            self.answer(connection, &text);
-        } else if let Some(keep) = &mut self.keep {
-            let now = self.router.now;
-            keep.obey(order, &mut self.router.shards().hold(self.router.id), now);
         }
     }
 
@@ -524,9 +497,7 @@ impl Worker {
 
     /// Connections that wait for a log are looked at again.
     fn look_at_gates(&mut self) {
-        if let Some(keep) = &self.keep {
-            self.sync_mark = keep.sync_mark();
-        }
+        self.log_moves = self.log_moves();
         for token in std::mem::take(&mut self.gated) {
             let connection = self.connections.get_mut(token);
             if let Some(connection) = connection.filter(|connection| connection.gated) {
@@ -668,9 +639,8 @@ impl Worker {
         self.shared.note_alive(self.router.id);
         self.router.timing.tick(now);
         self.next_tick = Ticks(now.0 + TICK.as_millis() as u64 * Ticks::PER_SECOND / 1000);
-        if let Some(keep) = &mut self.keep {
-            keep.tick(self.router.shards().hold(self.router.id).store());
-        }
+        // Changes may wait for room in the log, and nobody calls then.
+        self.ready.append(&mut self.waiting);
         if self.router.maintain() {
             // There is more to do: a little in each turn.
             self.next_tick = now;
