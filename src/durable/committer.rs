@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Whoever has changed something calls [`Committer::commit`]: who finds nobody at it writes the
-//! records of all shards, and looks once more before leaving; who finds somebody at it leaves theirs
-//! to them (`turn`). Nobody waits for the log while holding a shard, and nobody waits for somebody
+//! records of all shards, and looks once more before leaving; who finds somebody at it leaves it to
+//! them (`turn`). Nobody waits for the log while holding a shard, and nobody waits for somebody
 //! who writes.
 //!
 //! Owns the log, what of it is on the device, and failures. Starts no thread; reads time from a
@@ -299,8 +299,8 @@ impl Committer {
         *lock(&self.predecessor)
     }
 
-    /// The outcome of an order to go on in another file, once. `Some(None)`: it came to nothing, for
-    /// the log has failed.
+    /// The outcome of an order to go on in another file, once. `Some(None)`: it came to nothing,
+    /// for the log has failed.
     pub fn take_rolled(&self) -> Option<Option<Rolled>> {
         lock(&self.rolled).take()
     }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Two copies, replaced one after the other: written under another name, synced, renamed. One that
-//! is lost or damaged is written anew. Without both, the headers of logs and snapshots say the same.
+//! is lost or damaged is written anew. Without both, headers of logs and snapshots say the same.
 
 use super::disk::{Disk, Growth, append_all};
 use super::record::FORMAT;

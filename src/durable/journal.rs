@@ -1,5 +1,5 @@
-//! The changes of one shard as bytes to write: encoded when they happen, under the shard's lock, and
-//! taken by whoever writes the log.
+//! The changes of one shard as bytes to write: encoded when they happen, under the shard's lock,
+//! and taken by whoever writes the log.
 //!
 //! Owns the sequence: every record of the shard has the next number, and a reply may leave once the
 //! record of its change is safe. Does no I/O.

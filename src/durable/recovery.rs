@@ -5,8 +5,8 @@
 //! -> read them, build stores -> remove what is superseded -> a log for this run -> note it
 //! ```
 //!
-//! If something in them is damaged, an older snapshot and the logs since may do: both are kept until
-//! the newer one has been read once. Nothing is changed before everything has been read.
+//! If something in them is damaged, an older snapshot and the logs since may do: both are kept
+//! until the newer one has been read once. Nothing is changed before everything has been read.
 //!
 //! Owns the order of these steps; judging files is `chain`'s, building stores `build`'s.
 

@@ -33,8 +33,8 @@ const RETRY_SECONDS_MAX: u64 = 8;
 /// One that was taken early, and failed, is tried again after this time.
 const EARLY_RETRY_SECONDS: u64 = 10;
 
-/// Data below this is small: it is in a snapshot as often as the interval says, with at most so many
-/// bytes a minute.
+/// Data below this is small: it is in a snapshot as often as the interval says, with at most so
+/// many bytes a minute.
 const SMALL_BYTES: u64 = 64 << 20;
 const SMALL_SECONDS: u64 = 60;
 

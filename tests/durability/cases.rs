@@ -131,9 +131,10 @@ fn snapshots_that_fail_lose_nothing_that_was_told() {
 /// D2: every verb that extends a lifetime, in the log and behind a snapshot, two runs long.
 #[test]
 fn lifetimes_that_were_extended_count() {
-    let extend: [(&str, fn() -> Verb<'static>); 2] = [
-        ("touch", || Verb::Touch { exptime: Exptime::Relative(60) }),
-        ("gat", || Verb::GetAndTouch { with_cas: false, exptime: Exptime::Relative(60) }),
+    let exptime = Exptime::Relative(60);
+    let extend = [
+        ("touch", Verb::Touch { exptime }),
+        ("gat", Verb::GetAndTouch { with_cas: false, exptime }),
     ];
     for (name, verb) in extend {
         for snapshot in [false, true] {
@@ -147,7 +148,7 @@ fn lifetimes_that_were_extended_count() {
                     engine.snapshot(&[]).expect("a snapshot");
                 }
                 engine.clock.set(Ticks(NOW.0 + 250));
-                engine.execute(b"k", verb());
+                engine.execute(b"k", verb.clone());
                 engine.commit();
                 let mut disk = kill(&disk, engine);
                 for run in 0..runs {

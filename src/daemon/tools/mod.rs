@@ -43,8 +43,8 @@ distcached load --to HOST:PORT [FILE | -]
 distcached load --to HOST:PORT --from HOST:PORT
                                  copy the items of a running memcached
 
-check, dump and repair work on directories that no server uses; backup on any. Exit codes: 0 done (of check:
-intact), 1 a server refused items, 64 usage, 65 damaged, 74 input or output failed, 75 in use,
+check, dump and repair work on directories that no server uses; backup on any. Exit codes: 0 done
+(of check: intact), 1 a server refused items, 64 usage, 65 damaged, 74 input or output failed, 75 in use,
 78 written by a newer version.
 ";
 
@@ -228,9 +228,9 @@ fn run_backup(mut parser: Parser) -> Ended {
     let target = target.map_err(|why| failed(&to.display().to_string(), &why))?;
     let copied = backup(&source, &target).map_err(|why| refused(&why))?;
     let (items, changes) = (copied.checked.snapshot_items, copied.checked.log_changes);
+    let (bytes, what) = (copied.bytes, "copied and verified");
     print(&format!(
-        "{} bytes copied and verified: {items} items in the snapshot, {changes} changes behind it\n",
-        copied.bytes
+        "{bytes} bytes {what}: {items} items in the snapshot, {changes} changes behind it\n"
     ))
 }
 

@@ -1,5 +1,5 @@
-//! A copy of a directory that may be in use meanwhile: a snapshot and the logs since, as far as they
-//! reach when they are copied.
+//! A copy of a directory that may be in use meanwhile: a snapshot and the logs since, as far as
+//! they reach when they are copied.
 //!
 //! Nothing of the server is needed for it: files only grow at their ends, so that a beginning of
 //! the log is a state that the server went through, and files say themselves what they are. One

@@ -54,7 +54,7 @@ impl Rig {
         let router = WorkerRouter::new(parts);
         let (inbox_sender, inbox) = unbounded();
         let (arrivals_sender, arrivals) = unbounded();
-        let parts = Parts { poll, bell, inbox, arrivals, router, keep: None, shared };
+        let parts = Parts { poll, bell, inbox, arrivals, router, shared };
         Self {
             worker: Worker::new(parts),
             shards,
