@@ -1,4 +1,4 @@
-//! distcached's shard in this process, driven with the keys and values of a population. Owns the
+//! distcached's shards in this process, driven with the keys and values of a population. Owns the
 //! calls and the virtual clock; no sockets and no protocol, so that a measurement sees the store
 //! alone, and the same calls give the same store.
 
@@ -10,8 +10,8 @@ use distcache::shard::operation::{Data, Operation, Verb};
 use distcache::shard::replies::Replies;
 use distcache::shard::{Rules, Shard};
 use distcache::store::budget::Budget;
-use distcache::store::hash::KeyHasher;
-use distcache::store::{Settings, Ticks};
+use distcache::store::hash::{KeyHasher, shard_of};
+use distcache::store::{Counters, Settings, Ticks};
 
 use crate::population::Population;
 
@@ -22,10 +22,10 @@ const MAINTAIN_TICKS: u64 = 10;
 /// A worker's sweep goes through all segments in so many calls.
 const SWEEP_ROUND_CALLS: usize = 40;
 
-/// A shard and what is needed to talk to it.
+/// Shards that share a memory limit, and what is needed to talk to them.
 pub struct Embedded {
-    /// The shard.
-    pub shard: Shard,
+    /// The shards.
+    pub shards: Vec<Shard>,
     /// The virtual time.
     pub now: Ticks,
     hasher: KeyHasher,
@@ -46,18 +46,14 @@ pub struct Prepared {
 }
 
 impl Embedded {
-    /// An empty shard with so much memory.
-    pub fn new(memory_bytes_max: u64, evict: bool, population: Arc<Population>) -> Self {
+    /// Empty shards of a budget.
+    pub fn new(budget: Arc<Budget>, evict: bool, population: Arc<Population>) -> Self {
         let hasher = KeyHasher::new([1, 2]);
-        let settings = Settings {
-            budget: Budget::new(memory_bytes_max, 1),
-            evict,
-            hasher: hasher.clone(),
-            sequence_start: 1,
-        };
+        let count = budget.store_count();
+        let settings = Settings { budget, evict, hasher: hasher.clone(), sequence_start: 1 };
         let rules = Rules { item_bytes_max: 1 << 30, cas: true, prefix_delimiter: b':' };
         Self {
-            shard: Shard::new(settings, rules),
+            shards: (0..count).map(|_| Shard::new(settings.clone(), rules)).collect(),
             now: START,
             hasher,
             population,
@@ -83,7 +79,14 @@ impl Embedded {
         self.prepare(id)
     }
 
-    /// As [`Embedded::prepare_value`], with a value of so many bytes.
+    /// As [`Embedded::prepare_value`], with a small value of so many bytes.
+    pub fn prepare_sized(&mut self, id: u64, value_bytes: usize) -> Prepared {
+        self.value.clear();
+        self.value.resize(value_bytes, b's');
+        self.prepare(id)
+    }
+
+    /// As [`Embedded::prepare_value`], with a value of so many bytes in a buffer of its own.
     pub fn prepare_large(&mut self, id: u64, value_bytes: usize) -> Prepared {
         self.value.clear();
         self.large = Some(Bytes::from(vec![b'l'; value_bytes]));
@@ -94,7 +97,8 @@ impl Embedded {
         self.replies.bytes.clear();
         self.replies.values.clear();
         let operation = Operation { key: &self.key, hash: prepared.hash, noreply: false, verb };
-        self.shard.execute(operation, self.now, &mut self.replies);
+        let shard = shard_of(prepared.hash, self.shards.len());
+        self.shards[shard].execute(operation, self.now, &mut self.replies);
         &self.replies.bytes
     }
 
@@ -124,9 +128,34 @@ impl Embedded {
         self.execute(prepared, Verb::Delete);
     }
 
-    /// Gives the key prepared last another lifetime.
-    pub fn touch(&mut self, prepared: Prepared, lifetime_seconds: u32) {
-        self.execute(prepared, Verb::Touch { exptime: exptime(lifetime_seconds) });
+    /// Gives the key prepared last another lifetime; false if it was not there.
+    pub fn touch(&mut self, prepared: Prepared, lifetime_seconds: u32) -> bool {
+        let verb = Verb::Touch { exptime: exptime(lifetime_seconds) };
+        self.execute(prepared, verb) == b"TOUCHED\r\n"
+    }
+
+    /// Adds so many bytes to the value of the key prepared last; false if it was not there.
+    pub fn append(&mut self, prepared: Prepared, bytes: usize) -> bool {
+        let args =
+            StoreArgs { mode: StoreMode::Append, flags: 0, exptime: Exptime::Never, compare: 0 };
+        let data = vec![b'a'; bytes];
+        self.execute(prepared, Verb::Store(args, Data::Slice(&data))) == b"STORED\r\n"
+    }
+
+    /// Items of all shards.
+    pub fn items(&self) -> usize {
+        self.shards.iter().map(|shard| shard.store().items()).sum()
+    }
+
+    /// What one of the shards' counters comes to.
+    pub fn counted(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
+        self.shards.iter().map(|shard| counter(&shard.store().counters())).sum()
+    }
+
+    /// The part of the memory of all segments that live items take.
+    pub fn live_share(&self) -> f64 {
+        let sum = |of: &dyn Fn(&Shard) -> u64| self.shards.iter().map(of).sum::<u64>() as f64;
+        sum(&|shard| shard.store().live_bytes()) / sum(&|shard| shard.store().segments().0)
     }
 
     /// Bytes of the key and the value prepared last.
@@ -146,8 +175,11 @@ impl Embedded {
 
     /// Calls it as a worker does: again in the next turn if there is more to do.
     pub fn maintain(&mut self) {
-        let segments = self.shard.store().segment_count_max();
-        let more = self.shard.maintain(self.now, segments.div_ceil(SWEEP_ROUND_CALLS));
+        let mut more = false;
+        for shard in &mut self.shards {
+            let segments = shard.store().segment_count_max();
+            more |= shard.maintain(self.now, segments.div_ceil(SWEEP_ROUND_CALLS));
+        }
         self.next_maintain = if more { self.now } else { Ticks(self.now.0 + MAINTAIN_TICKS) };
     }
 }
@@ -167,7 +199,7 @@ mod tests {
     fn stores_finds_expires_and_deletes() {
         let sizes = ("16".parse().unwrap(), "32".parse().unwrap());
         let population = Arc::new(Population::new(1000, sizes.0, sizes.1).unwrap());
-        let mut embedded = Embedded::new(4 << 20, true, population);
+        let mut embedded = Embedded::new(Budget::new(4 << 20, 2), true, population);
         let key = embedded.prepare_value(7);
         assert!(!embedded.get(key));
         assert!(embedded.set(key, 5));
@@ -176,7 +208,7 @@ mod tests {
         while embedded.is_maintenance_due() {
             embedded.maintain();
         }
-        assert_eq!(embedded.shard.store().items(), 0, "swept");
+        assert_eq!(embedded.items(), 0, "swept");
         assert!(embedded.set(key, 0));
         embedded.delete(key);
         assert!(!embedded.get(key));

@@ -28,6 +28,7 @@
 //! ```
 //! Imports run down that list only in the direction of use: nothing above `server` knows of it.
 
+pub mod churn;
 pub mod cleanup;
 pub mod client;
 pub mod compare;

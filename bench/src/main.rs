@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use bench::options::{Opt, Options};
 use bench::{
-    Result, cleanup, compare, durability, hitratio, idle, large_value, latency, load_command,
-    memory, overload, pauses, persistent, replay, restart, simulate, snapshot, threads, traces,
-    trial,
+    Result, churn, cleanup, compare, durability, hitratio, idle, large_value, latency,
+    load_command, memory, overload, pauses, persistent, replay, restart, simulate, snapshot,
+    threads, traces, trial,
 };
 use lexopt::Arg;
 
@@ -81,6 +81,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         "hit ratios of distcached's store on the same streams, without sockets",
         &[replay::OPTIONS, traces::OPTIONS],
         replay::run,
+    ),
+    (
+        "churn",
+        "a working set that fits, changed without pause: does all of it stay",
+        &[churn::OPTIONS],
+        churn::run,
     ),
     ("pauses", "time of single calls of distcached's store", &[pauses::OPTIONS], pauses::run),
     (

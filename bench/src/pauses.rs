@@ -35,6 +35,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::Result;
+use distcache::store::budget::Budget;
+
 use crate::embedded::{Embedded, Prepared};
 use crate::options::{Opt, Options, opt};
 use crate::population::Population;
@@ -176,7 +178,8 @@ pub fn run(options: &Options) -> Result<()> {
     for megabytes in options.list::<u64>("megabytes")? {
         for sizes in options.list::<String>("values")? {
             let population = Population::new(4_000_000_000, "16".parse()?, sizes.parse()?)?;
-            let embedded = Embedded::new(megabytes << 20, evict, Arc::new(population));
+            let embedded =
+                Embedded::new(Budget::new(megabytes << 20, 1), evict, Arc::new(population));
             let mut bench = Bench::new(embedded, options.has("tell"))?;
             bench.run(options.get("written")?, evict);
             let name = format!("{megabytes} MiB, {sizes}{}", if evict { "" } else { ", -M" });
@@ -232,27 +235,27 @@ impl Bench {
     }
 
     fn run(&mut self, share: f64, evict: bool) {
-        let limit = self.embedded.shard.store().memory_bytes_max();
+        let limit = self.embedded.shards[0].store().memory_bytes_max();
         let written = (limit as f64 * share) as u64;
         self.phase = "fill";
         let is_filled = |bench: &Self| {
-            bench.embedded.shard.store().counters().evictions > 0 || bench.refused > REFUSED_MAX
+            bench.embedded.shards[0].store().counters().evictions > 0 || bench.refused > REFUSED_MAX
         };
         while !is_filled(self) {
             self.one_of(90);
         }
-        self.items_max = self.embedded.shard.store().items();
+        self.items_max = self.embedded.shards[0].store().items();
         self.phase = "mix";
         self.load(written, 40);
         if evict {
             self.phase = "shrink";
-            self.timed(Kind::Limit, |embedded| embedded.shard.set_memory_bytes_max(limit / 2));
+            self.timed(Kind::Limit, |embedded| embedded.shards[0].set_memory_bytes_max(limit / 2));
             self.load(written, 40);
-            self.timed(Kind::Limit, |embedded| embedded.shard.set_memory_bytes_max(limit));
+            self.timed(Kind::Limit, |embedded| embedded.shards[0].set_memory_bytes_max(limit));
             self.load(written, 90);
         }
         self.phase = "flush";
-        self.timed(Kind::Flush, |embedded| embedded.shard.flush());
+        self.timed(Kind::Flush, |embedded| embedded.shards[0].flush());
         self.load(written / 2, 40);
     }
 
@@ -336,7 +339,7 @@ impl Bench {
     fn record(&mut self, kind: Kind, taken: Taken) {
         self.times[kind as usize].record(taken, self.phase);
         if self.tell && taken.cpu.as_nanos() as u64 > LONG_NS {
-            let store = self.embedded.shard.store();
+            let store = self.embedded.shards[0].store();
             eprintln!(
                 "{}: {kind:?}, {} us, {} faults; {} of {} bytes, {} items",
                 self.phase,
@@ -406,7 +409,8 @@ mod tests {
         for evict in [true, false] {
             let population =
                 Population::new(4_000_000_000, "16".parse().unwrap(), "mixed".parse().unwrap());
-            let embedded = Embedded::new(4 << 20, evict, Arc::new(population.unwrap()));
+            let embedded =
+                Embedded::new(Budget::new(4 << 20, 1), evict, Arc::new(population.unwrap()));
             let mut bench = Bench::new(embedded, false).unwrap();
             bench.run(2.0, evict);
             for (kind, label) in KINDS {

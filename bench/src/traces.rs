@@ -68,6 +68,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("requests", "N", "8000000", "requests counted"),
     opt("ttl-rate", "N", "100000", "requests per second where keys have lifetimes"),
     opt("seed", "N", "1", "seed of the request streams"),
+    opt("sets", "PERCENT", "0", "so many of the requests store, whether or not the key is there"),
 ];
 
 /// How much of which streams to run.
@@ -85,6 +86,8 @@ pub struct Workload {
     pub ttl_rate: f64,
     /// Equal seeds give equal streams.
     pub seed: u64,
+    /// The part of the requests that are sets, in hundredths.
+    pub sets_percent: u64,
 }
 
 impl Workload {
@@ -106,6 +109,7 @@ impl Workload {
             requests: options.get("requests")?,
             ttl_rate: options.get("ttl-rate")?,
             seed: options.get("seed")?,
+            sets_percent: options.get("sets")?,
         })
     }
 
