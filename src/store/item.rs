@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Numbers are little endian. A deadline is in hundredths of a second since 1970, which 5 bytes
-//! hold until the year 2318. Fields that an item does not need take no space: an item without
+//! hold until the year 2318; all ones are no deadline, where one was taken back. Fields that an item does not need take no space: an item without
 //! flags, expiry and stored CAS costs 3 bytes up to 255 bytes of value.
 
 use crate::store::Ticks;
@@ -32,6 +32,9 @@ const FIXED_BYTES: usize = 2;
 const FLAGS_BYTES: usize = 4;
 const DEADLINE_BYTES: usize = 5;
 const CAS_BYTES: usize = 8;
+
+/// A deadline that was taken back: its field stays, so that the key need not move.
+const DEADLINE_NONE: u64 = (1 << (8 * DEADLINE_BYTES)) - 1;
 
 /// Longest header: every optional field present.
 pub const HEADER_BYTES_MAX: usize = FIXED_BYTES + 4 + FLAGS_BYTES + DEADLINE_BYTES + CAS_BYTES;
@@ -92,6 +95,23 @@ pub fn header_bytes(attributes: &Attributes, value_bytes: usize) -> usize {
         + if attributes.flags != 0 { FLAGS_BYTES } else { 0 }
         + if attributes.deadline.is_some() { DEADLINE_BYTES } else { 0 }
         + if attributes.cas.is_some() { CAS_BYTES } else { 0 }
+}
+
+/// Writes other attributes, and another value length, into a header that is there, if that keeps its
+/// length. Answers whether it does.
+pub fn repack_header(item: &mut [u8], attributes: &Attributes, value_bytes: usize) -> bool {
+    let shape = item[1];
+    let has = |bit: u8| shape & bit != 0;
+    let fits = has(SHAPE_FLAGS) == (attributes.flags != 0)
+        && has(SHAPE_CAS) == attributes.cas.is_some()
+        && (has(SHAPE_DEADLINE) || attributes.deadline.is_none())
+        && usize::from(shape & SHAPE_WIDTH) + 1 == width_of(value_bytes);
+    if fits {
+        let kept = has(SHAPE_DEADLINE).then_some(Ticks(DEADLINE_NONE));
+        let attributes = Attributes { deadline: attributes.deadline.or(kept), ..*attributes };
+        pack_header(item, &attributes, usize::from(item[0]), value_bytes);
+    }
+    fits
 }
 
 /// Writes the header to the front of `into` and returns its length.
@@ -178,7 +198,8 @@ pub fn unpack_header(item: &[u8]) -> Header {
         attributes.flags = take(FLAGS_BYTES) as u32;
     }
     if shape & SHAPE_DEADLINE != 0 {
-        attributes.deadline = Some(Ticks(take(DEADLINE_BYTES)));
+        attributes.deadline =
+            Some(take(DEADLINE_BYTES)).filter(|at| *at != DEADLINE_NONE).map(Ticks);
     }
     if shape & SHAPE_CAS != 0 {
         attributes.cas = Some(take(CAS_BYTES));
@@ -228,7 +249,7 @@ mod tests {
     fn attributes() -> impl Strategy<Value = Attributes> {
         (
             prop_oneof![Just(0u32), any::<u32>()],
-            prop::option::of(0u64..1 << 40),
+            prop::option::of(0..DEADLINE_NONE),
             prop::option::of(any::<u64>()),
             any::<(bool, bool, bool)>(),
         )
@@ -258,6 +279,35 @@ mod tests {
             prop_assert_eq!(header.key_bytes, key_bytes);
             prop_assert_eq!(header.value_bytes, value_bytes);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_written_over_reads_as_written(
+            old in attributes(),
+            new in attributes(),
+            sizes in (0usize..70_000, 0usize..70_000),
+        ) {
+            let mut bytes = [0u8; HEADER_BYTES_MAX];
+            let header_bytes = pack_header(&mut bytes, &old, 7, sizes.0);
+            let before = bytes;
+            if repack_header(&mut bytes, &new, sizes.1) {
+                let header = unpack_header(&bytes);
+                prop_assert_eq!(header.attributes, new);
+                prop_assert_eq!((header.header_bytes, header.key_bytes), (header_bytes, 7));
+                prop_assert_eq!(header.value_bytes, sizes.1);
+                prop_assert_eq!(&bytes[header_bytes..], &before[header_bytes..]);
+            } else {
+                prop_assert_eq!(bytes, before);
+                let is_same = item_shape(&old) == item_shape(&new);
+                prop_assert!(!is_same || width_of(sizes.0) != width_of(sizes.1));
+            }
+        }
+    }
+
+    /// Which optional fields there are.
+    fn item_shape(attributes: &Attributes) -> (bool, bool, bool) {
+        (attributes.flags != 0, attributes.deadline.is_some(), attributes.cas.is_some())
     }
 
     #[test]

@@ -12,8 +12,10 @@
 //!              [ tail | main queue ] -> asked for again: back to the tail; else evicted
 //! ```
 //!
-//! **Invariant:** a sealed segment never changes. Changing an item writes a new version at the
-//! head and leaves the old bytes dead until their segment is evicted or compacted.
+//! **Invariant:** a sealed segment does not change while a socket or a snapshot holds it. Changing
+//! an item writes over it where the new version takes the same bytes, nobody holds the segment and
+//! nobody has seen the token; else it writes a new version at the head and leaves the old bytes dead
+//! until their segment is evicted or compacted.
 //!
 //! **Invariant:** the CAS token of an item is its position (segment sequence, offset) unless its
 //! header stores one. Only tokens that were handed out need to survive a move, so a moved item
@@ -436,6 +438,15 @@ impl Store {
         value: Value<'_>,
         now: Ticks,
     ) -> Result<Handle, Full> {
+        if let Some(handle) = old
+            && self.overwrite(handle, attributes, &value, TokenRule::Fresh)
+        {
+            let slot = self.index.slot(handle);
+            let frequency = slot.accessed().frequency();
+            self.index.replace(handle, Slot::new(hash, slot.location(), frequency));
+            self.counters.stored += 1;
+            return Ok(handle);
+        }
         let location = self.write(key, attributes, value, now)?;
         self.counters.stored += 1;
         let old = old.and_then(|old| self.unless_evicted(hash, old));
@@ -536,8 +547,8 @@ impl Store {
         now: Ticks,
     ) -> Result<Handle, Full> {
         let (id, offset) = self.place(self.index.slot(handle).location());
-        let stays = token == TokenRule::Keep || attributes.cas.is_some();
-        if stays && self.segment_mut(id).overwrite_header(offset, &attributes) {
+        let may_stay = self.may_overwrite(handle, attributes, token);
+        if may_stay && self.segment_mut(id).overwrite_header(offset, &attributes) {
             return Ok(handle);
         }
         if let Some(value) = self.large_value(handle) {
@@ -566,6 +577,9 @@ impl Store {
         token: TokenRule,
         now: Ticks,
     ) -> Result<Handle, Full> {
+        if self.overwrite(handle, attributes, &value, token) {
+            return Ok(handle);
+        }
         let slot = self.index.slot(handle);
         let item = self.item(handle);
         let slot = match token {
@@ -581,6 +595,30 @@ impl Store {
         let location = self.write(&key, attributes, value, now)?;
         let old = self.unless_evicted(hash, handle);
         Ok(self.point_to(hash, old, slot.with_location(location)))
+    }
+
+    /// Whether a version may be written over the one before it, as far as its token goes: the token
+    /// is that of the place, which nobody may take for the version before.
+    fn may_overwrite(&self, handle: Handle, attributes: Attributes, token: TokenRule) -> bool {
+        let is_known = self.index.slot(handle).observed();
+        token == TokenRule::Keep || attributes.cas.is_some() || !is_known
+    }
+
+    /// Writes a version over the one before it. Answers false if that cannot be.
+    fn overwrite(
+        &mut self,
+        handle: Handle,
+        attributes: Attributes,
+        value: &Value<'_>,
+        token: TokenRule,
+    ) -> bool {
+        let parts = match value {
+            Value::Parts(parts) => *parts,
+            Value::Owned(bytes) => [&bytes[..], &[]],
+        };
+        let (id, offset) = self.place(self.index.slot(handle).location());
+        self.may_overwrite(handle, attributes, token)
+            && self.segment_mut(id).overwrite(offset, &attributes, parts)
     }
 
     fn is_large(&self, stride: usize) -> bool {

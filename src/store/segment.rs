@@ -1,7 +1,7 @@
 //! Segments: the fixed pieces of memory that items are appended to.
 //!
-//! A segment is open (being appended to), sealed (never changes again, so that sockets and
-//! snapshots may hold it while the store goes on), or holds one large item. It knows how many of
+//! A segment is open (being appended to), sealed (sockets and snapshots may hold it while the store
+//! goes on; as long as they do, it never changes), or holds one large item. It knows how many of
 //! its bytes are still live and when its first item expires; it does not know the index.
 
 use crate::store::Ticks;
@@ -182,22 +182,71 @@ impl Segment {
         offset
     }
 
-    /// Replaces the header of an item in place. Only for an open segment and a header of the same
-    /// length; answers whether that was so.
+    /// Gives an item other attributes, in place, if its header keeps its length and nobody else
+    /// holds the segment. Answers whether that was so.
     pub fn overwrite_header(&mut self, offset: usize, attributes: &item::Attributes) -> bool {
-        let Data::Open(bytes) = &mut self.data else { return false };
-        let old = item::unpack_header(&bytes[offset..]);
-        if item::header_bytes(attributes, old.value_bytes) != old.header_bytes {
-            return false;
-        }
-        item::pack_header(&mut bytes[offset..], attributes, old.key_bytes, old.value_bytes);
-        if let Some(deadline) = attributes.deadline {
+        let is_large = self.is_large();
+        let overwritten = self.change(|bytes| {
+            let at = if is_large { 0 } else { offset };
+            let value_bytes = item::key_and_value_span(&bytes[at..]).2;
+            item::repack_header(&mut bytes[at..], attributes, value_bytes)
+        });
+        if overwritten && let Some(deadline) = attributes.deadline {
             self.earliest_deadline = self.earliest_deadline.min(deadline);
         }
-        true
+        overwritten
     }
 
-    /// Ends appending. From here on the bytes never change.
+    /// Gives an item other attributes and another value, in place, if it takes up the same bytes as
+    /// before and nobody else holds the segment. Answers whether that was so.
+    pub fn overwrite(
+        &mut self,
+        offset: usize,
+        attributes: &item::Attributes,
+        value: [&[u8]; 2],
+    ) -> bool {
+        if self.is_large() {
+            return false;
+        }
+        let overwritten = self.change(|bytes| {
+            let item = &mut bytes[offset..];
+            let (start, key_bytes, old_bytes) = item::key_and_value_span(item);
+            let (from, value_bytes) = (start + key_bytes, value[0].len() + value[1].len());
+            let keeps_place = item::aligned(from + value_bytes) == item::aligned(from + old_bytes);
+            if !keeps_place || !item::repack_header(item, attributes, value_bytes) {
+                return false;
+            }
+            let (first, second) = item[from..from + value_bytes].split_at_mut(value[0].len());
+            first.copy_from_slice(value[0]);
+            second.copy_from_slice(value[1]);
+            true
+        });
+        if overwritten && let Some(deadline) = attributes.deadline {
+            self.earliest_deadline = self.earliest_deadline.min(deadline);
+        }
+        overwritten
+    }
+
+    /// Changes the bytes, unless somebody else holds them. (Of a large item, all but the value.)
+    fn change(&mut self, change: impl FnOnce(&mut [u8]) -> bool) -> bool {
+        match &mut self.data {
+            Data::Open(bytes) => change(bytes),
+            Data::Large { head, .. } => change(head),
+            Data::Sealed(bytes) => match std::mem::take(bytes).try_into_mut() {
+                Ok(mut alone) => {
+                    let changed = change(&mut alone);
+                    *bytes = alone.freeze();
+                    changed
+                }
+                Err(shared) => {
+                    *bytes = shared;
+                    false
+                }
+            },
+        }
+    }
+
+    /// Ends appending. From here on the bytes change only while nobody else holds them.
     pub fn seal(&mut self) {
         if let Data::Open(bytes) = &mut self.data {
             self.data = Data::Sealed(std::mem::take(bytes).freeze());

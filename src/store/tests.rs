@@ -728,3 +728,67 @@ fn stores_share_what_one_of_them_does_not_use_and_give_it_back() {
     }
     assert!(stores.evictions() > 0);
 }
+
+/// Goal: changing an item in place leaves no dead bytes, and nobody sees it who should not. Method:
+/// each change of an item in a sealed segment, by itself and while somebody holds the segment.
+#[test]
+fn what_fits_the_place_of_the_old_version_is_written_there() {
+    let now = start();
+    let with_deadline = |seconds: u64| Attributes {
+        deadline: Some(now.plus_seconds(seconds)),
+        ..Attributes::default()
+    };
+    type Change = fn(&mut Store, u64, Handle, Attributes) -> Result<Handle, Full>;
+    let put_same: Change = |store, hash, handle, to| {
+        store.put(hash, Some(handle), b"key", to, Value::Parts([b"valve", &[]]), start())
+    };
+    let put_longer: Change = |store, hash, handle, to| {
+        store.put(hash, Some(handle), b"key", to, Value::Parts([b"value and", b" more"]), start())
+    };
+    let increment: Change = |store, hash, handle, to| {
+        store.update(hash, handle, to, Value::Parts([b"12345", &[]]), TokenRule::Fresh, start())
+    };
+    let touch: Change =
+        |store, hash, handle, to| store.rewrite(hash, handle, to, TokenRule::Keep, start());
+    let stale: Change =
+        |store, hash, handle, to| store.rewrite(hash, handle, to, TokenRule::Fresh, start());
+    // The change, attributes before and after, in place if nobody has seen the token, and if.
+    let (none, soon, later) = (Attributes::default(), with_deadline(10), with_deadline(20));
+    let cases = [
+        ("put", put_same, none, none, true, false),
+        ("put, deadline taken back", put_same, soon, none, true, false),
+        ("put, deadline added", put_same, none, soon, false, false),
+        ("put, longer", put_longer, none, none, false, false),
+        ("increment", increment, soon, soon, true, false),
+        ("touch", touch, soon, later, true, true),
+        ("touch, first deadline", touch, none, later, false, false),
+        ("touch, deadline taken back", touch, soon, none, true, true),
+        ("stale", stale, soon, Attributes { stale: true, ..soon }, true, false),
+    ];
+    for (name, change, before, after, in_place_unseen, in_place_seen) in cases {
+        for (seen, held) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut store = store(8 << 20, true);
+            let handle = put(&mut store, b"key", before, b"value", now).expect("room");
+            store.seal_head();
+            let hash = store.hasher.hash(b"key");
+            let token = store.item(handle).token;
+            if seen {
+                store.token_handed_out(handle);
+            }
+            let shared = held.then(|| store.share_value(handle).expect("sealed"));
+            let location = store.index.slot(handle).location();
+            let changed = change(&mut store, hash, handle, after).expect("room");
+            let expected = !held && if seen { in_place_seen } else { in_place_unseen };
+            let stayed = store.index.slot(changed).location() == location;
+            assert_eq!(stayed, expected, "{name}, seen: {seen}, held: {held}");
+            let attributes = Attributes { cas: None, ..store.item(changed).attributes };
+            assert_eq!(attributes, after, "{name}");
+            assert_eq!(shared.is_none_or(|value| value == "value"), true, "{name}");
+            let keeps_token = name.starts_with("touch");
+            if seen {
+                assert_eq!(store.item(changed).token == token, keeps_token, "{name}");
+            }
+            check_bookkeeping(&store, 8 << 20);
+        }
+    }
+}
