@@ -162,7 +162,7 @@ impl Churn {
     }
 
     fn play(&mut self, rounds: u64) -> Played {
-        let moves = self.embedded.counted(|counters| counters.moves);
+        let moves = self.embedded.counted(|counters| counters.moves + counters.cleaned);
         let (mut missed, mut changes, used) = (0, 0, used_by_thread());
         let requests = self.keys * rounds * 2;
         for request in 0..requests {
@@ -189,7 +189,7 @@ impl Churn {
             }
         }
         let used_us = (used_by_thread() - used).as_secs_f64() * 1e6;
-        let moves = self.embedded.counted(|counters| counters.moves) - moves;
+        let moves = self.embedded.counted(|counters| counters.moves + counters.cleaned) - moves;
         Played {
             missed,
             request_us: used_us / requests as f64,

@@ -124,7 +124,7 @@ fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Playe
         live_share: embedded.live_share(),
         request_us: (used_by_thread() - used).as_secs_f64() * 1e6 / workload.requests as f64,
         moves_per_set: ratio(
-            embedded.counted(|counters| counters.moves),
+            embedded.counted(|counters| counters.moves + counters.cleaned),
             embedded.counted(|counters| counters.stored),
         ),
     })

@@ -35,7 +35,7 @@ const OVERSHOOT_SHARE: u64 = 16;
 pub struct Budget {
     limit_bytes: AtomicU64,
     used_bytes: AtomicU64,
-    live_bytes: AtomicU64,
+    dead_bytes: AtomicU64,
     lent_bytes: AtomicU64,
     store_count: u64,
     segment_bytes: u64,
@@ -48,7 +48,7 @@ impl Budget {
         Arc::new(Self {
             limit_bytes: AtomicU64::new(limit_bytes),
             used_bytes: AtomicU64::new(0),
-            live_bytes: AtomicU64::new(0),
+            dead_bytes: AtomicU64::new(0),
             lent_bytes: AtomicU64::new(0),
             store_count,
             segment_bytes: segment_bytes_for(limit_bytes / store_count) as u64,
@@ -71,9 +71,9 @@ impl Budget {
         self.used_bytes.load(Relaxed).saturating_add(self.lent_bytes())
     }
 
-    /// Bytes of live items, as far as stores have told.
-    pub fn live_bytes(&self) -> u64 {
-        self.live_bytes.load(Relaxed)
+    /// What of it cleaning could free, as far as stores have told.
+    pub fn dead_bytes(&self) -> u64 {
+        self.dead_bytes.load(Relaxed)
     }
 
     /// Memory used elsewhere that counts against the limit.
@@ -120,13 +120,13 @@ impl Budget {
 pub struct Account {
     budget: Arc<Budget>,
     used_bytes: u64,
-    live_bytes: u64,
+    dead_bytes: u64,
 }
 
 impl Account {
     /// Nothing taken so far.
     pub fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, used_bytes: 0, live_bytes: 0 }
+        Self { budget, used_bytes: 0, dead_bytes: 0 }
     }
 
     /// The budget of all.
@@ -134,16 +134,21 @@ impl Account {
         &self.budget
     }
 
-    /// Tells what the store takes now, and how much of that is live items.
-    pub fn tell(&mut self, used_bytes: u64, live_bytes: u64) {
+    /// Tells what the store takes now, and how much of that cleaning could free.
+    pub fn tell(&mut self, used_bytes: u64, dead_bytes: u64) {
         Budget::change(&self.budget.used_bytes, self.used_bytes, used_bytes);
-        Budget::change(&self.budget.live_bytes, self.live_bytes, live_bytes);
-        (self.used_bytes, self.live_bytes) = (used_bytes, live_bytes);
+        Budget::change(&self.budget.dead_bytes, self.dead_bytes, dead_bytes);
+        (self.used_bytes, self.dead_bytes) = (used_bytes, dead_bytes);
     }
 
     /// What all use, this store with what it has not told yet.
     pub fn used_by_all(&self, used_bytes: u64) -> u64 {
         self.budget.used_bytes().wrapping_sub(self.used_bytes).wrapping_add(used_bytes)
+    }
+
+    /// The dead bytes of all, in the same way.
+    pub fn dead_by_all(&self, dead_bytes: u64) -> u64 {
+        self.budget.dead_bytes().wrapping_sub(self.dead_bytes).wrapping_add(dead_bytes)
     }
 }
 
@@ -199,12 +204,12 @@ mod tests {
         other.tell(500, 500);
         one.tell(400, 300);
         loan.set_bytes(100);
-        assert_eq!((budget.used_bytes(), budget.live_bytes()), (1000, 800));
-        assert_eq!(one.used_by_all(450), 1050);
+        assert_eq!((budget.used_bytes(), budget.dead_bytes()), (1000, 800));
+        assert_eq!((one.used_by_all(450), one.dead_by_all(310)), (1050, 810));
         drop((one, loan));
         assert_eq!((budget.used_bytes(), budget.lent_bytes()), (500, 0));
         drop(other);
-        assert_eq!((budget.used_bytes(), budget.live_bytes()), (0, 0));
+        assert_eq!((budget.used_bytes(), budget.dead_bytes()), (0, 0));
     }
 
     #[test]

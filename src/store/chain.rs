@@ -42,11 +42,6 @@ impl Chain {
         Some(self.first).filter(|id| *id != 0)
     }
 
-    /// The newest segment in it.
-    pub fn last(&self) -> Option<u32> {
-        Some(self.last).filter(|id| *id != 0)
-    }
-
     /// Puts a segment at the end. It must not be in a list that uses the same link.
     pub fn push_last(&mut self, id: u32, segments: &mut [Option<Segment>]) {
         let previous = std::mem::replace(&mut self.last, id);
@@ -55,6 +50,24 @@ impl Chain {
             0 => self.first = id,
             previous => self.link_of(previous, segments).next = id,
         }
+    }
+
+    /// Puts a segment before another one of this list; 0: at the end.
+    pub fn insert_before(&mut self, next: u32, id: u32, segments: &mut [Option<Segment>]) {
+        if next == 0 {
+            return self.push_last(id, segments);
+        }
+        let previous = std::mem::replace(&mut self.link_of(next, segments).previous, id);
+        *self.link_of(id, segments) = Link { previous, next, is_listed: true };
+        match previous {
+            0 => self.first = id,
+            previous => self.link_of(previous, segments).next = id,
+        }
+    }
+
+    /// The segment behind one; 0: there is none, or it is in no list.
+    pub fn next(&self, id: u32, segments: &[Option<Segment>]) -> u32 {
+        segments[id as usize].as_ref().map_or(0, |segment| segment.links[self.link].next)
     }
 
     /// Takes a segment out of this list, if it is in it or in none.
@@ -80,7 +93,8 @@ impl Chain {
         let next = |id: &u32| Some(link(*id).next).filter(|id| *id != 0);
         let previous = |id: &u32| Some(link(*id).previous).filter(|id| *id != 0);
         let forward: Vec<u32> = std::iter::successors(self.first(), next).collect();
-        let mut backward: Vec<u32> = std::iter::successors(self.last(), previous).collect();
+        let mut backward: Vec<u32> =
+            std::iter::successors(Some(self.last).filter(|id| *id != 0), previous).collect();
         backward.reverse();
         assert_eq!(forward, backward);
         forward
@@ -113,8 +127,12 @@ mod tests {
             assert_eq!(one.listed(&segments), left, "without {removed}");
             assert_eq!(other.listed(&segments), [3], "another link");
         }
-        one.push_last(5, &mut segments);
-        one.push_last(1, &mut segments);
-        assert_eq!(one.listed(&segments), [5, 1]);
+        let steps: [(u32, u32, &[u32]); 4] =
+            [(0, 5, &[5]), (0, 1, &[5, 1]), (1, 2, &[5, 2, 1]), (5, 4, &[4, 5, 2, 1])];
+        for (next, put, expected) in steps {
+            one.insert_before(next, put, &mut segments);
+            assert_eq!(one.listed(&segments), expected, "with {put} before {next}");
+        }
+        assert_eq!([4, 2, 1].map(|id| one.next(id, &segments)), [5, 1, 0]);
     }
 }

@@ -45,8 +45,9 @@ use index::{Handle, Index, Slot};
 pub use item::Attributes;
 use item::ITEM_ALIGN_BYTES;
 use lookups::Lookups;
+use reclaim::Need;
 use reclaim::Reclaim;
-use segment::{Queue, Segment, usable_bytes};
+use segment::{LARGE_SHARE, Queue, Segment, usable_bytes};
 pub use segment::{SharedItem, Stored};
 use std::sync::Arc;
 
@@ -161,8 +162,14 @@ pub struct Counters {
     pub reclaimed: u64,
     /// Of those, never fetched.
     pub expired_unfetched: u64,
+    /// Of those, with a deadline.
+    pub evicted_nonzero: u64,
+    /// For how long the one evicted last had been stored.
+    pub evicted_age_seconds: u64,
     /// Items moved to the main queue or back to its end.
     pub moves: u64,
+    /// Items copied because others of their segment were dead.
+    pub cleaned: u64,
     /// Items the sweep looked at.
     pub swept: u64,
     /// Items stored.
@@ -178,7 +185,10 @@ impl Counters {
             evicted_active,
             reclaimed,
             expired_unfetched,
+            evicted_nonzero,
+            evicted_age_seconds,
             moves,
+            cleaned,
             swept,
             stored,
         } = other;
@@ -187,7 +197,10 @@ impl Counters {
         self.evicted_active += evicted_active;
         self.reclaimed += reclaimed;
         self.expired_unfetched += expired_unfetched;
+        self.evicted_nonzero += evicted_nonzero;
+        self.evicted_age_seconds = self.evicted_age_seconds.max(*evicted_age_seconds);
         self.moves += moves;
+        self.cleaned += cleaned;
         self.swept += swept;
         self.stored += stored;
     }
@@ -447,7 +460,8 @@ impl Store {
             self.counters.stored += 1;
             return Ok(handle);
         }
-        let location = self.write(key, attributes, value, now)?;
+        let need = self.need_of(key, attributes, &value, old);
+        let location = self.write(key, attributes, value, (need, old), now)?;
         self.counters.stored += 1;
         let old = old.and_then(|old| self.unless_evicted(hash, old));
         let frequency = match old {
@@ -592,7 +606,8 @@ impl Store {
             TokenRule::Fresh => slot.without_observed(),
         };
         let key = item.key.to_vec();
-        let location = self.write(&key, attributes, value, now)?;
+        let replaced = (Need::Same, Some(handle));
+        let location = self.write(&key, attributes, value, replaced, now)?;
         let old = self.unless_evicted(hash, handle);
         Ok(self.point_to(hash, old, slot.with_location(location)))
     }
@@ -622,7 +637,17 @@ impl Store {
     }
 
     fn is_large(&self, stride: usize) -> bool {
-        stride > self.segment_bytes / 8
+        stride > self.segment_bytes / LARGE_SHARE
+    }
+
+    /// What replacing the item at a handle frees at once: that of a large one.
+    fn large_bytes(&self, handle: Handle) -> u64 {
+        let slot = self.index.slot(handle);
+        if !slot.is_occupied() {
+            return 0;
+        }
+        let segment = self.segment(self.place(slot.location()).0);
+        if segment.is_large() { segment.memory_bytes() as u64 } else { 0 }
     }
 
     fn large_value(&self, handle: Handle) -> Option<Bytes> {
@@ -656,7 +681,7 @@ impl Store {
 
     /// What counts against the limit: a segment that is being filled does not count yet.
     fn counted_bytes(&self) -> u64 {
-        let open = [self.head, self.tail].iter().flatten().count();
+        let open = [self.head, self.tail].iter().chain(&self.reclaim.outputs()).flatten().count();
         self.memory_bytes() - (open * self.segment_bytes) as u64
     }
 
@@ -665,9 +690,14 @@ impl Store {
         self.account.used_by_all(self.counted_bytes())
     }
 
+    /// What cleaning could free of all those.
+    fn dead_by_all(&self) -> u64 {
+        self.account.dead_by_all(self.reclaim.dead_bytes())
+    }
+
     /// Tells the others what this store takes by now.
     fn tell_memory(&mut self) {
-        self.account.tell(self.counted_bytes(), self.live_bytes);
+        self.account.tell(self.counted_bytes(), self.reclaim.dead_bytes());
     }
 
     /// Memory of the index alone.
@@ -797,18 +827,39 @@ impl Store {
         self.mark_dead(location);
     }
 
-    /// Appends an item at the head (or in a segment of its own) and returns its location.
+    /// Whether a version needs more than the one before it.
+    fn need_of(
+        &self,
+        key: &[u8],
+        attributes: Attributes,
+        value: &Value<'_>,
+        old: Option<Handle>,
+    ) -> Need {
+        let stride = item::stride(&attributes, key.len(), value.len());
+        match stride.saturating_sub(old.map_or(0, |old| self.item_bytes(old))) {
+            0 => Need::Same,
+            bytes => Need::More(bytes),
+        }
+    }
+
+    /// Appends an item at the head (or in a segment of its own) and returns its location. `replaced`
+    /// is the version before it, and whether this one needs more.
     fn write(
         &mut self,
         key: &[u8],
         attributes: Attributes,
         value: Value<'_>,
+        (need, replaced): (Need, Option<Handle>),
         now: Ticks,
     ) -> Result<u64, Full> {
-        self.free_some(now);
+        if !self.has_live_room(need) {
+            return Err(Full);
+        }
         let stride = item::stride(&attributes, key.len(), value.len());
+        self.free_some(stride, now);
         if self.is_large(stride) {
-            return self.write_large(key, attributes, value, now);
+            let replaced_bytes = replaced.map_or(0, |handle| self.large_bytes(handle));
+            return self.write_large(key, attributes, value, replaced_bytes, now);
         }
         let id = self.head_with_room(stride, now)?;
         let parts = match &value {
@@ -827,6 +878,7 @@ impl Store {
         key: &[u8],
         mut attributes: Attributes,
         value: Value<'_>,
+        replaced_bytes: u64,
         now: Ticks,
     ) -> Result<u64, Full> {
         if attributes.cas.is_none() {
@@ -843,8 +895,11 @@ impl Store {
             // Would empty the store and perhaps still not fit.
             return Err(Full);
         }
-        let paid_bytes = if matches!(value, Value::Owned(_)) { value.len() as u64 } else { 0 };
-        self.make_room(bytes as u64, paid_bytes, now)?;
+        let lent_bytes = match &value {
+            Value::Owned(value) => (value.len() as u64).min(self.budget().lent_bytes()),
+            Value::Parts(_) => 0,
+        };
+        self.make_room(bytes as u64, lent_bytes + replaced_bytes, now)?;
         let value = match value {
             Value::Owned(bytes) => bytes,
             Value::Parts([one, []]) => Bytes::copy_from_slice(one),

@@ -16,6 +16,9 @@ const ALLOCATION_SLACK_BYTES: usize = 64;
 /// Store times remembered per segment; later ones are rounded down to the last remembered.
 const MARKS_MAX: usize = 64;
 
+/// An item that takes more than this part of a segment, as one in so many, gets one of its own.
+pub const LARGE_SHARE: usize = 8;
+
 /// Which of the two S3-FIFO queues a segment belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
@@ -44,8 +47,10 @@ pub struct Segment {
     pub used_bytes: usize,
     /// Bytes of items that the index still points to.
     pub live_bytes: usize,
-    /// The list of dead segments it is in; 0: none.
-    pub noted_deadness: usize,
+    /// Bytes appended, or what could have been if it was sealed long before it was full.
+    pub filled_bytes: usize,
+    /// Dead bytes when they were counted last.
+    pub noted_dead_bytes: usize,
     /// No live item expires before this.
     pub earliest_deadline: Ticks,
     /// Its places in lists of segments.
@@ -107,7 +112,7 @@ impl Segment {
     pub fn large(head: Box<[u8]>, value: Bytes, sequence: u64) -> Self {
         let bytes = head.len() + value.len();
         let mut segment = Self::with_data(Data::Large { head, value }, sequence, Queue::Small);
-        (segment.used_bytes, segment.live_bytes) = (bytes, bytes);
+        (segment.used_bytes, segment.live_bytes, segment.filled_bytes) = (bytes, bytes, bytes);
         segment
     }
 
@@ -118,7 +123,8 @@ impl Segment {
             queue,
             used_bytes: 0,
             live_bytes: 0,
-            noted_deadness: 0,
+            filled_bytes: 0,
+            noted_dead_bytes: 0,
             earliest_deadline: Ticks::NEVER,
             links: Default::default(),
             marks: Vec::new(),
@@ -249,6 +255,9 @@ impl Segment {
     /// Ends appending. From here on the bytes change only while nobody else holds them.
     pub fn seal(&mut self) {
         if let Data::Open(bytes) = &mut self.data {
+            let room_bytes = bytes.len() - self.used_bytes;
+            let is_full = room_bytes <= bytes.len() / LARGE_SHARE;
+            self.filled_bytes = if is_full { self.used_bytes } else { bytes.len() };
             self.data = Data::Sealed(std::mem::take(bytes).freeze());
         }
     }
@@ -297,6 +306,11 @@ impl Segment {
     pub fn is_expired(&self, offset: usize, now: Ticks) -> bool {
         let deadline = self.stored(offset).header.attributes.deadline;
         deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether the item at an offset expires at all.
+    pub fn has_deadline(&self, offset: usize) -> bool {
+        self.stored(offset).header.attributes.deadline.is_some()
     }
 
     /// Client flags and value of the item at an offset.

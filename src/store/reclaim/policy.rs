@@ -1,0 +1,57 @@
+//! What is worth keeping when memory is needed: S3-FIFO's question, asked of an item's accesses and
+//! of its size. Knows neither segments nor queues.
+
+use crate::store::Store;
+
+/// What the small queue credits every item with beside its accesses, in tenths of an access. With
+/// [`SMALL_SIZE_MEANS`] it keeps items of up to 0.6 of the mean size that nobody has asked for yet.
+const SMALL_CREDIT_TENTHS: u64 = 3;
+
+/// How large an item the small queue keeps for each access, in mean item sizes.
+const SMALL_SIZE_MEANS: u64 = 2;
+
+/// Bytes of an item that are not in its segment: about what the index costs.
+pub const INDEX_BYTES_PER_ITEM: u64 = 10;
+
+/// An item whose segment is being evicted.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    /// Accesses, as far as they are counted.
+    pub frequency: u8,
+    /// What it takes, in its segment and in the index.
+    pub bytes: u64,
+    /// Stands in for a random number, so that a store stays a function of its calls.
+    pub hash: u64,
+}
+
+/// Which items are worth their bytes. Both rules answer the frequency an item goes on with, or
+/// `None` to evict it.
+#[derive(Debug, Clone, Copy)]
+pub struct Worth {
+    item_bytes_mean: u64,
+}
+
+impl Worth {
+    /// By the items that the store has now.
+    pub fn of(store: &Store) -> Self {
+        let items = (store.index.items() as u64).max(1);
+        Self { item_bytes_mean: store.live_bytes / items + INDEX_BYTES_PER_ITEM }
+    }
+
+    /// The small queue keeps what was asked for often enough for its size, and very small items
+    /// even before anybody asked.
+    pub fn in_small(self, candidate: Candidate) -> Option<u8> {
+        let credit_tenths = u64::from(candidate.frequency) * 10 + SMALL_CREDIT_TENTHS;
+        let bytes_max = credit_tenths * SMALL_SIZE_MEANS * self.item_bytes_mean / 10;
+        (candidate.bytes <= bytes_max).then(|| candidate.frequency.saturating_sub(1))
+    }
+
+    /// A round through the main queue costs as many accesses as the item is mean sizes large, a
+    /// fraction by chance. Items with none left go.
+    pub fn in_main(self, candidate: Candidate) -> Option<u8> {
+        let chance = ((candidate.hash >> 40 & 0xffff) * self.item_bytes_mean) >> 16;
+        let cost = (candidate.bytes + chance) / self.item_bytes_mean;
+        let left = u64::from(candidate.frequency).checked_sub(cost)?;
+        (candidate.frequency > 0).then_some(left as u8)
+    }
+}
