@@ -114,8 +114,12 @@ impl Shard {
         self.count_hit(key);
         self.store.accessed(handle);
         // The value is answered even where the new expiry has passed already.
+        let mark = out.mark();
         self.write_value(handle, key, with_cas, out);
-        self.set_deadline(hash, handle, exptime, now);
+        if !self.set_deadline(hash, handle, exptime, now) {
+            // An error line in the middle of a list would be taken for its end.
+            out.truncate(mark);
+        }
     }
 
     /// `VALUE key flags length[ token]`, the value, and a line end.

@@ -22,6 +22,7 @@ impl Shard {
         now: Ticks,
         out: &mut Replies,
     ) {
+        let mark = out.mark();
         let found = self.find(hash, key, now);
         let created = if found.is_none() { self.vivify(hash, key, args, now) } else { None };
         let Some(handle) = found.or(created) else {
@@ -58,9 +59,9 @@ impl Shard {
         if !args.no_bump {
             self.store.accessed(handle);
         }
-        if after != before {
-            // Without memory for a new version the old one stays; the reply is right either way.
-            let _ = self.rewrite(hash, handle, after, TokenRule::Keep, now);
+        if after != before && self.rewrite(hash, handle, after, TokenRule::Keep, now).is_err() {
+            out.truncate(mark);
+            out.push(reply::OUT_OF_MEMORY);
         }
     }
 
@@ -353,7 +354,10 @@ impl Shard {
         } else {
             out.push(b"HD");
         }
-        self.write_number_flags(hash, handle, key, args, found.is_none(), now, out);
+        if !self.write_number_flags(hash, handle, key, args, found.is_none(), now, out) {
+            out.truncate(mark);
+            return out.push(reply::OUT_OF_MEMORY);
+        }
         out.push(reply::LINE_END);
         if args.value {
             out.push(digits.as_bytes());
@@ -407,6 +411,7 @@ impl Shard {
         stored.map(Some).map_err(|_| reply::OUT_OF_MEMORY_NEW_ITEM)
     }
 
+    /// False: no memory for the new expiry.
     #[allow(clippy::too_many_arguments)] // As the classic `store_if`.
     fn write_number_flags(
         &mut self,
@@ -417,7 +422,7 @@ impl Shard {
         created: bool,
         now: Ticks,
         out: &mut Replies,
-    ) {
+    ) -> bool {
         // Flags act in their order: `t` before `T` or `N` sees the expiry from before.
         let mut expires = self.store.item(handle).attributes.deadline.filter(|_| !created);
         let argument = |exptime: Option<_>| exptime.and_then(|exptime| deadline(exptime, now));
@@ -433,11 +438,8 @@ impl Shard {
             }
         }
         let attributes = self.store.item(handle).attributes;
-        if attributes.deadline != expires {
-            let attributes = Attributes { deadline: expires, ..attributes };
-            // Without memory for a new version the old expiry stays.
-            let _ = self.rewrite(hash, handle, attributes, TokenRule::Keep, now);
-        }
+        let after = Attributes { deadline: expires, ..attributes };
+        after == attributes || self.rewrite(hash, handle, after, TokenRule::Keep, now).is_ok()
     }
 
     /// `ME key exp=.. la=.. cas=.. fetch=.. cls=.. size=..`, for people.

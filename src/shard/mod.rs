@@ -23,6 +23,8 @@ mod meta;
 pub mod operation;
 pub mod prefix;
 pub mod replies;
+#[cfg(test)]
+mod tests;
 
 use crate::durable::journal::Journal;
 use crate::limits::{ITEM_BYTES_COMPAT_FLAGS, ITEM_BYTES_COMPAT_OVERHEAD};

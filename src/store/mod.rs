@@ -451,6 +451,21 @@ impl Store {
         value: Value<'_>,
         now: Ticks,
     ) -> Result<Handle, Full> {
+        let need = self.need_of(key, attributes, &value, old);
+        self.put_needing(need, hash, old, key, attributes, value, now)
+    }
+
+    #[allow(clippy::too_many_arguments)] // As `put`.
+    fn put_needing(
+        &mut self,
+        need: Need,
+        hash: u64,
+        old: Option<Handle>,
+        key: &[u8],
+        attributes: Attributes,
+        value: Value<'_>,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
         if let Some(handle) = old
             && self.overwrite(handle, attributes, &value, TokenRule::Fresh)
         {
@@ -460,7 +475,6 @@ impl Store {
             self.counters.stored += 1;
             return Ok(handle);
         }
-        let need = self.need_of(key, attributes, &value, old);
         let location = self.write(key, attributes, value, (need, old), now)?;
         self.counters.stored += 1;
         let old = old.and_then(|old| self.unless_evicted(hash, old));
@@ -488,7 +502,10 @@ impl Store {
         let old = self.find(hash, stored.key, now).ok();
         let attributes = Attributes { cas: None, ..stored.header.attributes };
         let value = Value::Parts([stored.value, &[]]);
-        let Ok(handle) = self.put(hash, old, stored.key, attributes, value, now) else {
+        // It had its place in the earlier run.
+        let stored_again =
+            self.put_needing(Need::Same, hash, old, stored.key, attributes, value, now);
+        let Ok(handle) = stored_again else {
             if let Ok(old) = self.find(hash, stored.key, now) {
                 self.remove(old);
             }

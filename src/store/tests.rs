@@ -793,7 +793,7 @@ fn what_fits_the_place_of_the_old_version_is_written_there() {
             assert_eq!(stayed, expected, "{name}, seen: {seen}, held: {held}");
             let attributes = Attributes { cas: None, ..store.item(changed).attributes };
             assert_eq!(attributes, after, "{name}");
-            assert_eq!(shared.is_none_or(|value| value == "value"), true, "{name}");
+            assert!(shared.is_none_or(|value| value == "value"), "{name}");
             let keeps_token = name.starts_with("touch");
             if seen {
                 assert_eq!(store.item(changed).token == token, keeps_token, "{name}");
