@@ -802,3 +802,131 @@ fn what_fits_the_place_of_the_old_version_is_written_there() {
         }
     }
 }
+
+/// Keys of stores that share a limit, changed so that their live bytes stay below a bound.
+struct WorkingSet {
+    stores: Stores,
+    /// What each key should have; `None`: deleted.
+    values: Vec<Option<usize>>,
+    live_bytes: usize,
+    live_bytes_max: usize,
+    now: Ticks,
+}
+
+impl WorkingSet {
+    /// What an item costs beside its key and value.
+    const ITEM_BYTES: usize = 24;
+
+    fn new(memory_bytes: usize, store_count: usize, live_percent: usize) -> Self {
+        Self {
+            stores: Stores::new(memory_bytes as u64, store_count),
+            values: Vec::new(),
+            live_bytes: 0,
+            live_bytes_max: memory_bytes / 100 * live_percent,
+            now: start(),
+        }
+    }
+
+    fn key(id: usize) -> [u8; 16] {
+        (id as u128).to_be_bytes()
+    }
+
+    /// Stores a value of so many bytes, if that is within the bound.
+    fn set(&mut self, id: usize, value_bytes: usize, lifetime_seconds: u64) -> bool {
+        let item_bytes = |value_bytes: usize| value_bytes + 16 + Self::ITEM_BYTES;
+        let before = self.values.get(id).copied().flatten().map_or(0, item_bytes);
+        let after = self.live_bytes - before + item_bytes(value_bytes);
+        if after > self.live_bytes_max {
+            return false;
+        }
+        let attributes = Attributes {
+            deadline: Some(self.now.plus_seconds(lifetime_seconds)),
+            ..Attributes::default()
+        };
+        let (key, value) = (Self::key(id), vec![id as u8; value_bytes]);
+        put(self.stores.of(&key), &key, attributes, &value, self.now).expect("evicts");
+        (self.values[id], self.live_bytes) = (Some(value_bytes), after);
+        true
+    }
+
+    /// One of: another value of the same size or of another one, a longer one, another lifetime, a
+    /// token handed out, a delete, a get.
+    fn change(&mut self, id: usize, mean: usize, random: &mut impl FnMut(u64) -> u64) {
+        let (key, lifetime_seconds) = (Self::key(id), 1_000_000 + random(100));
+        let store = self.stores.of(&key);
+        let hash = store.hasher.hash(&key);
+        let Some(value_bytes) = self.values[id] else {
+            let value_bytes = mean / 2 + random(mean as u64) as usize;
+            self.set(id, value_bytes, lifetime_seconds);
+            return;
+        };
+        let handle = store.find(hash, &key, self.now).expect("what fits stays");
+        assert_eq!(store.item(handle).value.len(), value_bytes);
+        match random(16) {
+            0..4 => _ = self.set(id, value_bytes, lifetime_seconds),
+            4..8 => _ = self.set(id, mean / 2 + random(mean as u64) as usize, lifetime_seconds),
+            8 => _ = self.set(id, value_bytes + 1, lifetime_seconds),
+            9..12 => {
+                let deadline = Some(self.now.plus_seconds(lifetime_seconds));
+                let attributes = Attributes { deadline, ..store.item(handle).attributes };
+                store.rewrite(hash, handle, attributes, TokenRule::Keep, self.now).expect("room");
+            }
+            12 if mean >= 1_000 => store.token_handed_out(handle),
+            13 => {
+                store.remove(handle);
+                self.live_bytes -= value_bytes + 16 + Self::ITEM_BYTES;
+                self.values[id] = None;
+            }
+            _ => store.accessed(handle),
+        }
+    }
+}
+
+/// Goal: nothing that fits is evicted, whatever is done to it. Method: as many keys as take a part
+/// of the memory are changed at random ten times each.
+#[test]
+fn what_fits_is_never_evicted() {
+    let cases = [
+        (100, 1, 85),
+        (100, 16, 90),
+        (1_000, 1, 90),
+        (1_000, 16, 90),
+        (4_000, 1, 90),
+        (4_000, 16, 90),
+        (20_000, 1, 85),
+        (20_000, 4, 85),
+        (60_000, 1, 85),
+        (60_000, 16, 85),
+    ];
+    for (mean, store_count, live_percent) in cases {
+        let memory_bytes = if mean > 10_000 { 64 << 20 } else { 16 << 20 };
+        let mut set = WorkingSet::new(memory_bytes, store_count, live_percent);
+        let mut random = random(0x5eed);
+        let sizes = |random: &mut dyn FnMut(u64) -> u64| mean / 2 + random(mean as u64) as usize;
+        while {
+            set.values.push(None);
+            let value_bytes = sizes(&mut random);
+            set.set(set.values.len() - 1, value_bytes, 1_000_000)
+        } {}
+        let keys = set.values.len() as u64;
+        for step in 0..keys * 10 {
+            let id = random(keys) as usize;
+            set.change(id, mean, &mut random);
+            if step % 100 == 0 {
+                set.now = Ticks(set.now.0 + 1);
+                let now = set.now;
+                set.stores.0.iter_mut().for_each(|store| _ = store.maintain(now, 4));
+            }
+            if step % 1_000 == 0 {
+                set.stores.check_sums();
+                let (memory, budget) = (set.stores.memory_bytes(), set.stores.budget());
+                let open = 4 * store_count as u64 * budget.segment_bytes();
+                let bound = memory_bytes as u64 + budget.overshoot_bytes() + open;
+                assert!(memory <= bound, "{memory} of {memory_bytes}: {mean}, {store_count}");
+            }
+        }
+        let evictions = set.stores.evictions();
+        assert_eq!(evictions, 0, "{mean} bytes, {store_count} stores, {live_percent} %");
+        set.stores.0.iter().for_each(|store| check_bookkeeping(store, memory_bytes as u64));
+    }
+}
