@@ -16,6 +16,12 @@ pub const OPAQUE_BYTES_MAX: usize = 32;
 /// Largest data block length a command line may announce.
 pub const VALUE_BYTES_ANNOUNCED_MAX: u32 = i32::MAX as u32 - 2;
 
+/// Largest body that a frame of the binary protocol may announce.
+pub const BINARY_BODY_BYTES_MAX: u32 = 1 << 30;
+
+/// Longest name of a mechanism of SASL.
+pub const MECHANISM_BYTES_MAX: usize = 32;
+
 /// A line that has not ended after this many bytes closes the connection, unless it lists keys to
 /// get: those are answered as they arrive.
 pub const LINE_BYTES_MAX: usize = 2048;

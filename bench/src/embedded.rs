@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use distcache::protocol::{Exptime, StoreArgs, StoreMode};
-use distcache::shard::operation::{Data, Operation, Verb};
+use distcache::shard::operation::{Data, Form, Operation, Verb};
 use distcache::shard::replies::Replies;
 use distcache::shard::{Rules, Shard};
 use distcache::store::budget::Budget;
@@ -96,7 +96,7 @@ impl Embedded {
     fn execute(&mut self, prepared: Prepared, verb: Verb<'_>) -> &[u8] {
         self.replies.bytes.clear();
         self.replies.values.clear();
-        let operation = Operation { key: &self.key, hash: prepared.hash, noreply: false, verb };
+        let operation = Operation { key: &self.key, hash: prepared.hash, form: Form::Text, verb };
         let shard = shard_of(prepared.hash, self.shards.len());
         self.shards[shard].execute(operation, self.now, &mut self.replies);
         &self.replies.bytes
@@ -125,7 +125,7 @@ impl Embedded {
 
     /// Deletes the key prepared last.
     pub fn delete(&mut self, prepared: Prepared) {
-        self.execute(prepared, Verb::Delete);
+        self.execute(prepared, Verb::Delete { compare: 0 });
     }
 
     /// Gives the key prepared last another lifetime; false if it was not there.

@@ -45,7 +45,7 @@ fn check_line(line: &[u8], parsed: &Line<'_>) {
             assert!(*value_bytes <= VALUE_BYTES_ANNOUNCED_MAX);
             assert!(args.mode == StoreMode::Cas || args.compare == 0);
         }
-        Request::Delete { key } | Request::Arithmetic { key, .. } => check_plain_key(line, key),
+        Request::Delete { key, .. } | Request::Arithmetic { key, .. } => check_plain_key(line, key),
         Request::Touch { key, exptime } => {
             check_plain_key(line, key);
             check_exptime(*exptime);

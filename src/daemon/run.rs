@@ -155,7 +155,8 @@ fn make_paths_absolute(config: &mut Config, pid_file: &mut Option<PathBuf>) {
         .tls
         .iter_mut()
         .flat_map(|tls| [&mut tls.chain_cert, &mut tls.key].into_iter().chain(&mut tls.ca_cert));
-    let read = config.auth_file.iter_mut().chain(&mut config.cluster_file).chain(tls);
+    let users = config.auth_file.iter_mut().chain(&mut config.sasl_file);
+    let read = users.chain(&mut config.cluster_file).chain(tls);
     for path in sockets.chain(pid_file).chain(&mut config.port_file).chain(data).chain(read) {
         match std::path::absolute(&*path) {
             Ok(absolute) => *path = absolute,

@@ -39,8 +39,8 @@ fn inherited(
             socket.set_tcp_nodelay(true)?;
             socket.set_keepalive(true)?;
             Ok(match clients {
-                Some(clients) => Bound::Tls(listener, clients),
-                None => Bound::Tcp(listener),
+                Some(clients) => Bound::Tls(listener, clients, None),
+                None => Bound::Tcp(listener, None),
             })
         }
         Err(_) => {

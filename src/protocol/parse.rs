@@ -4,7 +4,7 @@
 //! and whether the data block behind a refused line is swallowed (its length was readable) or read
 //! as further commands (it was not).
 
-use super::request::{AdminVerb, Exptime, MetaVerb, Request, StoreArgs, StoreMode};
+use super::request::{AdminVerb, ArithmeticArgs, Exptime, MetaVerb, Request, StoreArgs, StoreMode};
 use super::{meta, number, reply};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_ANNOUNCED_MAX};
 use nom::error::{ErrorKind, ParseError};
@@ -259,7 +259,7 @@ fn delete(rest: &[u8]) -> Result<Line<'_>, Rejection> {
     if !allowed {
         return Err(Rejection::answer(reply::DELETE_USAGE).silenced(noreply));
     }
-    Ok(Line { request: Request::Delete { key }, noreply })
+    Ok(Line { request: Request::Delete { key, compare: 0 }, noreply })
 }
 
 fn arithmetic(rest: &[u8], increment: bool) -> Result<Line<'_>, Rejection> {
@@ -268,7 +268,8 @@ fn arithmetic(rest: &[u8], increment: bool) -> Result<Line<'_>, Rejection> {
     let noreply = ends_in_noreply(rest);
     let request = key_of(key).and_then(|key| {
         let delta = number::strict_u64(delta).ok_or(Rejection::answer(reply::BAD_DELTA))?;
-        Ok(Request::Arithmetic { key, increment, delta })
+        let args = ArithmeticArgs::of_line(increment, delta);
+        Ok(Request::Arithmetic { key, args })
     });
     Ok(Line { request: request.map_err(|fault| fault.silenced(noreply))?, noreply })
 }

@@ -42,8 +42,38 @@ pub struct StoreArgs {
     pub flags: u32,
     /// The expiry.
     pub exptime: Exptime,
-    /// The token to compare with; 0 where the mode is not [`StoreMode::Cas`].
+    /// The token to compare with; 0 where there is none. Besides [`StoreMode::Cas`], the binary
+    /// protocol has one for what joins values.
     pub compare: u64,
+}
+
+/// What incr or decr says besides the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArithmeticArgs {
+    /// incr, not decr.
+    pub increment: bool,
+    /// By how much.
+    pub delta: u64,
+    /// The token to compare with; 0: none.
+    pub compare: u64,
+    /// What to store if there is no item.
+    pub create: Option<NewNumber>,
+}
+
+impl ArithmeticArgs {
+    /// Those of a line of text.
+    pub fn of_line(increment: bool, delta: u64) -> Self {
+        Self { increment, delta, compare: 0, create: None }
+    }
+}
+
+/// A number to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewNumber {
+    /// The number.
+    pub value: u64,
+    /// Its expiry.
+    pub exptime: Exptime,
 }
 
 /// The meta commands without a data block.
@@ -188,7 +218,7 @@ pub enum Request<'a> {
         touch: Option<Exptime>,
         /// Whether tokens are returned.
         with_cas: bool,
-        /// The rest of the line.
+        /// The rest of the line. From a frame of the binary protocol: its one key.
         keys: &'a [u8],
     },
     /// A classic storage command; the data block follows.
@@ -204,15 +234,15 @@ pub enum Request<'a> {
     Delete {
         /// The key.
         key: &'a [u8],
+        /// The token to compare with; 0: none.
+        compare: u64,
     },
     /// `incr`, `decr`
     Arithmetic {
         /// The key.
         key: &'a [u8],
-        /// incr, not decr.
-        increment: bool,
-        /// By how much.
-        delta: u64,
+        /// Direction, delta, and what only the binary protocol says.
+        args: ArithmeticArgs,
     },
     /// `touch`
     Touch {

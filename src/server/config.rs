@@ -6,6 +6,7 @@
 
 use crate::durable::{Fsync, OnLogError, Recover};
 use crate::limits::{ITEM_BYTES_LIMIT_MAX, ITEM_BYTES_LIMIT_MIN};
+use crate::server::connection::session::{Admission, Spoken};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -72,8 +73,19 @@ pub struct Config {
     pub port_file: Option<PathBuf>,
     /// Describes the cluster for `config get cluster` (`--cluster-file`).
     pub cluster_file: Option<PathBuf>,
-    /// Users and their passwords; with them clients have to log in first (`-Y`).
+    /// What clients may speak (`-B`).
+    pub protocol: Protocol,
+    /// Listeners that have another one of their own (`-l proto[...]:`).
+    pub protocols: Vec<(SocketAddr, Protocol)>,
+    /// Users and their passwords; with them clients of the text protocol have to log in first
+    /// (`-Y`), and with [`Config::sasl`] those of the binary protocol too.
     pub auth_file: Option<PathBuf>,
+    /// Clients of the binary protocol have to log in by SASL (`-S`). Those of the text protocol are
+    /// refused then, unless there is an [`Config::auth_file`].
+    pub sasl: bool,
+    /// Further users, with plain passwords, as memcached reads them (environment
+    /// `MEMCACHED_SASL_PWDB`); without `sasl` it is not read.
+    pub sasl_file: Option<PathBuf>,
     /// Certificates for [`Listener::Tls`] (`-Z`).
     pub tls: Option<TlsConfig>,
     /// Keep the data on disk; `None`: nothing touches it (`--data-dir`).
@@ -84,6 +96,29 @@ pub struct Config {
     pub slow_command_us: u64,
     /// Settings of memcached that mean nothing here, kept for `stats settings`.
     pub accepted_only: AcceptedOnly,
+}
+
+/// What clients of a listener may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Either protocol: the first byte of a connection tells.
+    #[default]
+    Either,
+    /// The text protocol.
+    Text,
+    /// The binary protocol.
+    Binary,
+}
+
+impl Protocol {
+    /// memcached's name, in `stats settings`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Either => "auto-negotiate",
+            Self::Text => "ascii",
+            Self::Binary => "binary",
+        }
+    }
 }
 
 /// Where data is kept, and how safely.
@@ -228,8 +263,6 @@ pub struct AcceptedOnly {
     /// `-a`, kept apart from the listeners because `stats settings` `umask` shows it (in octal)
     /// for a server without a Unix socket too.
     pub unix_mode: u32,
-    /// `-B`: `auto-negotiate` or `ascii`. Both serve the text protocol.
-    pub binding_protocol: &'static str,
     /// `-o hash_algorithm`
     pub hash_algorithm: String,
     /// The lines of [`UNUSED_SETTINGS`], in its order, with the values that were given.
@@ -299,6 +332,12 @@ pub enum ConfigError {
     NoCertificate,
     /// Clients' certificates are asked for, and nothing to verify them by.
     NoAuthority,
+    /// SASL without anything to know users by.
+    NoUsers,
+    /// A listener for the text protocol, whose clients could not log in.
+    TextWithSasl,
+    /// A listener for the binary protocol, whose clients could not log in.
+    BinaryWithoutSasl,
 }
 
 impl fmt::Display for ConfigError {
@@ -329,6 +368,23 @@ impl fmt::Display for ConfigError {
             Self::NoAuthority => write!(
                 out,
                 "clients' certificates are verified by the authorities of -o ssl_ca_cert=FILE"
+            ),
+            Self::NoUsers => write!(
+                out,
+                "-S knows users by -Y FILE or by the file that MEMCACHED_SASL_PWDB names: give \
+                 one, with a line user:password for each user of the sasldb, which is not read \
+                 (sasldblistusers2 shows their names; set passwords anew, plain or as made by \
+                 \"openssl passwd -6\")"
+            ),
+            Self::TextWithSasl => write!(
+                out,
+                "SASL (-S) is for the binary protocol: without -Y FILE, clients of the text \
+                 protocol could not log in (leave out -B ascii and proto[ascii])"
+            ),
+            Self::BinaryWithoutSasl => write!(
+                out,
+                "-Y is for the text protocol: without -S, clients of the binary protocol could not \
+                 log in (leave out -B binary and proto[binary])"
             ),
         }
     }
@@ -361,7 +417,45 @@ impl Config {
             ),
         ];
         rules.into_iter().find(|rule| !rule.0).map_or(Ok(()), |rule| Err(rule.1))?;
+        self.check_logins()?;
         self.listeners.iter().try_for_each(|listener| self.check_tls(listener))
+    }
+
+    fn check_logins(&self) -> Result<(), ConfigError> {
+        if self.sasl && self.auth_file.is_none() && self.sasl_file.is_none() {
+            return Err(ConfigError::NoUsers);
+        }
+        let others = self.protocols.iter().map(|(_, protocol)| *protocol);
+        others.chain([self.protocol]).try_for_each(|protocol| match protocol {
+            Protocol::Text if self.sasl && self.auth_file.is_none() => {
+                Err(ConfigError::TextWithSasl)
+            }
+            Protocol::Binary if self.auth_file.is_some() && !self.sasl => {
+                Err(ConfigError::BinaryWithoutSasl)
+            }
+            _ => Ok(()),
+        })
+    }
+
+    /// What is spoken at a listener for this protocol, and what at the others if it has none of
+    /// its own.
+    pub(crate) fn spoken(&self, protocol: Option<Protocol>) -> Spoken {
+        let protocol = protocol.unwrap_or(self.protocol);
+        let with_login = self.auth_file.is_some();
+        Spoken {
+            text: match protocol {
+                Protocol::Binary => Admission::No,
+                _ if with_login => Admission::AfterLogin,
+                _ if self.sasl => Admission::No,
+                _ => Admission::Free,
+            },
+            binary: match protocol {
+                Protocol::Text => Admission::No,
+                _ if self.sasl => Admission::AfterLogin,
+                _ if with_login => Admission::No,
+                _ => Admission::Free,
+            },
+        }
     }
 
     fn check_tls(&self, listener: &Listener) -> Result<(), ConfigError> {
@@ -398,7 +492,11 @@ impl Default for Config {
             verbosity: 0,
             port_file: None,
             cluster_file: None,
+            protocol: Protocol::default(),
+            protocols: Vec::new(),
             auth_file: None,
+            sasl: false,
+            sasl_file: None,
             tls: None,
             durability: None,
             metrics_address: None,
@@ -417,7 +515,6 @@ impl Default for AcceptedOnly {
             tcp_port: 0,
             udp_port: 0,
             unix_mode: UNIX_MODE_DEFAULT,
-            binding_protocol: "auto-negotiate",
             hash_algorithm: "murmur3".to_owned(),
             unused: UNUSED_SETTINGS.map(|(name, value)| (name, value.to_owned())).into(),
         }
@@ -479,6 +576,42 @@ mod tests {
             c.tls = None;
         };
         check(without, Err(NoCertificate));
+    }
+
+    #[test]
+    fn who_may_speak_what() {
+        use Admission::{AfterLogin, Free, No};
+        use Protocol::{Binary, Either, Text};
+        let nobody = Err(ConfigError::NoUsers);
+        let text = Err(ConfigError::TextWithSasl);
+        let binary = Err(ConfigError::BinaryWithoutSasl);
+        for (protocol, auth_file, sasl, sasl_file, expected) in [
+            (Either, false, false, false, Ok((Free, Free))),
+            (Text, false, false, false, Ok((Free, No))),
+            (Binary, false, false, false, Ok((No, Free))),
+            (Either, true, false, false, Ok((AfterLogin, No))),
+            (Text, true, false, true, Ok((AfterLogin, No))),
+            (Binary, true, false, false, binary),
+            (Either, false, true, false, nobody),
+            (Either, false, true, true, Ok((No, AfterLogin))),
+            (Text, false, true, true, text),
+            (Binary, false, true, true, Ok((No, AfterLogin))),
+            (Either, true, true, false, Ok((AfterLogin, AfterLogin))),
+            (Text, true, true, true, Ok((AfterLogin, No))),
+            (Binary, true, true, true, Ok((No, AfterLogin))),
+            (Either, false, false, true, Ok((Free, Free))),
+        ] {
+            let file = |given: bool| given.then(|| PathBuf::from("users"));
+            let (auth_file, sasl_file) = (file(auth_file), file(sasl_file));
+            let config = Config { protocol, auth_file, sasl, sasl_file, ..Config::default() };
+            let spoken = config.spoken(None);
+            let admitted = config.check().map(|()| (spoken.text, spoken.binary));
+            assert_eq!(admitted, expected, "{config:?}");
+            let at = SocketAddr::from(([127, 0, 0, 1], 5));
+            let at_one = Config { protocol: Either, protocols: vec![(at, protocol)], ..config };
+            assert_eq!(at_one.spoken(Some(protocol)), spoken);
+            assert_eq!(at_one.check().err(), expected.err(), "{at_one:?}");
+        }
     }
 
     #[test]

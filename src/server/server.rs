@@ -9,7 +9,7 @@ use crate::server::clock::Clock;
 use crate::server::config::{Config, ConfigError, Listener};
 use crate::server::connection::listener;
 use crate::server::connection::listener::{Acceptor, Bound, Limits, WorkerQueue};
-use crate::server::connection::login::{Checker, Door};
+use crate::server::connection::login::{Checker, Door, UserFile};
 use crate::server::connection::socket::Arrival;
 use crate::server::connection::tls::{Tls, TlsError};
 use crate::server::persistence::start::{self, Keeping, Opened};
@@ -285,8 +285,15 @@ impl Server {
         let shared = &self.shared;
         if let Some(door) = &shared.door {
             match door.reload() {
-                Ok(()) => log::info!("read {} again", door.path().display()),
-                Err(why) => log::warn!("-Y {}: {why}; users stay", door.path().display()),
+                Ok(()) => {
+                    for file in door.files() {
+                        log::info!("read {} again", file.path.display());
+                    }
+                }
+                Err((file, why)) => {
+                    let (named_by, path) = (file.named_by, file.path.display());
+                    log::warn!("{named_by} {path}: {why}; users stay");
+                }
             }
         }
         match shared.refresh_certificates() {
@@ -358,10 +365,17 @@ impl Pulse {
 }
 
 fn open_door(config: &Config) -> Result<(Option<Door>, Option<Checker>), StartError> {
-    let Some(path) = &config.auth_file else { return Ok((None, None)) };
-    match Door::open(path) {
+    let file = |path: &Option<PathBuf>, named_by, is_password_database| {
+        path.clone().map(|path| UserFile { path, named_by, is_password_database })
+    };
+    let sasl_file = file(&config.sasl_file, "MEMCACHED_SASL_PWDB", true).filter(|_| config.sasl);
+    let files: Vec<_> = file(&config.auth_file, "-Y", false).into_iter().chain(sasl_file).collect();
+    if files.is_empty() {
+        return Ok((None, None));
+    }
+    match Door::open(files) {
         Ok((door, checker)) => Ok((Some(door), Some(checker))),
-        Err(why) => Err(StartError::File("-Y", path.clone(), why)),
+        Err((file, why)) => Err(StartError::File(file.named_by, file.path, why)),
     }
 }
 

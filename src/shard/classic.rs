@@ -5,9 +5,9 @@ use super::replies::Replies;
 use super::{Shard, deadline};
 use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_BY_REFERENCE_MIN};
 use crate::protocol::number::stored_number;
-use crate::protocol::{Exptime, StoreArgs, StoreMode, reply};
+use crate::protocol::{ArithmeticArgs, Exptime, StoreArgs, StoreMode, reply};
 use crate::store::index::Handle;
-use crate::store::{Absent, Attributes, Fetched, Ticks, TokenRule, Value};
+use crate::store::{Absent, Attributes, Fetched, Full, Ticks, TokenRule, Value};
 
 /// Longest number as text.
 const NUMBER_BYTES_MAX: usize = 20;
@@ -26,6 +26,56 @@ pub(super) enum Stored {
     /// There is no item to compare with.
     NotFound,
     Full,
+}
+
+impl Stored {
+    /// In the words of the text protocol.
+    pub(super) fn line(self) -> &'static [u8] {
+        match self {
+            Self::Yes(_) => reply::STORED,
+            Self::No => reply::NOT_STORED,
+            Self::Exists => reply::EXISTS,
+            Self::NotFound => reply::NOT_FOUND,
+            Self::Full => reply::OUT_OF_MEMORY_STORING,
+        }
+    }
+}
+
+/// What became of a request to delete.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deleted {
+    Yes,
+    /// The token is not the item's.
+    Exists,
+    NotFound,
+}
+
+impl Deleted {
+    /// In the words of the text protocol.
+    pub(super) fn line(self) -> &'static [u8] {
+        match self {
+            Self::Yes => reply::DELETED,
+            Self::Exists => reply::EXISTS,
+            Self::NotFound => reply::NOT_FOUND,
+        }
+    }
+}
+
+/// Why a number was not changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Refused {
+    NotNumeric,
+    Full,
+}
+
+impl Refused {
+    /// In the words of the text protocol.
+    pub(super) fn line(self) -> &'static [u8] {
+        match self {
+            Self::NotNumeric => reply::NOT_NUMERIC,
+            Self::Full => reply::OUT_OF_MEMORY,
+        }
+    }
 }
 
 /// `VALUE key flags length`, with room made for the value.
@@ -86,14 +136,21 @@ impl Shard {
         now: Ticks,
         out: &mut Replies,
     ) {
+        if let Some(handle) = self.found_by_get(hash, key, now) {
+            self.write_value(handle, key, with_cas, out);
+        }
+    }
+
+    /// The item that a get, already counted as a command, returns.
+    pub(super) fn found_by_get(&mut self, hash: u64, key: &[u8], now: Ticks) -> Option<Handle> {
         let Some(handle) = self.find(hash, key, now) else {
             self.counters.get_misses += 1;
-            return;
+            return None;
         };
         self.counters.get_hits += 1;
         self.count_hit(key);
         self.store.accessed(handle);
-        self.write_value(handle, key, with_cas, out);
+        Some(handle)
     }
 
     pub(super) fn get_and_touch(
@@ -105,14 +162,8 @@ impl Shard {
         now: Ticks,
         out: &mut Replies,
     ) {
-        self.counters.cmd_touch += 1;
-        let Some(handle) = self.find(hash, key, now) else {
-            self.counters.touch_misses += 1;
-            return;
-        };
-        self.counters.touch_hits += 1;
+        let Some(handle) = self.found_by_touch(hash, key, now) else { return };
         self.count_hit(key);
-        self.store.accessed(handle);
         // The value is answered even where the new expiry has passed already.
         let mark = out.mark();
         self.write_value(handle, key, with_cas, out);
@@ -120,6 +171,18 @@ impl Shard {
             // An error line in the middle of a list would be taken for its end.
             out.truncate(mark);
         }
+    }
+
+    /// The item that a touch, or a get with one, is about.
+    pub(super) fn found_by_touch(&mut self, hash: u64, key: &[u8], now: Ticks) -> Option<Handle> {
+        self.counters.cmd_touch += 1;
+        let Some(handle) = self.find(hash, key, now) else {
+            self.counters.touch_misses += 1;
+            return None;
+        };
+        self.counters.touch_hits += 1;
+        self.store.accessed(handle);
+        Some(handle)
     }
 
     /// `VALUE key flags length[ token]`, the value, and a line end.
@@ -154,7 +217,7 @@ impl Shard {
     }
 
     #[inline]
-    fn count_hit(&mut self, key: &[u8]) {
+    pub(super) fn count_hit(&mut self, key: &[u8]) {
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.record_hit(key);
         }
@@ -167,7 +230,7 @@ impl Shard {
         args: StoreArgs,
         data: Data<'_>,
         now: Ticks,
-    ) -> &'static [u8] {
+    ) -> Stored {
         self.counters.cmd_set += 1;
         let attributes = Attributes {
             flags: args.flags,
@@ -179,20 +242,21 @@ impl Shard {
             StoreMode::Cas => {
                 self.store_compared(hash, old, key, attributes, args.compare, data, now)
             }
+            StoreMode::Append | StoreMode::Prepend if self.is_another(old, args.compare) => {
+                Stored::Exists
+            }
             mode => self.store_if(hash, old, key, attributes, mode, data, now),
         };
-        match stored {
-            Stored::Yes(_) => reply::STORED,
-            Stored::No => reply::NOT_STORED,
-            Stored::Exists => reply::EXISTS,
-            Stored::NotFound => reply::NOT_FOUND,
-            Stored::Full => {
-                if args.mode == StoreMode::Set {
-                    self.drop_stale(hash, key, now);
-                }
-                reply::OUT_OF_MEMORY_STORING
-            }
+        if matches!(stored, Stored::Full) && args.mode == StoreMode::Set {
+            self.drop_stale(hash, key, now);
         }
+        stored
+    }
+
+    /// Whether there is an item, and its token is not the one to compare with, if there is one.
+    pub(super) fn is_another(&self, item: Option<Handle>, compare: u64) -> bool {
+        let token = item.map(|handle| self.token(self.store.item(handle).token));
+        compare != 0 && token.is_some_and(|token| token != compare)
     }
 
     /// Every mode but cas.
@@ -258,16 +322,17 @@ impl Shard {
         self.put(hash, old, key, attributes, value, now).map_or(Stored::Full, Stored::Yes)
     }
 
-    pub(super) fn delete(&mut self, hash: u64, key: &[u8], now: Ticks) -> &'static [u8] {
+    pub(super) fn delete(&mut self, hash: u64, key: &[u8], compare: u64, now: Ticks) -> Deleted {
         match self.find(hash, key, now) {
+            found @ Some(_) if self.is_another(found, compare) => Deleted::Exists,
             Some(handle) => {
                 self.counters.delete_hits += 1;
                 self.remove(hash, key, handle);
-                reply::DELETED
+                Deleted::Yes
             }
             None => {
                 self.counters.delete_misses += 1;
-                reply::NOT_FOUND
+                Deleted::NotFound
             }
         }
     }
@@ -279,48 +344,60 @@ impl Shard {
         exptime: Exptime,
         now: Ticks,
     ) -> &'static [u8] {
-        self.counters.cmd_touch += 1;
-        let Some(handle) = self.find(hash, key, now) else {
-            self.counters.touch_misses += 1;
-            return reply::NOT_FOUND;
-        };
-        self.counters.touch_hits += 1;
-        self.store.accessed(handle);
-        if self.set_deadline(hash, handle, exptime, now) {
-            reply::TOUCHED
-        } else {
-            reply::OUT_OF_MEMORY
+        let Some(handle) = self.found_by_touch(hash, key, now) else { return reply::NOT_FOUND };
+        match self.set_deadline(hash, handle, exptime, now) {
+            Ok(_) => reply::TOUCHED,
+            Err(Full) => reply::OUT_OF_MEMORY,
         }
     }
 
-    /// Gives an item another expiry. False: no memory for its new version.
-    fn set_deadline(&mut self, hash: u64, handle: Handle, exptime: Exptime, now: Ticks) -> bool {
+    /// Gives an item another expiry.
+    pub(super) fn set_deadline(
+        &mut self,
+        hash: u64,
+        handle: Handle,
+        exptime: Exptime,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
         let attributes = self.store.item(handle).attributes;
         let attributes = Attributes { deadline: deadline(exptime, now), ..attributes };
-        self.rewrite(hash, handle, attributes, TokenRule::Keep, now).is_ok()
+        self.rewrite(hash, handle, attributes, TokenRule::Keep, now)
     }
 
     pub(super) fn arithmetic(
         &mut self,
         hash: u64,
         key: &[u8],
-        increment: bool,
-        delta: u64,
+        args: ArithmeticArgs,
         now: Ticks,
         out: &mut Replies,
     ) {
         let Some(handle) = self.find(hash, key, now) else {
-            self.count_arithmetic_miss(increment);
+            self.count_arithmetic_miss(args.increment);
             return out.push(reply::NOT_FOUND);
         };
         let attributes = Attributes { cas: None, ..self.store.item(handle).attributes };
-        match self.add_to_item(hash, handle, increment, delta, attributes, now) {
+        match self.add_to_item(hash, handle, args.increment, args.delta, attributes, now) {
             Ok((_, number)) => {
                 out.push_number(number);
                 out.push(reply::LINE_END);
             }
-            Err(line) => out.push(line),
+            Err(refused) => out.push(refused.line()),
         }
+    }
+
+    /// Stores a number that is not there yet.
+    pub(super) fn start_number(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        attributes: Attributes,
+        number: u64,
+        now: Ticks,
+    ) -> Result<Handle, Full> {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number).as_bytes();
+        self.put(hash, None, key, attributes, Value::Parts([digits, &[]]), now)
     }
 
     pub(super) fn count_arithmetic_miss(&mut self, increment: bool) {
@@ -342,9 +419,9 @@ impl Shard {
         delta: u64,
         attributes: Attributes,
         now: Ticks,
-    ) -> Result<(Handle, u64), &'static [u8]> {
+    ) -> Result<(Handle, u64), Refused> {
         let value = self.store.item(handle).value;
-        let number = stored_number(value).ok_or(reply::NOT_NUMERIC)?;
+        let number = stored_number(value).ok_or(Refused::NotNumeric)?;
         let number = if increment {
             self.counters.incr_hits += 1;
             number.wrapping_add(delta)
@@ -358,6 +435,6 @@ impl Shard {
         let padding = vec![b' '; old_bytes.saturating_sub(digits.len().min(NUMBER_BYTES_MAX))];
         let parts = Value::Parts([digits, &padding]);
         let stored = self.update(hash, handle, attributes, parts, TokenRule::Fresh, now);
-        stored.map(|handle| (handle, number)).map_err(|_| reply::OUT_OF_MEMORY)
+        stored.map(|handle| (handle, number)).map_err(|Full| Refused::Full)
     }
 }

@@ -4,9 +4,9 @@
 //! so that the commands themselves know nothing of watchers. Owns the lines, without the time and
 //! number that the server puts before them; does not know who watches.
 
-use super::operation::Verb;
+use super::operation::{Form, Verb};
 use super::replies::Replies;
-use super::{Shard, reply};
+use super::{Shard, binary, reply};
 use crate::protocol::meta::write_uri_key;
 use crate::protocol::{Exptime, StoreMode};
 use crate::store::evicted::Evicted;
@@ -159,6 +159,7 @@ impl Shard {
 
     pub(super) fn execute_watched(
         &mut self,
+        form: Form,
         hash: u64,
         key: &[u8],
         verb: Verb<'_>,
@@ -168,15 +169,24 @@ impl Shard {
         let before = self.look(hash, key, &verb, now);
         let storing = stored_by(&verb, now);
         let deleting = match &verb {
-            Verb::Delete => Some("delete"),
+            Verb::Delete { .. } => Some("delete"),
             Verb::MetaDelete(args) if !args.invalidate || args.remove_value => Some("md"),
             _ => None,
         };
-        let creating = matches!(&verb, Verb::MetaArithmetic(_)) && before.value_bytes.is_none();
+        let creating = before.value_bytes.is_none()
+            && match &verb {
+                Verb::MetaArithmetic(_) => true,
+                Verb::Arithmetic(args) => args.create.is_some(),
+                _ => false,
+            };
         let too_large = matches!(&verb, Verb::DropStale);
+        let compared = matches!(&verb, Verb::Store(args, _) if args.compare != 0);
         let start = out.bytes.len();
-        self.execute_verb(hash, key, verb, now, out);
-        let answer = &out.bytes[start..];
+        self.execute_verb(form, hash, key, verb, now, out);
+        let answer = match form {
+            Form::Binary(frame) => binary::in_words(frame, compared, &out.bytes[start..]),
+            Form::Text | Form::Nothing => &out.bytes[start..],
+        };
         let Some(events) = &mut self.events else { return };
         let asker = events.asker;
         let mut note_store = |status: &str, mode: &str, ttl: u64, bytes: usize| {
@@ -221,7 +231,7 @@ impl Shard {
             }
         };
         if let Some(events) = &mut self.events
-            && !matches!(verb, Verb::DropStale)
+            && !matches!(&verb, Verb::DropStale)
         {
             let asker = events.asker;
             events.add(Kinds::FETCHERS, |line| {

@@ -4,14 +4,14 @@
 //! first client that meets a stale, missing or soon expiring item is told `W` and recomputes, the
 //! others are told `Z` and go on with what there is.
 
-use super::classic::Stored;
+use super::classic::{Refused, Stored};
 use super::operation::Data;
 use super::replies::{Mark, Replies};
 use super::{Shard, deadline};
 use crate::protocol::meta::write_key;
 use crate::protocol::{MetaArgs, StoreMode, reply};
 use crate::store::index::Handle;
-use crate::store::{Attributes, Ticks, TokenRule, Value};
+use crate::store::{Attributes, Full, Ticks, TokenRule, Value};
 
 impl Shard {
     pub(super) fn meta_get(
@@ -385,7 +385,8 @@ impl Shard {
         let token = args.token.filter(|_| self.rules.cas);
         let attributes = Attributes { cas: token, ..item.attributes };
         let increment = is_increment(args);
-        self.add_to_item(hash, handle, increment, args.delta, attributes, now).map(Some)
+        let added = self.add_to_item(hash, handle, increment, args.delta, attributes, now);
+        added.map(Some).map_err(Refused::line)
     }
 
     /// A number that is not there yet. `None`: the client did not ask to create it.
@@ -405,10 +406,8 @@ impl Shard {
             key_binary: args.key_binary,
             ..Attributes::default()
         };
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(args.initial).as_bytes();
-        let stored = self.put(hash, None, key, attributes, Value::Parts([digits, &[]]), now);
-        stored.map(Some).map_err(|_| reply::OUT_OF_MEMORY_NEW_ITEM)
+        let stored = self.start_number(hash, key, attributes, args.initial, now);
+        stored.map(Some).map_err(|Full| reply::OUT_OF_MEMORY_NEW_ITEM)
     }
 
     /// False: no memory for the new expiry.
@@ -472,7 +471,7 @@ impl Shard {
     }
 
     /// The token of an item for a client that will see it; 0 without an item.
-    fn observed_token(&mut self, handle: Option<Handle>) -> u64 {
+    pub(super) fn observed_token(&mut self, handle: Option<Handle>) -> u64 {
         let Some(handle) = handle else { return 0 };
         self.store.token_handed_out(handle);
         self.token(self.store.item(handle).token)

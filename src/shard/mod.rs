@@ -10,11 +10,13 @@
 //! | `replies` | reply bytes, with large values by reference |
 //! | `classic` | get, set, incr and so on |
 //! | `meta` | mg, ms, md, ma, me |
+//! | `binary` | the classic commands, answered in frames |
 //! | `counters` | what `stats` reports of commands |
 //! | `prefix` | `stats detail` |
 //! | `events` | what watchers are told |
 //! | `hot` | which keys are asked for most, which values are largest |
 
+mod binary;
 mod classic;
 pub mod counters;
 pub mod events;
@@ -34,7 +36,7 @@ use crate::store::{Absent, Attributes, Full, Settings, Store, Ticks, TokenRule, 
 use counters::Counters;
 use events::Events;
 use hot::Samples;
-use operation::{Data, Operation, Verb};
+use operation::{Data, Form, Operation, Verb};
 use prefix::PrefixStats;
 use replies::Replies;
 
@@ -148,14 +150,14 @@ impl Shard {
         if self.until_sample == 0 {
             self.sample(&operation, now);
         }
-        let Operation { key, hash, noreply, verb } = operation;
+        let Operation { key, hash, form, verb } = operation;
         let mark = out.mark();
         if self.events.is_some() {
-            self.execute_watched(hash, key, verb, now, out);
+            self.execute_watched(form, hash, key, verb, now, out);
         } else {
-            self.execute_verb(hash, key, verb, now, out);
+            self.execute_verb(form, hash, key, verb, now, out);
         }
-        if noreply {
+        if matches!(form, Form::Nothing) {
             out.truncate(mark);
         }
     }
@@ -163,22 +165,26 @@ impl Shard {
     #[inline]
     fn execute_verb(
         &mut self,
+        form: Form,
         hash: u64,
         key: &[u8],
         verb: Verb<'_>,
         now: Ticks,
         out: &mut Replies,
     ) {
+        if let Form::Binary(frame) = form {
+            return self.execute_binary(frame, (hash, key), verb, now, out);
+        }
         match verb {
             Verb::Get { with_cas } => self.get(hash, key, with_cas, now, out),
             Verb::GetAndTouch { with_cas, exptime } => {
                 self.get_and_touch(hash, key, with_cas, exptime, now, out);
             }
-            Verb::Store(args, data) => out.push(self.store_classic(hash, key, args, data, now)),
-            Verb::Delete => out.push(self.delete(hash, key, now)),
-            Verb::Arithmetic { increment, delta } => {
-                self.arithmetic(hash, key, increment, delta, now, out);
+            Verb::Store(args, data) => {
+                out.push(self.store_classic(hash, key, args, data, now).line());
             }
+            Verb::Delete { compare } => out.push(self.delete(hash, key, compare, now).line()),
+            Verb::Arithmetic(args) => self.arithmetic(hash, key, args, now, out),
             Verb::Touch { exptime } => out.push(self.touch(hash, key, exptime, now)),
             Verb::DropStale => self.drop_stale(hash, key, now),
             Verb::MetaGet(args) => self.meta_get(hash, key, args, now, out),
@@ -404,8 +410,12 @@ impl Shard {
 /// Answers that a change cannot be made. A `gat` answers nothing for its key, as for a miss: an
 /// error line in the middle of its list would be taken for its end.
 fn refuse(operation: &Operation<'_>, out: &mut Replies) {
-    if !operation.noreply && !matches!(operation.verb, Verb::GetAndTouch { .. }) {
-        out.push(reply::LOG_UNAVAILABLE);
+    match operation.form {
+        Form::Text if !matches!(operation.verb, Verb::GetAndTouch { .. }) => {
+            out.push(reply::LOG_UNAVAILABLE);
+        }
+        Form::Text | Form::Nothing => {}
+        Form::Binary(frame) => binary::refuse(frame, out),
     }
 }
 

@@ -1,6 +1,8 @@
 //! One command on one key: what the session hands to a shard, here or by mail.
 
-use crate::protocol::{Exptime, MetaArgs, StoreArgs, StoreMode};
+use super::replies::Replies;
+use crate::protocol::binary::{self, Frame};
+use crate::protocol::{ArithmeticArgs, Exptime, MetaArgs, StoreArgs, StoreMode};
 use crate::store::Value;
 use bytes::Bytes;
 
@@ -60,14 +62,12 @@ pub enum Verb<'a> {
     /// set, add, replace, append, prepend, cas
     Store(StoreArgs, Data<'a>),
     /// delete
-    Delete,
-    /// incr, decr
-    Arithmetic {
-        /// incr, not decr.
-        increment: bool,
-        /// By how much.
-        delta: u64,
+    Delete {
+        /// The token to compare with; 0: none.
+        compare: u64,
     },
+    /// incr, decr
+    Arithmetic(ArithmeticArgs),
     /// touch
     Touch {
         /// The new expiry.
@@ -98,6 +98,39 @@ impl Verb<'_> {
     }
 }
 
+/// How an operation is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In the words of the text protocol.
+    Text,
+    /// Not at all.
+    Nothing,
+    /// By a frame of the binary protocol, or by none if the ordinary case is to be quiet.
+    Binary(Frame),
+}
+
+impl Form {
+    /// That of a line of text.
+    #[inline]
+    pub fn of_line(noreply: bool) -> Self {
+        if noreply { Self::Nothing } else { Self::Text }
+    }
+
+    /// That of a frame, if it is one.
+    pub fn of_frame(frame: Option<Frame>) -> Self {
+        frame.map_or(Self::Text, Self::Binary)
+    }
+
+    /// Answers a command that is not about a key; `answer` is what it says in text.
+    pub fn answer(self, answer: &[u8], out: &mut Replies) {
+        match self {
+            Self::Text => out.push(answer),
+            Self::Nothing => {}
+            Self::Binary(frame) => binary::reply::in_frames(&mut out.bytes, frame, answer),
+        }
+    }
+}
+
 /// A command on one key.
 #[derive(Debug, Clone)]
 pub struct Operation<'a> {
@@ -105,8 +138,8 @@ pub struct Operation<'a> {
     pub key: &'a [u8],
     /// Its hash, made once.
     pub hash: u64,
-    /// No reply is wanted.
-    pub noreply: bool,
+    /// How it is answered.
+    pub form: Form,
     /// What to do.
     pub verb: Verb<'a>,
 }

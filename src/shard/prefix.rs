@@ -55,7 +55,7 @@ impl PrefixStats {
         match verb {
             Verb::Get { .. } | Verb::GetAndTouch { .. } => counts.gets += 1,
             Verb::Store(..) => counts.sets += 1,
-            Verb::Delete => counts.deletes += 1,
+            Verb::Delete { .. } => counts.deletes += 1,
             _ => {}
         }
     }

@@ -191,7 +191,7 @@ fn what_was_evicted_stays_away() {
             let gone: Vec<String> = gone.collect();
             assert!(gone.len() > 100 && alive.len() > 100, "{} {}", gone.len(), alive.len());
             for key in &gone {
-                let (_, _, reply) = engine.execute(key.as_bytes(), Verb::Delete);
+                let (_, _, reply) = engine.execute(key.as_bytes(), Verb::Delete { compare: 0 });
                 assert_eq!(reply, b"NOT_FOUND\r\n");
             }
             engine.commit();
@@ -381,7 +381,7 @@ fn a_clock_set_back_brings_nothing_back() {
     engine.execute(b"deleted", set_for(10));
     engine.commit();
     engine.clock.set(seconds(3620));
-    let (_, _, reply) = engine.execute(b"deleted", Verb::Delete);
+    let (_, _, reply) = engine.execute(b"deleted", Verb::Delete { compare: 0 });
     assert_eq!(reply, b"NOT_FOUND\r\n");
     engine.commit();
     let disk = kill(&disk, engine);

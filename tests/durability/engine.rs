@@ -12,8 +12,8 @@ use distcache::durable::snapshotter::{
     Items as _, Pace, Parts, Rules as SnapshotRules, Snapshotter,
 };
 use distcache::durable::{Error, Fsync, OnLogError, Recover};
-use distcache::protocol::{Exptime, StoreArgs, StoreMode};
-use distcache::shard::operation::{Data, Operation, Verb};
+use distcache::protocol::{ArithmeticArgs, Exptime, StoreArgs, StoreMode};
+use distcache::shard::operation::{Data, Form, Operation, Verb};
 use distcache::shard::replies::Replies;
 use distcache::shard::{Rules, Shard};
 use distcache::store::hash::{KeyHasher, shard_of};
@@ -313,7 +313,7 @@ impl Engine {
         let hash = self.hasher.hash(key);
         let number = shard_of(hash, self.cells.count());
         let mut replies = Replies::default();
-        let operation = Operation { key, hash, noreply: false, verb };
+        let operation = Operation { key, hash, form: Form::Text, verb };
         let sequence = self.cells.lock(number).execute(operation, self.clock.now(), &mut replies);
         (number, sequence, replies.bytes.to_vec())
     }
@@ -335,8 +335,8 @@ impl Engine {
         let (number, verb) = match act {
             Act::Set(number, value) => (*number, store(StoreMode::Set, *number, value)),
             Act::Append(number) => (*number, store(StoreMode::Append, 0, b"+")),
-            Act::Delete(number) => (*number, Verb::Delete),
-            Act::Increment(number) => (*number, Verb::Arithmetic { increment: true, delta: 1 }),
+            Act::Delete(number) => (*number, Verb::Delete { compare: 0 }),
+            Act::Increment(number) => (*number, Verb::Arithmetic(ArithmeticArgs::of_line(true, 1))),
             Act::Touch(number) => (*number, Verb::Touch { exptime: Exptime::Relative(1_000_000) }),
             Act::Flush => return,
         };

@@ -473,11 +473,9 @@ fn verb_of<'a>(request: &'a protocol::Request<'a>, value: &'a [u8]) -> Verb<'a> 
         Request::Meta { verb: MetaVerb::Delete, args, .. } => Verb::MetaDelete(args),
         Request::Meta { verb: MetaVerb::Arithmetic, args, .. } => Verb::MetaArithmetic(args),
         Request::Meta { args, .. } => Verb::MetaGet(args),
-        Request::Delete { .. } => Verb::Delete,
+        Request::Delete { compare, .. } => Verb::Delete { compare: *compare },
         Request::Touch { exptime, .. } => Verb::Touch { exptime: *exptime },
-        Request::Arithmetic { increment, delta, .. } => {
-            Verb::Arithmetic { increment: *increment, delta: *delta }
-        }
+        Request::Arithmetic { args, .. } => Verb::Arithmetic(*args),
         other => panic!("{other:?}"),
     }
 }

@@ -16,13 +16,14 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Exit, Listener, Surroundings, refuse_not_offered};
-use crate::server::config::ClientCertificates;
+use crate::server::config::{ClientCertificates, Protocol};
 
 /// The longest tag memcached takes, in bytes.
 const TAG_BYTES_MAX: usize = 8;
 
-/// Protocols of one listener that are the text protocol, or find out that it is.
-const PROTOCOLS: [&str; 2] = ["ascii", "negotiating"];
+/// What one listener may be said to speak.
+const PROTOCOLS: [(&str, Protocol); 3] =
+    [("ascii", Protocol::Text), ("binary", Protocol::Binary), ("negotiating", Protocol::Either)];
 
 /// One entry without its prefixes.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,27 +48,28 @@ pub(super) fn listeners(
     port: u16,
     clients: Option<ClientCertificates>,
     around: &Surroundings<'_>,
-) -> Result<Vec<Listener>, Exit> {
+) -> Result<Vec<(Listener, Option<Protocol>)>, Exit> {
     let listener = |address, clients: Option<ClientCertificates>| match clients {
         Some(clients) => Listener::Tls(address, clients),
         None => Listener::Tcp(address),
     };
     let Some(list) = list else {
         let all = all_interfaces(port, around).into_iter();
-        return Ok(all.map(|address| listener(address, clients)).collect());
+        return Ok(all.map(|address| (listener(address, clients), None)).collect());
     };
     let mut listeners = Vec::new();
     for entry in list.split([',', ';']).filter(|entry| !entry.is_empty()) {
         let (clients, rest) = strip_tls_prefix(entry.trim(), clients)?;
-        let place = place_of(strip_prefixes(rest)?).map_err(|why| {
+        let (protocol, rest) = strip_prefixes(rest)?;
+        let place = place_of(rest).map_err(|why| {
             Exit::usage(format!(
                 "-l: \"{entry}\": {why}; give an address as ip, ip:port, [ip6] or [ip6]:port"
             ))
         })?;
         for address in resolve(&place, port, around).map_err(|why| cannot_listen(list, &why))? {
             let listener = listener(address, clients);
-            if !listeners.contains(&listener) {
-                listeners.push(listener);
+            if !listeners.iter().any(|(known, _)| *known == listener) {
+                listeners.push((listener, protocol));
             }
         }
     }
@@ -108,19 +110,20 @@ fn all_interfaces(port: u16, around: &Surroundings<'_>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Takes off what comes before the address: of no consequence here, or refused.
-fn strip_prefixes(entry: &str) -> Result<&str, Exit> {
-    let mut rest = entry;
+/// Takes off what comes before the address: the protocol, and a tag, which is of no consequence
+/// here.
+fn strip_prefixes(entry: &str) -> Result<(Option<Protocol>, &str), Exit> {
+    let (mut rest, mut protocol) = (entry, None);
     if let Some(after) = rest.strip_prefix("proto[") {
         let (name, after) = after
             .split_once("]:")
             .ok_or_else(|| Exit::usage(format!("-l: \"{entry}\": proto[ needs ]: at its end")))?;
         refuse_not_offered(&format!("-l proto[{name}]"))?;
-        if !PROTOCOLS.contains(&name) {
-            let known = PROTOCOLS.join(" or ");
+        let Some((_, known)) = PROTOCOLS.iter().find(|(known, _)| *known == name) else {
+            let known = PROTOCOLS.map(|(name, _)| name).join(" or ");
             return Err(Exit::usage(format!("-l: \"{entry}\": proto has to be {known}")));
-        }
-        rest = after;
+        };
+        (rest, protocol) = (after, Some(*known));
     }
     for (open, close) in [("tag[", "]:"), ("tag_", "_:")] {
         let Some((name, after)) = rest.strip_prefix(open).and_then(|tag| tag.split_once(close))
@@ -132,9 +135,9 @@ fn strip_prefixes(entry: &str) -> Result<&str, Exit> {
                 "-l: \"{entry}\": a tag has 1 to {TAG_BYTES_MAX} characters"
             )));
         }
-        return Ok(after);
+        return Ok((protocol, after));
     }
-    Ok(rest)
+    Ok((protocol, rest))
 }
 
 fn place_of(text: &str) -> Result<Place<'_>, String> {

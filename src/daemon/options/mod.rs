@@ -81,6 +81,8 @@ pub struct ProcessSettings {
 pub struct Surroundings<'a> {
     /// `MEMCACHED_PORT_FILENAME`, where test tools want the ports.
     pub port_file: Option<PathBuf>,
+    /// `MEMCACHED_SASL_PWDB`, where memcached's `-S` finds users.
+    pub sasl_file: Option<PathBuf>,
     /// How many threads the machine runs at a time: the default of `-t`.
     pub cores: usize,
     /// Whether the machine has IPv6. If not, it is quietly left out of "all interfaces" and out
@@ -95,6 +97,7 @@ impl Surroundings<'_> {
     pub fn of_this_process() -> Self {
         Self {
             port_file: std::env::var_os("MEMCACHED_PORT_FILENAME").map(PathBuf::from),
+            sasl_file: std::env::var_os("MEMCACHED_SASL_PWDB").map(PathBuf::from),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             // A kernel can know the protocol with no address configured, as in many containers,
             // so trying the loopback address is the only sure way to tell.
@@ -108,14 +111,11 @@ impl Surroundings<'_> {
 /// cache that was meant to be closed, lose data that was meant to be kept, or answer in the wrong
 /// protocol. By the flag as it is written; a final `*` stands for any ending. A feature that
 /// arrives deletes its rows and gives its flags an effect in the tables.
-const NOT_OFFERED: [(&str, &str); 8] = [
-    ("-S", "SASL works with the binary protocol only, and this server speaks the text protocol"),
+const NOT_OFFERED: [(&str, &str); 5] = [
     ("-e", "items would not survive the restart"),
-    ("-B binary", "this server speaks the text protocol; use -B ascii or -B auto"),
     ("-o ext_path", "items have to fit in memory; drop the option and set -m accordingly"),
     ("-o proxy_*", "this server keeps items itself and does not pass requests on"),
     ("-o sock_cookie_id", "sockets would go unmarked, and firewall rules would miss them"),
-    ("-l proto[binary]", "this server speaks the text protocol; use proto[ascii]"),
     ("-l proto[proxy]", "this server keeps items itself and does not pass requests on"),
 ];
 
@@ -216,10 +216,16 @@ static OPTIONS: [Opt; 51] = [
          their turn (default: 20)"),
     opt('C', "disable-cas", "", Flag(|draft| draft.config().cas = false), "disable use of CAS"),
     opt('b', "listen-backlog", "<num>", Value(backlog), "listen queue length (default: 1024)"),
-    opt('B', "protocol", "<name>", Value(protocol), "ascii or auto, which mean the same"),
+    opt('B', "protocol", "<name>", Value(protocol),
+        "ascii, binary, or auto: the first byte of a\n\
+         connection tells (default: auto)"),
     opt('I', "max-item-size", "<num>", Value(item_bytes),
         "largest item (default: 1m, min: 1k, max: 1024m)"),
-    refused('S', "enable-sasl"),
+    opt('S', "enable-sasl", "", Flag(|draft| draft.config().sasl = true),
+        "clients of the binary protocol have to log in by\n\
+         SASL, mechanism PLAIN, as a user of -Y or of the\n\
+         file that MEMCACHED_SASL_PWDB names; without -Y,\n\
+         clients of the text protocol are refused"),
     opt('F', "disable-flush-all", "", Flag(|draft| draft.config().flush = false),
         "disable flush_all command"),
     opt('X', "disable-dumping", "", Flag(|draft| draft.config().dump = false),
@@ -316,6 +322,7 @@ impl Draft {
             listeners: Vec::new(),
             workers: around.cores.clamp(1, WORKERS_LIMIT),
             port_file: around.port_file.clone(),
+            sasl_file: around.sasl_file.clone(),
             accepted_only: AcceptedOnly { tcp_port: PORT_DEFAULT.into(), ..Default::default() },
             ..Config::default()
         };
@@ -495,7 +502,7 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
     extended::check(&draft)?;
 
     draft.config().tls = tls::finish(&mut draft)?;
-    draft.config().listeners = listeners(&mut draft, around)?;
+    listeners(&mut draft, around)?;
     if let Some(given) = draft.metrics_address.take() {
         draft.config().metrics_address = Some(observe::resolve(&given, around)?);
     }
@@ -514,7 +521,8 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
     Ok(draft.settings)
 }
 
-fn listeners(draft: &mut Draft, around: &Surroundings<'_>) -> Result<Vec<Listener>, Exit> {
+/// Where to listen, and what is spoken where.
+fn listeners(draft: &mut Draft, around: &Surroundings<'_>) -> Result<(), Exit> {
     let udp_port = draft.accepted().udp_port;
     if udp_port != 0 {
         draft.warn("UDP (-U) is not offered: clients have to use TCP or a Unix socket");
@@ -527,7 +535,8 @@ fn listeners(draft: &mut Draft, around: &Surroundings<'_>) -> Result<Vec<Listene
         if draft.accepted().inter.is_some() {
             draft.warn("-s replaces TCP: the addresses of -l are not listened on");
         }
-        return Ok(vec![Listener::Unix(path, draft.accepted().unix_mode)]);
+        draft.config().listeners = vec![Listener::Unix(path, draft.accepted().unix_mode)];
+        return Ok(());
     }
     let accepted = draft.accepted();
     let Ok(port) = u16::try_from(accepted.tcp_port.max(0)) else {
@@ -535,11 +544,19 @@ fn listeners(draft: &mut Draft, around: &Surroundings<'_>) -> Result<Vec<Listene
     };
     if accepted.tcp_port == 0 {
         draft.warn("nothing to listen on: -p 0 without -s");
-        return Ok(Vec::new());
+        draft.config().listeners = Vec::new();
+        return Ok(());
     }
     let inter = accepted.inter.clone();
     let clients = draft.config().tls.as_ref().map(|tls| tls.clients);
-    listen::listeners(inter.as_deref(), port, clients, around)
+    let listeners = listen::listeners(inter.as_deref(), port, clients, around)?;
+    let own = listeners.iter().filter_map(|(listener, protocol)| match listener {
+        Listener::Tcp(address) | Listener::Tls(address, _) => Some((*address, (*protocol)?)),
+        Listener::Unix(..) => None,
+    });
+    draft.config().protocols = own.collect();
+    draft.config().listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
+    Ok(())
 }
 
 // Texts

@@ -3,7 +3,7 @@
 
 use super::super::os::{EX_OSERR, EX_USAGE, EXIT_FAILURE};
 use super::*;
-use crate::server::config::{ClientCertificates, KeyFormat, TlsConfig, TlsVersion};
+use crate::server::config::{ClientCertificates, KeyFormat, Protocol, TlsConfig, TlsVersion};
 
 fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: &[&str] = match host {
@@ -19,7 +19,7 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 fn surroundings() -> Surroundings<'static> {
-    Surroundings { port_file: None, cores: 4, ipv6: true, resolve: &resolve }
+    Surroundings { port_file: None, sasl_file: None, cores: 4, ipv6: true, resolve: &resolve }
 }
 
 fn parse_words(words: &[&str], around: &Surroundings<'_>) -> Result<Action, Exit> {
@@ -116,7 +116,8 @@ fn each_flag_does_one_thing() {
     check(&["--slow-command-us=0"], |_| ());
     check(&["--log-file", "/var/log/x"], |s| s.process.log_file = Some("/var/log/x".into()));
     check(&["-B", "auto"], |_| ());
-    check(&["-B", "ascii"], |s| s.config.accepted_only.binding_protocol = "ascii");
+    check(&["-B", "ascii"], |s| s.config.protocol = Protocol::Text);
+    check(&["-B", "binary"], |s| s.config.protocol = Protocol::Binary);
     let delimiter = |byte| {
         move |s: &mut Settings| {
             s.config.prefix_delimiter = byte;
@@ -287,6 +288,11 @@ fn listen_lists_name_addresses() {
     check_listen(&["-l", "proto[ascii]:127.0.0.1:5"], &["127.0.0.1:5"]);
     check_listen(&["-l", "notls:proto[negotiating]:tag[web]:[::1]:5"], &["[::1]:5"]);
     check_listen(&["-l", "tag_web_:localhost:5"], &["127.0.0.1:5", "[::1]:5"]);
+    check_listen(&["-l", "proto[binary]:[::1]"], &["[::1]:11211"]);
+    let own = settings(&["-l", "127.0.0.1:1,proto[binary]:127.0.0.1:2,proto[ascii]:127.0.0.1:3"]);
+    let at = |text: &str| text.parse().unwrap();
+    let protocols = [(at("127.0.0.1:2"), Protocol::Binary), (at("127.0.0.1:3"), Protocol::Text)];
+    assert_eq!(own.config.protocols, protocols);
     let inter = settings(&["-l", "10.0.0.1", "-l", "tag_a_:[::1]"]).config.accepted_only.inter;
     assert_eq!(inter.as_deref(), Some("10.0.0.1,tag_a_:[::1]"));
 }
@@ -336,6 +342,28 @@ fn a_unix_socket_replaces_tcp() {
 }
 
 #[test]
+fn sasl_needs_a_file_of_users() {
+    let nobody = "-S knows users by -Y FILE or by the file that MEMCACHED_SASL_PWDB names";
+    check_refused(&["-S"], EX_USAGE, nobody);
+    check_refused(&["-S", "-Y", "/u", "-B", "http"], EX_USAGE, "binding protocol");
+    check_refused(&["-Y", "/u", "-B", "binary"], EX_USAGE, "without -S");
+    check_refused(&["-Y", "/u", "-l", "proto[binary]:127.0.0.1"], EX_USAGE, "without -S");
+    check(&["-S", "-Y", "/u"], |s| {
+        s.config.sasl = true;
+        s.config.auth_file = Some("/u".into());
+    });
+    let around = Surroundings { sasl_file: Some("/pw".into()), ..surroundings() };
+    match parse_words(&["-S"], &around) {
+        Ok(Action::Run(found)) => assert_eq!(found.config.sasl_file, Some("/pw".into())),
+        other => panic!("{other:?}"),
+    }
+    match parse_words(&["-S", "-B", "ascii"], &around) {
+        Err(exit) => assert!(exit.message.contains("without -Y"), "{exit}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn the_environment_names_the_ports_file() {
     let around = Surroundings { port_file: Some("/tmp/ports".into()), ..surroundings() };
     for (words, expect) in [(&[][..], Some("/tmp/ports")), (&["-s", "/tmp/x"], None)] {
@@ -360,11 +388,9 @@ fn threads_default_to_cores() {
 
 #[test]
 fn what_is_dangerous_to_ignore_is_refused() {
-    for words in "-S|--enable-sasl|-S -h|-vS|-e /mnt/x|\
-                  -B binary|-o ext_path=/x:1G|\
+    for words in "-e /mnt/x|-o ext_path=/x:1G|\
                   -o proxy_config=routelib|-o hashpower=20,proxy_arg=x|-o sock_cookie_id=1|\
-                  -l proto[binary]:[::1]|\
-                  -l proto[proxy]:127.0.0.1|-l 127.0.0.1,notls:proto[binary]:tag_x_:[::1]:5"
+                  -l proto[proxy]:127.0.0.1|-l 127.0.0.1,notls:proto[proxy]:tag_x_:[::1]:5"
         .split('|')
     {
         check_refused(&split(words), EX_USAGE, "is not offered: ");
@@ -611,7 +637,8 @@ fn texts_are_what_tools_read() {
     assert!(help.contains("--unix-socket=<file>"));
     // Test suites search for these to learn what is built in.
     assert!(help.contains("--enable-ssl"));
-    for absent in ["sasl", "ext_path", "proxy_config", "drop_privileges", "udp"] {
+    assert!(help.contains("--enable-sasl"));
+    for absent in ["ext_path", "proxy_config", "drop_privileges", "udp"] {
         assert!(!help.to_lowercase().contains(absent), "{absent}");
     }
     assert!(help.lines().all(|line| line.len() <= 80 && line.is_ascii()), "{help}");
@@ -629,5 +656,5 @@ fn tables_hold_together() {
     }
     let refused = OPTIONS.iter().filter(|o| refuse_not_offered(&format!("-{}", o.short)).is_err());
     assert!(refused.clone().all(|option| option.help.is_empty()));
-    assert_eq!(refused.map(|option| option.short).collect::<String>(), "Se");
+    assert_eq!(refused.map(|option| option.short).collect::<String>(), "e");
 }

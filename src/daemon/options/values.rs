@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::{Draft, Exit, WORKERS_LIMIT, refuse_not_offered};
+use super::{Draft, Exit, WORKERS_LIMIT};
+use crate::server::config::Protocol;
 
 /// A whole number in `range`, or what is wrong with it. memcached takes the digits it finds and
 /// nothing as 0 (`-m 1g` is one megabyte there); here a slip is an error.
@@ -181,13 +182,13 @@ pub(super) fn backlog(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
 
 pub(super) fn protocol(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
     let name = value.to_string_lossy();
-    refuse_not_offered(&format!("-B {name}"))?;
-    draft.accepted().binding_protocol = match &*name {
-        "auto" => "auto-negotiate",
-        "ascii" => "ascii",
+    draft.config().protocol = match &*name {
+        "auto" => Protocol::Either,
+        "ascii" => Protocol::Text,
+        "binary" => Protocol::Binary,
         _ => {
             return Err(Exit::usage(format!(
-                "Invalid value for binding protocol: {name}; give -B ascii or -B auto"
+                "Invalid value for binding protocol: {name}; give -B ascii, binary or auto"
             )));
         }
     };

@@ -6,7 +6,8 @@
 use super::unix;
 use crate::limits::ACCEPTS_MAX;
 use crate::protocol::reply;
-use crate::server::config::{ClientCertificates, Config, Listener};
+use crate::server::config::{ClientCertificates, Config, Listener, Protocol};
+use crate::server::connection::session::Spoken;
 use crate::server::connection::socket::{Arrival, Stream};
 use crate::server::shared::Shared;
 use crate::server::worker::inbox::Bell;
@@ -33,10 +34,10 @@ const WAKER: Token = Token(usize::MAX);
 /// A listening socket.
 #[derive(Debug)]
 pub enum Bound {
-    /// TCP.
-    Tcp(std::net::TcpListener),
+    /// TCP, and what is spoken there if that is not what `-B` says.
+    Tcp(std::net::TcpListener, Option<Protocol>),
     /// TCP for TLS, and what is asked of clients.
-    Tls(std::net::TcpListener, ClientCertificates),
+    Tls(std::net::TcpListener, ClientCertificates, Option<Protocol>),
     /// Unix, with its path.
     Unix(std::os::unix::net::UnixListener, String),
 }
@@ -46,11 +47,15 @@ pub enum Bound {
 /// # Errors
 /// Those of bind and listen: address in use, not ours, or not permitted.
 pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
+    let protocol_at = |address: &SocketAddr| {
+        let own = config.protocols.iter().find(|(at, _)| at == address);
+        own.map(|(_, protocol)| *protocol)
+    };
     let bind_one = |listener: &Listener| match listener {
-        Listener::Tcp(address) => bind_tcp(*address, config.backlog).map(Bound::Tcp),
-        Listener::Tls(address, clients) => {
-            bind_tcp(*address, config.backlog).map(|listener| Bound::Tls(listener, *clients))
-        }
+        Listener::Tcp(address) => bind_tcp(*address, config.backlog)
+            .map(|listener| Bound::Tcp(listener, protocol_at(address))),
+        Listener::Tls(address, clients) => bind_tcp(*address, config.backlog)
+            .map(|listener| Bound::Tls(listener, *clients, protocol_at(address))),
         Listener::Unix(path, mode) => {
             unix::remove_stale_socket(path)?;
             let bind = || std::os::unix::net::UnixListener::bind(path);
@@ -80,7 +85,15 @@ impl Bound {
     /// The TCP address it got; `None` for a Unix socket.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) | Self::Tls(listener, _) => listener.local_addr().ok(),
+            Self::Tcp(listener, _) | Self::Tls(listener, ..) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// What is spoken there if that is not what `-B` says.
+    fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::Tcp(_, protocol) | Self::Tls(_, _, protocol) => *protocol,
             Self::Unix(..) => None,
         }
     }
@@ -88,7 +101,7 @@ impl Bound {
     /// File descriptor and address, for `stats conns`.
     pub fn describe(&self) -> (i32, String) {
         match self {
-            Self::Tcp(listener) | Self::Tls(listener, _) => {
+            Self::Tcp(listener, _) | Self::Tls(listener, ..) => {
                 let address = listener.local_addr().map_or_else(
                     |_| "unknown".to_owned(),
                     |address| super::socket::describe_tcp(&address),
@@ -114,8 +127,8 @@ impl Listening {
             Ok(mio::net::TcpListener::from_std(listener))
         };
         match bound {
-            Bound::Tcp(listener) => tcp(listener).map(Self::Tcp),
-            Bound::Tls(listener, clients) => {
+            Bound::Tcp(listener, _) => tcp(listener).map(Self::Tcp),
+            Bound::Tls(listener, clients, _) => {
                 tcp(listener).map(|listener| Self::Tls(listener, clients))
             }
             Bound::Unix(listener, _) => {
@@ -143,6 +156,13 @@ impl Listening {
     }
 }
 
+/// A listening socket and what connections need to know of it.
+struct Place {
+    listening: Listening,
+    name: Arc<str>,
+    spoken: Spoken,
+}
+
 /// Where accepted connections go.
 pub struct WorkerQueue {
     /// A worker's queue of arrivals.
@@ -154,7 +174,7 @@ pub struct WorkerQueue {
 /// The accepting thread's state.
 pub struct Acceptor {
     poll: Poll,
-    listeners: Vec<(Listening, Arc<str>)>,
+    listeners: Vec<Place>,
     /// Listeners that may have connections waiting.
     ready: Vec<usize>,
     queues: Vec<WorkerQueue>,
@@ -200,9 +220,10 @@ impl Acceptor {
         let mut listeners = Vec::new();
         for (at, bound) in bound.into_iter().enumerate() {
             let name: Arc<str> = bound.describe().1.into();
+            let spoken = shared.config.spoken(bound.protocol());
             let mut listening = Listening::new(bound)?;
             poll.registry().register(listening.source(), Token(at), Interest::READABLE)?;
-            listeners.push((listening, name));
+            listeners.push(Place { listening, name, spoken });
         }
         let acceptor = Self {
             poll,
@@ -261,7 +282,7 @@ impl Acceptor {
             if full && !self.limits.refuse_fast {
                 return Accepted::Stuck;
             }
-            match self.listeners[at].0.accept() {
+            match self.listeners[at].listening.accept() {
                 Ok(stream) if full => self.refuse(stream),
                 Ok(stream) => self.hand_out(stream, at),
                 Err(error) => match error.kind() {
@@ -301,7 +322,7 @@ impl Acceptor {
     /// Makes a connection one of TLS if its listener is one. With the certificates of now: those
     /// that are read later are for connections that come later.
     fn secure(&self, stream: Stream, at: usize) -> io::Result<Stream> {
-        match (&self.listeners[at].0, stream) {
+        match (&self.listeners[at].listening, stream) {
             (Listening::Tls(_, clients), Stream::Tcp(socket)) => {
                 let tls = self.shared.tls.as_ref();
                 let tls = tls.ok_or_else(|| io::Error::other("there are no certificates"))?;
@@ -321,10 +342,11 @@ impl Acceptor {
         };
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.shared.total_connections.fetch_add(1, Ordering::Relaxed);
-        let listener = Arc::clone(&self.listeners[at].1);
+        let Place { name, spoken, .. } = &self.listeners[at];
+        let (listener, spoken) = (Arc::clone(name), *spoken);
         let queue = &self.queues[self.next_queue];
         self.next_queue = (self.next_queue + 1) % self.queues.len();
-        if queue.arrivals.send(Arrival { stream, listener }).is_err() {
+        if queue.arrivals.send(Arrival { stream, listener, spoken }).is_err() {
             // Only when the server stops; the connection closes as it is dropped.
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! Logging in (`-Y`): who may, and whether a password is right.
+//! Logging in (`-Y`, `-S`): who may, and whether a password is right.
 //!
 //! Plain passwords are kept and compared as keyed digests, in constant time over all users. Hashed
 //! ones (`$5$`, `$6$`: SHA-crypt) take milliseconds to check, on purpose, so they are checked by a
@@ -13,7 +13,7 @@ use sha_crypt::{PasswordVerifier, ShaCrypt};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -23,16 +23,35 @@ pub const ATTEMPTS_WAITING_MAX: usize = 256;
 /// Largest file of users.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Longest password that is compared with a hashed one: the time it takes grows with the length,
+/// and whoever guesses chooses that. (memcached's files have lines of up to 256 bytes.)
+const HASHED_PASSWORD_BYTES_MAX: usize = 256;
+
 /// Most rounds of a hashed password: above, one attempt would take longer than clients wait.
 const ROUNDS_MAX: u32 = 200_000;
 
 /// Where a `rounds=` field of a hashed password starts.
 const ROUNDS: &str = "rounds=";
 
+/// A file of users: lines of `user:password`.
+#[derive(Debug, Clone)]
+pub struct UserFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The flag or variable that names it.
+    pub named_by: &'static str,
+    /// It is read as memcached reads the file that `MEMCACHED_SASL_PWDB` names: what follows a
+    /// password and a colon may be something else (with a colon in a password both readings
+    /// count), and users may have a realm behind an `@`, which clients need not say. (memcached
+    /// adds the machine's name to what they say; here any realm will do, as all users of a file may
+    /// do the same.)
+    pub is_password_database: bool,
+}
+
 /// The users of a server.
 #[derive(Debug)]
 pub struct Door {
-    path: PathBuf,
+    files: Vec<UserFile>,
     users: Arc<RwLock<Arc<Users>>>,
     attempts: Sender<Attempt>,
     secret: [u8; 16],
@@ -84,28 +103,30 @@ impl Door {
     ///
     /// # Errors
     /// Those of reading the file, and `InvalidData` with the line that is wrong.
-    pub fn open(path: &Path) -> io::Result<(Self, Checker)> {
+    pub fn open(files: Vec<UserFile>) -> Result<(Self, Checker), BadFile> {
         let mut secret = [0; 16];
-        getrandom::fill(&mut secret).map_err(io::Error::other)?;
-        let users = Arc::new(RwLock::new(Arc::new(Users::read(path, secret)?)));
+        // Without it nothing could be compared safely; it is the first file's misfortune.
+        let no_secret = |why| (files[0].clone(), io::Error::other(why));
+        getrandom::fill(&mut secret).map_err(no_secret)?;
+        let users = Arc::new(RwLock::new(Arc::new(Users::read(&files, secret)?)));
         let (sender, attempts) = bounded(ATTEMPTS_WAITING_MAX);
         let checker = Checker { users: Arc::clone(&users), attempts };
-        Ok((Self { path: path.to_owned(), users, attempts: sender, secret }, checker))
+        Ok((Self { files, users, attempts: sender, secret }, checker))
     }
 
     /// Reads the file again. If it is not as it should be, the users stay as they are.
     ///
     /// # Errors
     /// As [`Door::open`].
-    pub fn reload(&self) -> io::Result<()> {
-        let users = Arc::new(Users::read(&self.path, self.secret)?);
+    pub fn reload(&self) -> Result<(), BadFile> {
+        let users = Arc::new(Users::read(&self.files, self.secret)?);
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = users;
         Ok(())
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The files.
+    pub fn files(&self) -> &[UserFile] {
+        &self.files
     }
 
     /// Whether this user has this password. The verdict may come later, to the worker's inbox.
@@ -144,30 +165,57 @@ impl Checker {
     }
 }
 
+/// A file of users that is not as it should be.
+pub type BadFile = (UserFile, io::Error);
+
 impl Users {
-    fn read(path: &Path, secret: [u8; 16]) -> io::Result<Self> {
-        let mut text = Vec::new();
-        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(invalid("it is larger than a megabyte".to_owned()));
-        }
+    fn read(files: &[UserFile], secret: [u8; 16]) -> Result<Self, BadFile> {
         let mut users = Self { secret, ..Self::default() };
-        for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if !line.is_empty() {
-                users.add(line).map_err(|why| invalid(format!("line {}: {why}", at + 1)))?;
-            }
-        }
-        if users.plain.is_empty() && users.hashed.is_empty() {
-            return Err(invalid("it names no user; lines are user:password".to_owned()));
+        for file in files {
+            users.add_file(file).map_err(|why| (file.clone(), why))?;
         }
         Ok(users)
     }
 
-    fn add(&mut self, line: &[u8]) -> Result<(), &'static str> {
+    fn add_file(&mut self, file: &UserFile) -> io::Result<()> {
+        let mut text = Vec::new();
+        File::open(&file.path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(invalid("it is larger than a megabyte".to_owned()));
+        }
+        let mut is_empty = true;
+        for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !line.is_empty() {
+                let added = self.add(line, file.is_password_database);
+                added.map_err(|why| invalid(format!("line {}: {why}", at + 1)))?;
+                is_empty = false;
+            }
+        }
+        if is_empty {
+            return Err(invalid("it names no user; lines are user:password".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, line: &[u8], is_password_database: bool) -> Result<(), &'static str> {
         let colon = memchr::memchr(b':', line).ok_or("expected user:password")?;
         let (user, password) = (&line[..colon], &line[colon + 1..]);
+        if !is_password_database {
+            return self.add_user(user, password);
+        }
+        let realm = memchr::memrchr(b'@', user);
+        for user in [Some(user), realm.map(|at| &user[..at])].into_iter().flatten() {
+            self.add_user(user, password)?;
+            for end in memchr::memchr_iter(b':', password) {
+                self.add_user(user, &password[..end])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_user(&mut self, user: &[u8], password: &[u8]) -> Result<(), &'static str> {
         match hashed(password)? {
             Some(hash) => self.hashed.push((self.digest(user, b""), hash.to_owned())),
             None => self.plain.push(self.digest(user, password)),
@@ -194,6 +242,10 @@ impl Users {
     fn has(&self, user: &[u8], password: &[u8]) -> bool {
         let name = self.digest(user, b"");
         let mut found = self.has_plain(user, password);
+        // No hash is of a longer one: it would have been refused by the tools too.
+        if password.len() > HASHED_PASSWORD_BYTES_MAX {
+            return found;
+        }
         let mut checked = false;
         for (_, hash) in self.hashed.iter().filter(|known| known.0.ct_eq(&name).into()) {
             found |= ShaCrypt::default().verify_password(password, hash.as_str()).is_ok();
@@ -240,9 +292,33 @@ mod tests {
         let path =
             std::env::temp_dir().join(format!("login-{}-{}", std::process::id(), text.len()));
         std::fs::write(&path, text).unwrap();
-        let users = Users::read(&path, [7; 16]).map_err(|why| why.to_string());
-        std::fs::remove_file(path).unwrap();
-        users
+        let file =
+            UserFile { path, named_by: "-Y", is_password_database: text.starts_with("pwdb@") };
+        let users = Users::read(std::slice::from_ref(&file), [7; 16]);
+        std::fs::remove_file(file.path).unwrap();
+        users.map_err(|(_, why)| why.to_string())
+    }
+
+    /// As memcached reads what `MEMCACHED_SASL_PWDB` names: a colon may end a password, and a user
+    /// may have a realm.
+    #[test]
+    fn users_of_a_password_database() {
+        let users = users("pwdb@host:secret:1000:home\nal:\n").unwrap();
+        for (user, password, expected) in [
+            ("pwdb@host", "secret", true),
+            ("pwdb@", "secret", false),
+            ("pwdb@other", "secret", false),
+            ("al@host", "", false),
+            ("pwdb", "secret", true),
+            ("pwdb", "secret:1000", true),
+            ("pwdb", "secret:1000:home", true),
+            ("pwdb", "secret:", false),
+            ("pwdb", "", false),
+            ("al", "", true),
+            ("al", "x", false),
+        ] {
+            assert_eq!(users.has(user.as_bytes(), password.as_bytes()), expected, "{password}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A socket and the conversation on it.
 
 use crate::server::clock::Moment;
-use crate::server::connection::session::Session;
+use crate::server::connection::session::{Session, Spoken};
 use crate::server::connection::tls::TlsStream;
 use crate::server::stats::latency::Probe;
 use crate::server::stats::report::ConnectionReport;
@@ -30,6 +30,8 @@ pub struct Arrival {
     pub stream: Stream,
     /// The address it came in at.
     pub listener: Arc<str>,
+    /// What is spoken there.
+    pub spoken: Spoken,
 }
 
 /// Names a connection of a worker.
@@ -191,7 +193,7 @@ impl Connection {
     pub fn new(arrival: Arrival, serial: u64, now_seconds: u64) -> Self {
         Self {
             stream: arrival.stream,
-            session: Session::default(),
+            session: Session::new(arrival.spoken),
             serial,
             last_command_seconds: now_seconds,
             readable: false,

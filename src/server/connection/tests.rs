@@ -39,8 +39,8 @@ impl Router for OneShard {
         if self.busy {
             return false;
         }
-        let Target { key, hash, noreply, .. } = target;
-        let operation = Operation { key, hash, noreply, verb: verb() };
+        let Target { key, hash, form, .. } = target;
+        let operation = Operation { key, hash, form, verb: verb() };
         self.shard.execute(operation, self.now, output.here());
         true
     }

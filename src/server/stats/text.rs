@@ -8,7 +8,8 @@ use crate::durable::Fsync;
 use crate::protocol::meta::write_uri_key;
 use crate::protocol::parse::words;
 use crate::protocol::{number, reply};
-use crate::server::config::{COMPAT_VERSION, KeyFormat, TlsConfig, TlsVersion};
+use crate::server::config::{COMPAT_VERSION, KeyFormat, Protocol, TlsConfig, TlsVersion};
+use crate::server::connection::session::{Admission, Spoken};
 use crate::server::operator::compat::{CLASS, CLASS_LIMIT};
 use crate::server::shared::Shared;
 use crate::server::stats::latency::Latencies;
@@ -658,9 +659,13 @@ fn settings(shared: &Shared) -> Vec<u8> {
     lines.put("cas_enabled", yes_no(config.cas));
     lines.put("tcp_backlog", config.backlog);
     let auth_file = config.auth_file.as_ref().map(|path| path.display().to_string());
-    let protocol = if auth_file.is_some() { "ascii" } else { accepted.binding_protocol };
-    lines.put("binding_protocol", protocol);
-    lines.put("auth_enabled_sasl", "no");
+    let protocol = match config.spoken(None) {
+        Spoken { binary: Admission::No, .. } => Protocol::Text,
+        Spoken { text: Admission::No, .. } => Protocol::Binary,
+        _ => Protocol::Either,
+    };
+    lines.put("binding_protocol", protocol.name());
+    lines.put("auth_enabled_sasl", yes_no(config.sasl));
     lines.put("auth_enabled_ascii", auth_file.as_deref().unwrap_or("no"));
     lines.put("item_size_max", config.item_bytes_max);
     lines.put("maxconns_fast", yes_no(config.connections_refuse_fast));

@@ -304,7 +304,7 @@ impl Router for WorkerRouter {
         verb: impl FnOnce() -> Verb<'a>,
         output: &mut Output,
     ) -> bool {
-        let Target { key, hash, noreply, changes } = target;
+        let Target { key, hash, form, changes } = target;
         let at = self.shards.of(hash);
         let Some(mut shard) = self.shards.try_hold(at, self.id) else { return false };
         if changes && self.must_wait(&shard) {
@@ -314,7 +314,7 @@ impl Router for WorkerRouter {
             shard.set_asker(self.descriptor);
             self.eventful.insert(at);
         }
-        let operation = Operation { key, hash, noreply, verb: verb() };
+        let operation = Operation { key, hash, form, verb: verb() };
         let sequence = shard.execute(operation, self.now, output.here());
         drop(shard);
         if sequence != 0 {
@@ -368,6 +368,10 @@ impl Router for WorkerRouter {
             Verdict::Pending => {}
         }
         verdict
+    }
+
+    fn refused_login(&mut self) {
+        self.count_login(false);
     }
 
     fn item_fits(&self, key: &[u8], flags: u32, value_bytes: usize) -> bool {

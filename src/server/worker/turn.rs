@@ -296,10 +296,7 @@ impl Worker {
         self.next_serial += 1;
         self.router.note_connection(&arrival.stream, "");
         let now_seconds = self.router.now.seconds();
-        let connection = entry.insert(Connection::new(arrival, self.next_serial, now_seconds));
-        if self.shared.door.is_some() {
-            connection.session.require_login();
-        }
+        entry.insert(Connection::new(arrival, self.next_serial, now_seconds));
     }
 
     fn read_inbox(&mut self) {

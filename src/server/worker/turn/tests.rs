@@ -72,7 +72,8 @@ impl Rig {
         stream.set_nonblocking(true).expect("a socket");
         let stream = Stream::Tcp(mio::net::TcpStream::from_std(stream));
         self.worker.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let arrival = Arrival { stream, listener: "here".into() };
+        let arrival =
+            Arrival { stream, listener: "here".into(), spoken: Config::default().spoken(None) };
         self.arrivals.send(arrival).expect("the worker is there");
         let open = self.worker.connections.len();
         while self.worker.connections.len() == open {
