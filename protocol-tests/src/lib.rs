@@ -1,4 +1,4 @@
-//! Wire tests for servers of memcached's text protocol: readable transcripts and random streams.
+//! Wire tests for servers of memcached's protocols: readable transcripts and random streams.
 //!
 //! ```text
 //!  transcripts/*.txt --parse--> Transcript --replay--+
@@ -7,7 +7,8 @@
 //! ```
 //!
 //! In the order of the picture: [`transcript`] reads and replays files, [`stream`] makes random
-//! commands and compares two servers by the rules of [`differences`], [`wire`] and [`frame`] move
+//! commands and compares two servers by the rules of [`differences`], [`frames`] does the same with
+//! the binary protocol, where there are no differences to allow, [`wire`] and [`frame`] move
 //! bytes and find the end of a stream of replies, [`target`] starts servers.
 //!
 //! **Invariant:** nothing here knows how a server works inside. Everything is observed through
@@ -17,6 +18,7 @@
 pub mod differences;
 pub mod flags;
 pub mod frame;
+pub mod frames;
 pub mod identity;
 pub mod process;
 pub mod stream;

@@ -68,14 +68,28 @@ impl Connection {
         sentinels: usize,
         timeout: Duration,
     ) -> io::Result<Received> {
+        let mut framer = Framer::default();
+        self.exchange_until(pieces, timeout, |stream| framer.sentinels(stream) >= sentinels)
+    }
+
+    /// The same for who knows himself whether a stream of replies is complete.
+    ///
+    /// # Errors
+    /// As [`Self::exchange`].
+    pub fn exchange_until(
+        &mut self,
+        pieces: &[&[u8]],
+        timeout: Duration,
+        is_complete: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<Received> {
         if pieces.iter().map(|piece| piece.len()).sum::<usize>() <= DIRECT_WRITE_BYTES_MAX {
             write_all(&mut self.stream, pieces)?;
-            return self.receive(sentinels, timeout);
+            return self.receive_until(timeout, is_complete);
         }
         let mut writer = self.stream.try_clone()?;
         thread::scope(|scope| {
             let written = scope.spawn(move || write_all(&mut writer, pieces));
-            let received = self.receive(sentinels, timeout);
+            let received = self.receive_until(timeout, is_complete);
             match written.join() {
                 Ok(result) => result.and(received),
                 Err(_) => Err(io::Error::other("the writer thread panicked")),
@@ -97,11 +111,19 @@ impl Connection {
     /// # Errors
     /// What the socket reports.
     pub fn receive(&mut self, sentinels: usize, timeout: Duration) -> io::Result<Received> {
-        let deadline = Instant::now() + timeout;
         let mut framer = Framer::default();
+        self.receive_until(timeout, |stream| framer.sentinels(stream) >= sentinels)
+    }
+
+    fn receive_until(
+        &mut self,
+        timeout: Duration,
+        mut is_complete: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<Received> {
+        let deadline = Instant::now() + timeout;
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 64 << 10];
-        while framer.sentinels(&bytes) < sentinels {
+        while !is_complete(&bytes) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Received { bytes, end: End::TimedOut });

@@ -10,17 +10,20 @@ use std::time::Instant;
 
 use lexopt::prelude::{Long, ValueExt};
 use protocol_tests::differences::{RULES, flags_of_both};
+use protocol_tests::frames;
 use protocol_tests::process::memcached_binaries;
 use protocol_tests::stream::run::{Plan, run};
 use protocol_tests::target::Target;
 
-const USAGE: &str = "usage: differential [--commands N] [--seed N] [--server PATH] [--oracle PATH]
+const USAGE: &str =
+    "usage: differential [--binary] [--commands N] [--seed N] [--server PATH] [--oracle PATH]
                     [--failures N] [--rules]
 --commands N   how many commands (default 100000)
 --seed N       repeats a run; without it the seed is random and printed
 --server PATH  the server under test, a memcached if it says so (default: distcached, embedded)
 --oracle PATH  the memcached to compare with (default: from MEMCACHED or PATH)
 --failures N   go on until N unexplained differences are found (default 1)
+--binary       plays the binary protocol
 --rules        prints the intended differences and ends";
 
 struct Options {
@@ -28,6 +31,7 @@ struct Options {
     server: Option<PathBuf>,
     oracle: Option<PathBuf>,
     rules: bool,
+    binary: bool,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +52,7 @@ fn parse_options() -> Result<Options, lexopt::Error> {
         server: None,
         oracle: None,
         rules: false,
+        binary: false,
     };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
@@ -57,6 +62,7 @@ fn parse_options() -> Result<Options, lexopt::Error> {
             Long("failures") => options.plan.failures_max = arguments.value()?.parse()?,
             Long("server") => options.server = Some(arguments.value()?.into()),
             Long("oracle") => options.oracle = Some(arguments.value()?.into()),
+            Long("binary") => options.binary = true,
             Long("rules") => options.rules = true,
             _ => return Err(argument.unexpected()),
         }
@@ -85,7 +91,13 @@ fn compare(options: Options) -> Result<bool, String> {
     println!("left: {}, right: {}", left.identity(), right.identity());
     println!("seed: {}", options.plan.seed);
     let start = Instant::now();
-    let report = run(&left, &right, options.plan).map_err(fails)?;
+    let (report, agree) = if options.binary {
+        let report = frames::run::run(&left, &right, options.plan).map_err(fails)?;
+        (report.to_string(), report.unexplained.is_empty())
+    } else {
+        let report = run(&left, &right, options.plan).map_err(fails)?;
+        (report.to_string(), report.unexplained.is_empty())
+    };
     println!("{report}{:.1} s", start.elapsed().as_secs_f64());
-    Ok(report.unexplained.is_empty())
+    Ok(agree)
 }
