@@ -1,8 +1,8 @@
-//! The binary protocol at a server's sockets. Goal: it is spoken where it may be, in whatever pieces
-//! frames arrive; lengths that lie hurt nobody; nothing but a right password leads to a command
-//! where SASL is asked for. Method: tables of conversations with embedded servers, in one piece and
-//! byte by byte. What each command answers is compared with memcached by `protocol-tests`.
-
+//! The binary protocol at a server's sockets. Goal: it is spoken where it may be, in whatever
+//! pieces frames arrive; lengths that lie hurt nobody; nothing but a right password leads to a
+//! command where SASL is asked for. Method: tables of conversations with embedded servers, in one
+//! piece and byte by byte. What each command answers is compared with memcached by
+//! `protocol-tests`.
 #![cfg(feature = "server")]
 
 use distcache::server::Server;

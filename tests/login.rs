@@ -209,3 +209,27 @@ fn guesses_do_not_hold_up_those_who_are_in() {
     assert_eq!(busy + refused, 400, "{answers:?}");
     assert!(took < all, "{took:?} of {all:?}");
 }
+
+/// Guesses of clients that do not wait for the answer come after the logins of those who do, and
+/// what one guess can cost is bounded.
+#[test]
+fn guesses_do_not_hold_up_logins() {
+    let file = File::new(&format!("bob:{HASHED}\n"));
+    let server = file.server().unwrap();
+    let guess = format!("set a 0 0 4094\r\nbob {}\r\n", "x".repeat(4090));
+    let short = "set a 0 0 9\r\nbob wrong\r\n";
+    for number in 0..300 {
+        let mut stream = TcpStream::connect(server.addresses()[0]).unwrap();
+        let guess = if number % 2 == 0 { guess.as_str() } else { short };
+        stream.write_all(guess.as_bytes()).unwrap();
+    }
+    let mut honest = TcpStream::connect(server.addresses()[0]).unwrap();
+    honest.set_read_timeout(Some(PATIENCE)).unwrap();
+    let start = Instant::now();
+    honest.write_all(b"set a 0 0 10\r\nbob secret\r\n").unwrap();
+    let mut answer = [0; 8];
+    honest.read_exact(&mut answer).unwrap();
+    let took = start.elapsed();
+    assert_eq!(&answer, b"STORED\r\n", "after {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}

@@ -21,16 +21,16 @@ _distcached() {
     --on-log-error)
         mapfile -t COMPREPLY < <(compgen -W "refuse serve exit" -- "$word"); return ;;
     -B | --protocol)
-        mapfile -t COMPREPLY < <(compgen -W "ascii auto" -- "$word"); return ;;
+        mapfile -t COMPREPLY < <(compgen -W "ascii auto binary" -- "$word"); return ;;
     -o | --extended)
         mapfile -t COMPREPLY < <(compgen -W "maxconns_fast no_maxconns_fast idle_timeout= no_modern ssl_chain_cert= ssl_key= ssl_keyformat= ssl_ca_cert= ssl_verify_mode= ssl_ciphers= ssl_min_version= ssl_session_cache" -- "$word"); return ;;
     esac
     local options="
-        -p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -D -t -R -C -b -B -I -F -X -W -Y -Z -o
+        -p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -D -t -R -C -b -B -I -S -F -X -W -Y -Z -o
         --port --unix-socket --unix-mask --enable-shutdown --listen --daemon --enable-coredumps
         --user --memory-limit --disable-evictions --conn-limit --lock-memory --verbose --help
         --license --version --pidfile --threads --max-reqs-per-event --disable-cas
-        --listen-backlog --protocol --max-item-size --disable-flush-all --disable-dumping
+        --listen-backlog --protocol --max-item-size --enable-sasl --disable-flush-all --disable-dumping
         --disable-watch --auth-file --enable-ssl --extended --config --cluster-file --data-dir
         --fsync --snapshot-interval --recover --on-log-error --metrics-address --slow-command-us
         --log-file

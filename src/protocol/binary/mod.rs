@@ -6,7 +6,7 @@
 //! ```text
 //!        0               1               2               3
 //!  0 | magic 80/81   | opcode        | key length                    |   lengths in bytes, numbers
-//!  4 | extras length | data type     | request: vbucket, reply: status|   the most significant byte
+//!  4 | extras length | data type     | request: vbucket, reply: status|   most significant byte
 //!  8 | body length: extras, key and value together                   |   first
 //! 12 | opaque: a reply repeats its request's                         |
 //! 16 | cas: a request's condition (0: none), a reply's token         |

@@ -5,16 +5,21 @@
 //! thread of their own: clients who guess passwords hold up each other, not the workers. With any
 //! hashed password in the file every attempt goes there, so that the time does not tell which users
 //! exist. Never logs names or passwords.
+//!
+//! What guesses can hold up is bounded: so many wait, none is long, the guesses of connections that
+//! are gone are dropped, and those of clients that have said all they had to say come last.
 
 use crate::server::connection::socket::ConnectionId;
 use crate::server::worker::inbox::{Address, Message};
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use sha_crypt::{PasswordVerifier, ShaCrypt};
 use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use subtle::{Choice, ConstantTimeEq};
 
 /// Attempts that wait for the thread. More are answered at once, with an error.
@@ -57,6 +62,20 @@ pub struct Door {
     secret: [u8; 16],
 }
 
+/// A client that waits for a verdict, kept by its connection: without it nobody waits any more.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// The client will send no more. It may be gone, or may just have said all.
+    leaves: Arc<AtomicBool>,
+}
+
+impl Waiting {
+    /// The client will send no more.
+    pub fn leave(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A password to be checked by the thread.
 #[derive(Debug)]
 pub struct Attempt {
@@ -64,19 +83,21 @@ pub struct Attempt {
     pub worker: usize,
     /// The connection.
     pub connection: ConnectionId,
+    /// Whether it still waits, and whether its client will send more.
+    leaves: Weak<AtomicBool>,
     user: Vec<u8>,
     password: Vec<u8>,
 }
 
 /// What became of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Verdict {
     /// They may come in.
     Accepted,
     /// Wrong user or wrong password.
     Refused,
     /// The thread will say.
-    Pending,
+    Pending(Waiting),
     /// Too many attempts wait.
     Busy,
 }
@@ -143,8 +164,10 @@ impl Door {
             return if found { Verdict::Accepted } else { Verdict::Refused };
         }
         let (user, password) = (user.to_vec(), password.to_vec());
-        match self.attempts.try_send(Attempt { worker, connection, user, password }) {
-            Ok(()) => Verdict::Pending,
+        let waiting = Waiting::default();
+        let leaves = Arc::downgrade(&waiting.leaves);
+        match self.attempts.try_send(Attempt { worker, connection, leaves, user, password }) {
+            Ok(()) => Verdict::Pending(waiting),
             Err(_) => Verdict::Busy,
         }
     }
@@ -157,10 +180,37 @@ fn current(users: &RwLock<Arc<Users>>) -> Arc<Users> {
 impl Checker {
     /// Checks attempts until the server is gone.
     pub fn run(self, workers: &[Address]) {
-        for Attempt { worker, connection, user, password } in self.attempts {
-            let accepted = current(&self.users).has(&user, &password);
-            let Some(address) = workers.get(worker) else { continue };
-            address.send(Message::Login { connection, accepted });
+        let mut last = VecDeque::new();
+        while let Some(attempt) = next_attempt(&self.attempts, &mut last) {
+            let accepted = current(&self.users).has(&attempt.user, &attempt.password);
+            let Some(address) = workers.get(attempt.worker) else { continue };
+            address.send(Message::Login { connection: attempt.connection, accepted });
+        }
+    }
+}
+
+/// The attempt to look at next: nobody's is dropped, those of clients that leave come last, and of
+/// these no more than may wait at all. `None`: the server is gone.
+fn next_attempt(attempts: &Receiver<Attempt>, last: &mut VecDeque<Attempt>) -> Option<Attempt> {
+    loop {
+        let attempt = match attempts.try_recv() {
+            Ok(attempt) => attempt,
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => match last.pop_front() {
+                Some(attempt) if attempt.leaves.strong_count() == 0 => continue,
+                Some(attempt) => return Some(attempt),
+                None => attempts.recv().ok()?,
+            },
+        };
+        match attempt.leaves.upgrade().map(|leaves| leaves.load(Ordering::Relaxed)) {
+            None => {}
+            Some(false) => return Some(attempt),
+            Some(true) if last.len() < ATTEMPTS_WAITING_MAX => last.push_back(attempt),
+            // Its connection waits until then, as for a password that takes long.
+            Some(true) => {
+                last.push_back(attempt);
+                return last.pop_front();
+            }
         }
     }
 }
@@ -319,6 +369,44 @@ mod tests {
         ] {
             assert_eq!(users.has(user.as_bytes(), password.as_bytes()), expected, "{password}");
         }
+    }
+
+    fn attempt(user: &str) -> (Attempt, Waiting) {
+        let waiting = Waiting::default();
+        let attempt = Attempt {
+            worker: 0,
+            connection: ConnectionId::default(),
+            leaves: Arc::downgrade(&waiting.leaves),
+            user: user.into(),
+            password: Vec::new(),
+        };
+        (attempt, waiting)
+    }
+
+    /// 300 guesses of clients that were gone by then once held up an honest login for 25 s.
+    #[test]
+    fn who_still_waits_comes_first_and_who_is_gone_not_at_all() {
+        let (sender, attempts) = bounded(8);
+        let mut waiting = Vec::new();
+        for (user, stays, leaves) in [
+            ("gone", false, false),
+            ("leaves", true, true),
+            ("gone too", false, true),
+            ("honest", true, false),
+            ("leaves as well", true, true),
+            ("honest too", true, false),
+        ] {
+            let (attempt, waits) = attempt(user);
+            sender.send(attempt).unwrap();
+            if leaves {
+                waits.leave();
+            }
+            waiting.extend(Some(waits).filter(|_| stays));
+        }
+        let mut last = VecDeque::new();
+        let next = |_| next_attempt(&attempts, &mut last).unwrap().user;
+        let users: Vec<_> = (0..4).map(next).map(|user| String::from_utf8(user).unwrap()).collect();
+        assert_eq!(users, ["honest", "honest too", "leaves", "leaves as well"]);
     }
 
     #[test]

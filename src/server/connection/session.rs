@@ -39,7 +39,7 @@ use crate::protocol::{
     Exptime, MetaArgs, MetaVerb, Rejection, Request, StoreArgs, StoreMode, number, parse_line,
     reply,
 };
-use crate::server::connection::login::Verdict;
+use crate::server::connection::login::{Verdict, Waiting};
 use crate::server::connection::output::Output;
 use crate::server::operator::dump::Dump;
 use crate::server::stats::latency::Command;
@@ -216,7 +216,7 @@ enum State {
     Login,
     /// A password is being checked. In the binary protocol the answer repeats a part of the frame
     /// that asked, here and below.
-    LoggingIn(Option<Frame>),
+    LoggingIn(Waiting, Option<Frame>),
     /// The answer to a command is being made elsewhere.
     Awaiting(Option<Frame>),
 }
@@ -368,7 +368,7 @@ impl Session {
     /// [`Session::advance`] asked for more.
     pub fn can_go_on(&self) -> bool {
         let state_goes_on =
-            matches!(self.state, State::Dump(_) | State::LoggingIn(_) | State::Awaiting(_));
+            matches!(self.state, State::Dump(_) | State::LoggingIn(..) | State::Awaiting(_));
         (self.has_input() && !self.incomplete) || state_goes_on
     }
 
@@ -414,8 +414,8 @@ impl Session {
 
     /// A password was checked. Answers whether the connection was still waiting for that.
     pub fn login_done(&mut self, accepted: bool) -> bool {
-        let State::LoggingIn(frame) = self.state else { return false };
-        if let Some(frame) = frame {
+        let State::LoggingIn(_, frame) = &self.state else { return false };
+        if let Some(frame) = *frame {
             self.state = State::Frame;
             let verdict = if accepted { Verdict::Accepted } else { Verdict::Refused };
             self.answer_sasl(frame, verdict);
@@ -425,6 +425,13 @@ impl Session {
         self.state = if accepted { State::Command } else { State::Login };
         self.output.here().push(line);
         true
+    }
+
+    /// The client will send no more: whoever waits for a password to be checked is not in a hurry.
+    pub fn client_leaves(&self) {
+        if let State::LoggingIn(waiting, _) = &self.state {
+            waiting.leave();
+        }
     }
 
     /// The answer to the command that the connection waits for is here.
@@ -472,8 +479,8 @@ impl Session {
             }
             Verdict::Refused => answer(self, reply::LOGIN_FAILED, consumed),
             Verdict::Busy => answer(self, reply::LOGIN_BUSY, consumed),
-            Verdict::Pending => {
-                self.state = State::LoggingIn(None);
+            Verdict::Pending(waiting) => {
+                self.state = State::LoggingIn(waiting, None);
                 Step::Part(consumed)
             }
         }
@@ -500,7 +507,7 @@ impl Session {
             State::Command | State::Frame | State::Undecided(_) | State::Login => true,
             State::Keys { .. } | State::SkipLine => true,
             State::Value(_) | State::Swallow { .. } | State::Dump(_) | State::Watch => false,
-            State::LoggingIn(_) | State::Awaiting(_) => false,
+            State::LoggingIn(..) | State::Awaiting(_) => false,
         };
         waits && (!self.has_input() || self.incomplete) && self.output.is_empty()
     }
@@ -516,7 +523,7 @@ impl Session {
             State::Keys { .. } | State::SkipLine => "conn_parse_cmd",
             State::Dump(_) => "conn_mwrite",
             State::Watch => "conn_watch",
-            State::Login | State::LoggingIn(_) => "conn_read",
+            State::Login | State::LoggingIn(..) => "conn_read",
             State::Awaiting(_) => "conn_parse_cmd",
         }
     }
@@ -558,7 +565,7 @@ impl Session {
             }
             let can_finish = match &self.state {
                 State::Value(pending) => pending.block.len() == pending.block_bytes,
-                State::Dump(_) | State::LoggingIn(_) | State::Awaiting(_) => true,
+                State::Dump(_) | State::LoggingIn(..) | State::Awaiting(_) => true,
                 _ => false,
             };
             if used == input.len() && !can_finish {
@@ -614,7 +621,7 @@ impl Session {
             }
             State::Watch => Step::Part(input.len()),
             State::Login => self.step_login(input, budget, router),
-            State::LoggingIn(_) | State::Awaiting(_) => Step::Wait,
+            State::LoggingIn(..) | State::Awaiting(_) => Step::Wait,
             State::Keys { touch, with_cas } => {
                 let (touch, with_cas) = (*touch, *with_cas);
                 self.step_keys(input, touch, with_cas, budget, router)

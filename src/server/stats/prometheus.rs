@@ -122,13 +122,18 @@ fn connections(text: &mut Text, total: &Totals, shared: &Shared) {
         traffic.idle_kicks,
     );
     text.counter(
+        "connections_protocol_closed_total",
+        "Connections closed for beginning in a protocol that is not spoken there (-B).",
+        traffic.refused_protocols,
+    );
+    text.counter(
         "connection_yields_total",
         "Turns that left commands of a connection for the next one (-R).",
         traffic.connection_yields,
     );
     text.counter("received_bytes_total", "Bytes received from clients.", traffic.bytes_read);
     text.counter("sent_bytes_total", "Bytes sent to clients.", traffic.bytes_written);
-    text.family("logins_total", "counter", "Attempts to log in (-Y).");
+    text.family("logins_total", "counter", "Attempts to log in (-Y, -S).");
     let good = traffic.logins.saturating_sub(traffic.logins_failed);
     text.sample("logins_total", &[("result", "accepted")], good);
     text.sample("logins_total", &[("result", "refused")], traffic.logins_failed);

@@ -55,6 +55,8 @@ pub struct Traffic {
     pub logins: u64,
     /// Those that failed.
     pub logins_failed: u64,
+    /// Connections closed for the protocol they began to speak.
+    pub refused_protocols: u64,
     /// Commands above `--slow-command-us`.
     pub slow_commands: u64,
     /// Storage commands refused for the size of their item.
@@ -73,6 +75,7 @@ impl Traffic {
         self.idle_kicks += other.idle_kicks;
         self.logins += other.logins;
         self.logins_failed += other.logins_failed;
+        self.refused_protocols += other.refused_protocols;
         self.slow_commands += other.slow_commands;
         self.store_too_large += other.store_too_large;
         self.store_no_memory += other.store_no_memory;

@@ -63,9 +63,9 @@ pub enum AskedBy {
 /// once.
 pub const SNAPSHOTS_AWAITED_MAX: usize = 16;
 
-/// Verdicts about logins that may: of those that wait, and the one that is being checked. Those of
-/// connections that are gone count too.
-const LOGINS_MAX: usize = ATTEMPTS_WAITING_MAX + 1;
+/// Verdicts about logins that may: of those that wait, those that were put off, and the one that is
+/// being checked. Those of connections that are gone count too.
+const LOGINS_MAX: usize = 2 * ATTEMPTS_WAITING_MAX + 1;
 
 /// Messages an inbox must hold so that no sender ever finds it full.
 pub fn inbox_capacity(worker_count: usize) -> usize {

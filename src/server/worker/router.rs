@@ -362,16 +362,31 @@ impl Router for WorkerRouter {
     fn login(&mut self, user: &[u8], password: &[u8]) -> Verdict {
         let Some(door) = &self.shared.door else { return Verdict::Refused };
         let verdict = door.ask(user, password, self.id, self.current);
-        match verdict {
+        match &verdict {
             Verdict::Accepted => self.count_login(true),
             Verdict::Refused | Verdict::Busy => self.count_login(false),
-            Verdict::Pending => {}
+            Verdict::Pending(_) => {}
         }
         verdict
     }
 
     fn refused_login(&mut self) {
         self.count_login(false);
+    }
+
+    fn refused_protocol(&mut self, is_binary: bool) {
+        self.traffic.refused_protocols += 1;
+        let (is, other) = if is_binary { ("binary", "text") } else { ("text", "binary") };
+        // The first one is news; whoever comes again and again does not fill the log.
+        let level = match self.traffic.refused_protocols {
+            1 => log::Level::Warn,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            level,
+            "closed a client of the {is} protocol: its listener is for the {other} protocol \
+             (-B, -S, -Y, -l proto[...])"
+        );
     }
 
     fn item_fits(&self, key: &[u8], flags: u32, value_bytes: usize) -> bool {

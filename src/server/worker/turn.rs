@@ -254,6 +254,9 @@ impl Worker {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             connection.readable = true;
             connection.read_closed |= event.is_read_closed();
+            if connection.read_closed {
+                connection.session.client_leaves();
+            }
             if !connection.queued {
                 connection.queued = true;
                 if connection.session.has_input() {
@@ -457,6 +460,9 @@ impl Worker {
             connection.session.timed_below = below;
         }
         let progress = connection.session.advance(received, &mut budget, &mut self.router);
+        if connection.read_closed || connection.ended {
+            connection.session.client_leaves();
+        }
         if timed {
             connection.session.timed_below = 0;
             self.router.timing.end_serving(budget, &mut connection.probes);

@@ -183,7 +183,7 @@ impl Session {
                 frames::text(out, frame, Status::LoginContinues, b"");
             }
             Some(Heard::Check { user, password }) => match router.login(user, password) {
-                Verdict::Pending => self.state = State::LoggingIn(Some(frame)),
+                Verdict::Pending(waiting) => self.state = State::LoggingIn(waiting, Some(frame)),
                 verdict => self.answer_sasl(frame, verdict),
             },
             Some(Heard::Refused) | None => {
@@ -204,7 +204,9 @@ impl Session {
                     sasl.accept();
                 }
             }
-            Verdict::Refused | Verdict::Pending => frames::failed(out, frame, Status::LoginFailed),
+            Verdict::Refused | Verdict::Pending(_) => {
+                frames::failed(out, frame, Status::LoginFailed);
+            }
             Verdict::Busy => frames::text(out, frame, Status::LoginFailed, LOGIN_BUSY),
         }
     }
