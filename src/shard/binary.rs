@@ -140,9 +140,13 @@ impl Shard {
         };
         if frame.opcode.command() == Some(Command::GetAndTouch) {
             self.count_hit(key);
-            // As with text: the value is answered in any case.
+            // As with text: the value is answered even where the new expiry has passed already.
+            let mark = out.mark();
             self.write_value_binary(frame, handle, key, out);
-            let _ = self.set_deadline(hash, handle, exptime, now);
+            if self.set_deadline(hash, handle, exptime, now).is_err() {
+                out.truncate(mark);
+                reply::failed(&mut out.bytes, frame, Status::OutOfMemory);
+            }
             return;
         }
         match self.set_deadline(hash, handle, exptime, now) {

@@ -167,7 +167,7 @@ impl Shard {
         // The value is answered even where the new expiry has passed already.
         let mark = out.mark();
         self.write_value(handle, key, with_cas, out);
-        if !self.set_deadline(hash, handle, exptime, now) {
+        if self.set_deadline(hash, handle, exptime, now).is_err() {
             // An error line in the middle of a list would be taken for its end.
             out.truncate(mark);
         }

@@ -1,9 +1,9 @@
 //! What commands answer where it depends on the memory. The rest is tested over the wire.
 
-use super::operation::{Data, Operation, Verb};
+use super::operation::{Data, Form, Operation, Verb};
 use super::replies::Replies;
 use super::{Rules, Shard};
-use crate::protocol::{Exptime, StoreArgs, StoreMode};
+use crate::protocol::{ArithmeticArgs, Exptime, StoreArgs, StoreMode};
 use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crate::store::{Settings, Ticks};
@@ -25,7 +25,7 @@ impl Rig {
 
     fn execute(&mut self, key: &str, verb: Verb<'_>) -> String {
         let (mut out, key) = (Replies::default(), key.as_bytes());
-        let operation = Operation { key, hash: self.hasher.hash(key), noreply: false, verb };
+        let operation = Operation { key, hash: self.hasher.hash(key), form: Form::Text, verb };
         self.shard.execute(operation, self.now, &mut out);
         String::from_utf8(out.bytes).expect("these values are text")
     }
@@ -56,7 +56,7 @@ fn regression_without_eviction_changes_that_need_no_more_room_succeed() {
         for round in 1..=5u32 {
             for key in 0..keys {
                 let (number, text) = (format!("n{key}"), format!("v{key}"));
-                let increment = Verb::Arithmetic { increment: true, delta: 1 };
+                let increment = Verb::Arithmetic(ArithmeticArgs::of_line(true, 1));
                 assert_eq!(rig.execute(&number, increment), format!("{}\r\n", 7 + round));
                 let exptime = Exptime::Relative(100 + round);
                 assert_eq!(rig.execute(&text, Verb::Touch { exptime }), "TOUCHED\r\n");

@@ -74,7 +74,7 @@ impl Items for Shards {
     }
 
     fn live_bytes(&self) -> u64 {
-        self.hold(0).store().budget().live_bytes()
+        self.each().map(|shard| shard.store().live_bytes()).sum()
     }
 }
 
