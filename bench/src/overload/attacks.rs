@@ -117,6 +117,26 @@ pub fn slow_reader(address: SocketAddr, clients: usize, signals: &Signals) -> Re
     Ok(clients as u64)
 }
 
+/// Clients that ask for long lists of the statistics, many at once, and read nothing.
+pub fn lists(address: SocketAddr, clients: usize, signals: &Signals) -> Result<u64> {
+    const KEYS: usize = 50_000;
+    const LISTS: usize = 7;
+    let mut streams = dial_many(address, clients)?;
+    // A prefix of its own for each key makes a line of its own.
+    ask(&mut streams[0], b"stats detail on\r\n", b"OK\r\n")?;
+    let sets: String =
+        (0..KEYS).map(|number| format!("set p{number}:k 0 0 1 noreply\r\nv\r\n")).collect();
+    ask(&mut streams[0], (sets + "version\r\n").as_bytes(), b"\r\n")?;
+    let requests = b"stats cachedump 1 0\r\nstats detail dump\r\nstats conns\r\n".repeat(LISTS);
+    for stream in &mut streams {
+        stream.write_all(&requests)?;
+    }
+    signals.sleep(SETTLE);
+    signals.ready();
+    signals.sleep(TIMEOUT);
+    Ok(clients as u64)
+}
+
 /// Clients that ask for all large values and read nothing; after each, the values are replaced, so
 /// that what one client refers to nobody else does. Returns how often values were replaced.
 pub fn pinned(address: SocketAddr, clients: usize, signals: &Signals) -> Result<u64> {

@@ -57,6 +57,7 @@ const FLOOD_RATE: f64 = 5_000.0;
 const SLOW_READERS: usize = 100;
 const PINNING_CLIENTS: usize = 40;
 const DUMPING_CLIENTS: usize = 20;
+const LISTING_CLIENTS: usize = 200;
 const HOT_CONNECTIONS: usize = 50;
 const PIPELINED_COMMANDS: usize = 100_000;
 const MULTIGET_CLIENTS: usize = 4;
@@ -117,6 +118,17 @@ const SCENARIOS: &[Scenario] = &[
         // The keys that are dumped are part of it.
         growth_max: |_| (16 << 20) + judge::growth_of_unread_replies(DUMPING_CLIENTS),
         attack: |_, at, signals| attacks::dump(at.address, DUMPING_CLIENTS, signals),
+    },
+    Scenario {
+        name: "lists",
+        unit: "clients",
+        memory_mib: 64,
+        connections_max: CONNECTIONS_MAX,
+        p99_us_fine: judge::OTHERS_P99_US_FINE,
+        // The keys that are listed, what connections may hold before lists are refused, and lists
+        // that are in the making then.
+        growth_max: |_| 64 << 20,
+        attack: |_, at, signals| attacks::lists(at.address, LISTING_CLIENTS, signals),
     },
     Scenario {
         name: "flood",
