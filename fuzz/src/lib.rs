@@ -3,7 +3,7 @@
 //! | module | input | property |
 //! |---|---|---|
 //! | `parse` | a line | no panic; a request keeps the limits; numbers agree with a naive reader |
-//! | `session` | a stream of commands | the replies do not depend on how the stream is cut |
+//! | `session` | a stream of commands or frames | the replies do not depend on how it is cut |
 //! | `store` | calls, four bytes each | agrees with a map; evicting, never a wrong value |
 //!
 //! The checks live here rather than in the targets so that `cargo test` runs them over the seeds
@@ -34,6 +34,7 @@ mod tests {
 
     #[test]
     fn every_seed_passes() {
+        check_seeds("frames", crate::session::check_frames);
         check_seeds("parse", crate::parse::check);
         check_seeds("session", crate::session::check);
         check_seeds("store", crate::store::check);

@@ -14,13 +14,15 @@ use distcache::protocol::Request;
 use distcache::server::Hooks;
 use distcache::server::clock::Clock;
 use distcache::server::config::Config;
+use distcache::server::connection::output::{Flushed, Output};
+use distcache::server::connection::session::{
+    Admission, Next, Progress, Refused, Router, Session, Spoken, Target,
+};
+use distcache::server::shared::Shared;
 use distcache::server::worker::inbox::Bell;
 use distcache::server::worker::router::{Parts, WorkerRouter};
 use distcache::server::worker::shards::Shards;
 use distcache::server::worker::turn::WAKER;
-use distcache::server::connection::output::{Flushed, Output};
-use distcache::server::connection::session::{Next, Progress, Refused, Router, Session, Target};
-use distcache::server::shared::Shared;
 use distcache::shard::operation::Verb;
 use distcache::shard::{Rules, Shard};
 use distcache::store::budget::Budget;
@@ -47,13 +49,24 @@ const BUDGET_UNBOUNDED: usize = usize::MAX;
 
 /// Panics unless the replies to the stream are the same for all ways to cut it.
 pub fn check(stream: &[u8]) {
-    let whole = run(stream, Cuts::Whole);
-    let bytewise = run(stream, Cuts::Bytes);
-    let pieces = run(stream, Cuts::Pieces(RefCell::new(Random::from_input(stream))));
+    let [whole, bytewise, pieces] = cut_in_all_ways(stream, Session::default);
     if !bytewise.met_long_line {
         assert_same(&whole.replies, &bytewise.replies, "byte by byte");
         assert_same(&whole.replies, &pieces.replies, "in pieces");
     }
+}
+
+/// The same for frames of the binary protocol, of which none is judged by how it arrives.
+pub fn check_frames(stream: &[u8]) {
+    let spoken = Spoken { text: Admission::No, binary: Admission::Free };
+    let [whole, bytewise, pieces] = cut_in_all_ways(stream, || Session::new(spoken));
+    assert_same(&whole.replies, &bytewise.replies, "byte by byte");
+    assert_same(&whole.replies, &pieces.replies, "in pieces");
+}
+
+fn cut_in_all_ways(stream: &[u8], session: impl Fn() -> Session) -> [Outcome; 3] {
+    let pieces = RefCell::new(Random::from_input(stream));
+    [Cuts::Whole, Cuts::Bytes, Cuts::Pieces(pieces)].map(|cuts| run(stream, session(), cuts))
 }
 
 fn assert_same(whole: &[u8], cut: &[u8], how: &str) {
@@ -111,9 +124,9 @@ struct Outcome {
 }
 
 /// Plays the worker and the socket: hands pieces in, lets replies out, until the stream has ended.
-fn run(stream: &[u8], cuts: Cuts) -> Outcome {
+fn run(stream: &[u8], session: Session, cuts: Cuts) -> Outcome {
     let mut driver = Driver {
-        session: Session::default(),
+        session,
         router: FuzzRouter { router: router(), operations: 0, cuts: &cuts },
         replies: Vec::new(),
         turns_left: 1_000 + 100 * stream.len(),

@@ -4,6 +4,7 @@
 use std::env;
 
 use protocol_tests::differences::flags_of_both;
+use protocol_tests::frames;
 use protocol_tests::process::memcached_binaries;
 use protocol_tests::stream::run::{Plan, run};
 use protocol_tests::target::Target;
@@ -26,6 +27,9 @@ fn random_streams_agree_with_memcached() {
         let memcached = Target::start_memcached(&binary, &flags).unwrap();
         let plan = Plan { seed, commands: COMMANDS, failures_max: 1 };
         let report = run(&distcached, &memcached, plan).unwrap();
+        println!("{}: {report}", memcached.identity());
+        assert!(report.unexplained.is_empty(), "{report}");
+        let report = frames::run::run(&distcached, &memcached, plan).unwrap();
         println!("{}: {report}", memcached.identity());
         assert!(report.unexplained.is_empty(), "{report}");
     }
