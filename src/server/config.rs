@@ -379,7 +379,7 @@ impl fmt::Display for ConfigError {
             Self::TextWithSasl => write!(
                 out,
                 "SASL (-S) is for the binary protocol: without -Y FILE, clients of the text \
-                 protocol could not log in (leave out -B ascii and proto[ascii])"
+                 protocol could not log in (leave out -B ascii, -B auto and proto[ascii])"
             ),
             Self::BinaryWithoutSasl => write!(
                 out,

@@ -30,7 +30,8 @@ use std::path::PathBuf;
 
 pub use crate::daemon::os::Exit;
 use crate::server::config::{
-    AcceptedOnly, COMPAT_VERSION, Config, ConfigError, Listener, PORT_DEFAULT, WORKERS_LIMIT,
+    AcceptedOnly, COMPAT_VERSION, Config, ConfigError, Listener, PORT_DEFAULT, Protocol,
+    WORKERS_LIMIT,
 };
 use durability::DurabilityDraft;
 use tls::TlsDraft;
@@ -300,6 +301,8 @@ struct Draft {
     socket: Option<PathBuf>,
     /// `-p` was given, so `-U` does not move the TCP port.
     tcp_port_given: bool,
+    /// `-B`, whatever it said.
+    protocol_given: bool,
     /// `-t`
     workers_given: Option<usize>,
     /// `-N`
@@ -331,6 +334,7 @@ impl Draft {
             settings: Settings { config, process, warnings: Vec::new() },
             socket: None,
             tcp_port_given: false,
+            protocol_given: false,
             workers_given: None,
             napi_ids: 0,
             slab_sizes: None,
@@ -489,6 +493,11 @@ const MEMCACHED_WORKERS: usize = 4;
 fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit> {
     let invalid = |why: ConfigError| Exit::usage(why.to_string());
     draft.config().check().map_err(invalid)?;
+    // As memcached: asked for by name, "either" would promise what cannot be kept.
+    let either = draft.config().protocol == Protocol::Either && draft.protocol_given;
+    if either && draft.config().sasl && draft.config().auth_file.is_none() {
+        return Err(invalid(ConfigError::TextWithSasl));
+    }
 
     let workers = draft.workers_given.unwrap_or(MEMCACHED_WORKERS);
     if workers < draft.napi_ids {

@@ -357,9 +357,11 @@ fn sasl_needs_a_file_of_users() {
         Ok(Action::Run(found)) => assert_eq!(found.config.sasl_file, Some("/pw".into())),
         other => panic!("{other:?}"),
     }
-    match parse_words(&["-S", "-B", "ascii"], &around) {
-        Err(exit) => assert!(exit.message.contains("without -Y"), "{exit}"),
-        other => panic!("{other:?}"),
+    for protocol in ["ascii", "auto"] {
+        match parse_words(&["-S", "-B", protocol], &around) {
+            Err(exit) => assert!(exit.message.contains("without -Y"), "{exit}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -182,6 +182,7 @@ pub(super) fn backlog(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
 
 pub(super) fn protocol(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
     let name = value.to_string_lossy();
+    draft.protocol_given = true;
     draft.config().protocol = match &*name {
         "auto" => Protocol::Either,
         "ascii" => Protocol::Text,
