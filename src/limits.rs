@@ -93,7 +93,7 @@ pub const SEGMENT_BYTES_MAX: usize = 128 << 10;
 pub const SEGMENT_BYTES_MIN: usize = 16 << 10;
 
 /// A shard has at least this many segments, so that eviction is fine-grained.
-pub const SEGMENTS_PER_SHARD_MIN: usize = 128;
+pub const SEGMENTS_PER_SHARD_MIN: usize = 64;
 
 const _: () = assert!(KEY_BYTES_MAX <= u8::MAX as usize, "the item header keeps it in a byte");
 const _: () = assert!(LINE_BYTES_MAX < READ_BYTES, "a whole line fits one read");

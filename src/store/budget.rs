@@ -217,7 +217,7 @@ mod tests {
         for (mebibytes, stores) in [(2, 1), (64, 1), (64, 16), (1024, 1), (1024, 64), (65536, 64)] {
             let budget = Budget::new(mebibytes << 20, stores);
             let (limit, slack) = (budget.limit_bytes(), budget.slack_bytes());
-            assert!(slack <= limit / 32, "{mebibytes} MiB, {stores} stores: {slack}");
+            assert!(slack <= limit / 16, "{mebibytes} MiB, {stores} stores: {slack}");
             assert!(slack <= budget.overshoot_bytes() && budget.overshoot_bytes() <= limit / 16);
             assert_eq!(budget.share_bytes(), limit / stores as u64);
         }

@@ -47,7 +47,7 @@ use item::ITEM_ALIGN_BYTES;
 use lookups::Lookups;
 use reclaim::Need;
 use reclaim::Reclaim;
-use segment::{LARGE_SHARE, Queue, Segment, usable_bytes};
+use segment::{LARGE_SHARE, Queue, Segment, large_memory_bytes, usable_bytes};
 pub use segment::{SharedItem, Stored};
 use std::sync::Arc;
 
@@ -690,6 +690,18 @@ impl Store {
         self.live_bytes
     }
 
+    /// What live items take: those bytes, and what the index has for them.
+    pub fn item_memory_bytes(&self) -> u64 {
+        self.live_bytes + self.items() as u64 * reclaim::INDEX_BYTES_PER_ITEM
+    }
+
+    /// For how long the items that would be evicted next have been stored.
+    pub fn oldest_age_seconds(&self, now: Ticks) -> u64 {
+        let oldest = self.reclaim.oldest().into_iter().chain([self.head]).flatten();
+        let stored_at = oldest.map(|id| self.segment(id).stored_at_seconds(0)).min();
+        stored_at.map_or(0, |seconds| now.seconds().saturating_sub(seconds))
+    }
+
     /// Memory the store takes, all of it.
     pub fn memory_bytes(&self) -> u64 {
         let segment_table = (self.segments.len() * size_of::<Option<Segment>>()) as u64;
@@ -907,7 +919,7 @@ impl Store {
         let mut head = vec![0; item::header_bytes(&attributes, value.len()) + key.len()];
         let at = item::pack_header(&mut head, &attributes, key.len(), value.len());
         head[at..].copy_from_slice(key);
-        let bytes = head.len() + value.len();
+        let bytes = large_memory_bytes(head.len(), value.len());
         if bytes as u64 > self.memory_bytes_max() / 2 {
             // Would empty the store and perhaps still not fit.
             return Err(Full);
@@ -1071,7 +1083,7 @@ fn position_token(sequence: u64, offset: usize) -> u64 {
     sequence << OFFSET_BITS | (offset / ITEM_ALIGN_BYTES) as u64
 }
 
-/// A hundred or more segments to a shard, so that eviction is fine-grained; large ones where there
+/// Sixty-four or more segments to a shard, so that eviction is fine-grained; large ones where there
 /// is memory, so that there are few to manage.
 fn segment_bytes_for(memory_bytes: u64) -> usize {
     let wanted = memory_bytes / SEGMENTS_PER_SHARD_MIN as u64;

@@ -101,6 +101,18 @@ pub fn usable_bytes(segment_bytes: usize) -> usize {
     segment_bytes - ALLOCATION_SLACK_BYTES
 }
 
+/// Memory that a large item takes: its two allocations, and what is kept of it elsewhere.
+pub fn large_memory_bytes(head_bytes: usize, value_bytes: usize) -> usize {
+    allocated_bytes(head_bytes) + allocated_bytes(value_bytes) + ALLOCATION_SLACK_BYTES
+}
+
+/// What the allocator takes for so many bytes: it has four sizes for each doubling. (Taken for the
+/// bytes alone, values of 10 to 40 KB would take a tenth more than the limit.)
+fn allocated_bytes(bytes: usize) -> usize {
+    let step = bytes.saturating_sub(1).checked_ilog2().map_or(1, |log| 1 << log.saturating_sub(2));
+    bytes.next_multiple_of(step)
+}
+
 impl Segment {
     /// An empty segment. `spare` is memory of an earlier one to use again.
     pub fn open(usable: usize, spare: Option<BytesMut>, sequence: u64, queue: Queue) -> Self {
@@ -136,7 +148,7 @@ impl Segment {
         match &self.data {
             Data::Open(bytes) => bytes.len() + ALLOCATION_SLACK_BYTES,
             Data::Sealed(bytes) => bytes.len() + ALLOCATION_SLACK_BYTES,
-            Data::Large { head, value } => head.len() + value.len() + ALLOCATION_SLACK_BYTES,
+            Data::Large { head, value } => large_memory_bytes(head.len(), value.len()),
         }
     }
 
@@ -393,6 +405,20 @@ impl Segment {
         let last = self.marks.last().map(|(_, last)| *last);
         if last != Some(seconds) && self.marks.len() < MARKS_MAX {
             self.marks.push((offset as u32, seconds));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocations_are_rounded_up_to_four_sizes_a_doubling() {
+        let cases = [(0, 0), (1, 1), (17, 20), (4_096, 4_096), (4_097, 5_120), (10_000, 10_240)];
+        let large = [(66_000, 81_920), (100_000, 114_688), (1 << 20, 1 << 20)];
+        for (bytes, allocated) in cases.into_iter().chain(large) {
+            assert_eq!(allocated_bytes(bytes), allocated, "{bytes}");
         }
     }
 }

@@ -860,7 +860,10 @@ impl WorkingSet {
             self.set(id, value_bytes, lifetime_seconds);
             return;
         };
-        let handle = store.find(hash, &key, self.now).expect("what fits stays");
+        let Ok(handle) = store.find(hash, &key, self.now) else {
+            let budget = store.budget();
+            panic!("{mean} bytes, {} live in {budget:?}", self.live_bytes);
+        };
         assert_eq!(store.item(handle).value.len(), value_bytes);
         match random(16) {
             0..4 => _ = self.set(id, value_bytes, lifetime_seconds),
@@ -899,7 +902,7 @@ fn what_fits_is_never_evicted() {
         (60_000, 16, 85),
     ];
     for (mean, store_count, live_percent) in cases {
-        let memory_bytes = if mean > 10_000 { 64 << 20 } else { 16 << 20 };
+        let memory_bytes = if mean >= 4_000 { 64 << 20 } else { 16 << 20 };
         let mut set = WorkingSet::new(memory_bytes, store_count, live_percent);
         let mut random = random(0x5eed);
         let sizes = |random: &mut dyn FnMut(u64) -> u64| mean / 2 + random(mean as u64) as usize;
@@ -929,4 +932,26 @@ fn what_fits_is_never_evicted() {
         assert_eq!(evictions, 0, "{mean} bytes, {store_count} stores, {live_percent} %");
         set.stores.0.iter().for_each(|store| check_bookkeeping(store, memory_bytes as u64));
     }
+}
+
+#[test]
+fn ages_are_those_of_the_items_whatever_was_moved() {
+    let (mut store, start) = (store(1 << 20, true), start());
+    let deadline = Some(start.plus_seconds(1_000_000));
+    assert_eq!(store.oldest_age_seconds(start), 0);
+    for key in 0..200_000u32 {
+        let now = start.plus_seconds(u64::from(key / 100));
+        let attributes =
+            Attributes { deadline: deadline.filter(|_| key % 2 == 0), ..Attributes::default() };
+        put(&mut store, &key.to_be_bytes(), attributes, &[1; 100], now).expect("evicts");
+    }
+    let now = start.plus_seconds(2_000);
+    let Counters { evictions, evicted_nonzero, evicted_age_seconds, .. } = store.counters();
+    assert!(evictions > 100_000 && evicted_nonzero.abs_diff(evictions / 2) < 1_000);
+    // A hundred items a second, of which some nine thousand fit.
+    let age_seconds = store.oldest_age_seconds(now);
+    assert!((70..110).contains(&age_seconds), "{age_seconds}");
+    assert!(evicted_age_seconds.abs_diff(age_seconds) < 20, "{evicted_age_seconds}");
+    let taken = store.item_memory_bytes() as f64 / (1 << 20) as f64;
+    assert!(taken > 0.9, "{taken}");
 }

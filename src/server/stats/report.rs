@@ -119,8 +119,10 @@ pub struct Report {
     pub traffic: Traffic,
     /// Items stored.
     pub items: u64,
-    /// Bytes of live items.
+    /// What live items take, in segments and in the index.
     pub live_bytes: u64,
+    /// For how long the items that would be evicted next have been stored.
+    pub oldest_age_seconds: u64,
     /// Memory in use.
     pub memory_bytes: u64,
     /// Memory of the index.
@@ -164,7 +166,8 @@ impl Report {
             counters: *shard.counters(),
             store_counters: store.counters(),
             items: store.items() as u64,
-            live_bytes: store.live_bytes(),
+            live_bytes: store.item_memory_bytes(),
+            oldest_age_seconds: store.oldest_age_seconds(now),
             memory_bytes: store.memory_bytes(),
             index_bytes: store.index_bytes(),
             segments: store.segments(),

@@ -232,6 +232,7 @@ pub(super) struct Totals {
     pub(super) traffic: Traffic,
     pub(super) items: u64,
     pub(super) live_bytes: u64,
+    pub(super) oldest_age_seconds: u64,
     pub(super) memory_bytes: u64,
     pub(super) index_bytes: u64,
     segment_memory_bytes: u64,
@@ -250,6 +251,7 @@ impl Totals {
             total.counters.store_no_memory += report.traffic.store_no_memory;
             total.items += report.items;
             total.live_bytes += report.live_bytes;
+            total.oldest_age_seconds = total.oldest_age_seconds.max(report.oldest_age_seconds);
             total.memory_bytes += report.memory_bytes;
             total.index_bytes += report.index_bytes;
             total.segment_memory_bytes += report.segments.0;
@@ -446,11 +448,11 @@ fn items(total: &Totals) -> Vec<u8> {
         ("number_cold", total.items),
         ("age_hot", 0),
         ("age_warm", 0),
-        ("age", 0),
+        ("age", total.oldest_age_seconds),
         ("mem_requested", total.live_bytes),
         ("evicted", total.store.evictions),
-        ("evicted_nonzero", 0),
-        ("evicted_time", 0),
+        ("evicted_nonzero", total.store.evicted_nonzero),
+        ("evicted_time", total.store.evicted_age_seconds),
         ("outofmemory", total.counters.store_no_memory),
         ("tailrepairs", 0),
         ("reclaimed", total.store.reclaimed),

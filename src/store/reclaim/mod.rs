@@ -43,6 +43,7 @@ mod room;
 mod sweep;
 mod trash;
 
+pub(super) use policy::INDEX_BYTES_PER_ITEM;
 #[cfg(test)]
 pub(super) use room::BATCHES_PER_STORE;
 pub(super) use room::Need;
@@ -234,6 +235,11 @@ impl Reclaim {
         self.hand.outputs
     }
 
+    /// The oldest segment of each queue.
+    pub fn oldest(&self) -> [Option<u32>; 2] {
+        self.queues.each_ref().map(Chain::first)
+    }
+
     /// Dead bytes in sealed segments.
     pub fn dead_bytes(&self) -> u64 {
         self.dead_bytes as u64
@@ -246,7 +252,7 @@ impl Reclaim {
 
     /// The segment whose turn it is: the small queue's oldest while that queue is above its share.
     fn next_victim(&self, memory_bytes: u64) -> Option<u32> {
-        let [small, main] = [Queue::Small, Queue::Main].map(|at| self.queues[at as usize].first());
+        let [small, main] = self.oldest();
         let prefer_small = self.small_bytes > memory_bytes / SMALL_SHARE;
         if prefer_small { small.or(main) } else { main.or(small) }
     }
