@@ -54,9 +54,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut report = Report::new("CPU per request and latency by number of threads", &versions);
     report.paragraph(
-        "Medians over the rounds; ratios are to the first server at the same number of threads. CPU \
-         is user and system time of the whole server process per operation. Latency is that of a \
-         closed loop at full load, but for rows at a fixed rate.",
+        "Medians over the rounds; ratios are to the first server at the same number of threads. \
+         CPU is user and system time of the whole server process per operation. Latency is that of \
+         a closed loop at full load, but for rows at a fixed rate.",
     );
     report.table(&table(&trial, &measured));
     report.save(&trial.out, &trial.name)?;

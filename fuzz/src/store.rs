@@ -68,8 +68,8 @@ impl History {
     fn new(memory_bytes_max: u64, evict: bool) -> Self {
         static HASHER: OnceLock<KeyHasher> = OnceLock::new();
         let hasher = HASHER.get_or_init(|| KeyHasher::new([7, 11])).clone();
-        let settings =
-            Settings { budget: Budget::new(memory_bytes_max, 1), evict, hasher: hasher.clone(), sequence_start: 1 };
+        let budget = Budget::new(memory_bytes_max, 1);
+        let settings = Settings { budget, evict, hasher: hasher.clone(), sequence_start: 1 };
         Self {
             store: Store::new(settings),
             hasher,

@@ -359,6 +359,12 @@ impl Worker {
             connection.session.answer(text);
             self.router.count_held(connection);
             Self::mark_dirty(&mut self.dirty, connection, id.token);
+            if connection.session.can_go_on() && !connection.queued {
+                // It has waited already: what it said behind that does not go to the end of the
+                // line.
+                connection.queued = true;
+                self.ready.push(id.token);
+            }
         }
     }
 
