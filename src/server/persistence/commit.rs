@@ -1,9 +1,11 @@
 //! How workers have the log written, and whom that wakes.
 //!
-//! Workers never write it themselves: a device that does not take a write for seconds would keep
-//! all their connections waiting, those that only read as well. At the end of a turn that has
-//! changed something they wake a thread that does. It takes what all shards have recorded by then
-//! (`crate::durable::committer`), and wakes the workers that have replies waiting for it.
+//! A device that does not take a write for seconds must not keep connections waiting that only
+//! read. So a worker that has several of them does not write itself: it wakes a thread that does,
+//! once nothing else is coming or 200 microseconds after the first change, for waking it costs as
+//! much as a few sets. That thread takes what all shards have recorded by then
+//! (`crate::durable::committer`), and wakes the workers that have replies waiting for it. A worker
+//! with a single connection keeps nobody waiting and writes itself, which takes half the time.
 //!
 //! Owns that thread's sleep, and the shards' faces towards the log.
 
@@ -11,7 +13,7 @@ use crate::durable::committer::{Clock, Committer, Journals, Wake};
 use crate::durable::journal::Journal;
 use crate::durable::snapshotter::Items;
 use crate::durable::{Fsync, OnLogError};
-use crate::server::clock;
+use crate::server::clock::{self, Moment};
 use crate::server::worker::inbox::Bell;
 use crate::server::worker::parking::Parking;
 use crate::server::worker::shards::Shards;
@@ -21,6 +23,37 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
+
+/// How long changes wait for those of other connections that have something to do. Under `always`
+/// also about what a sync takes on a quick device: changes that miss one wait for the next.
+const GATHER_MICROSECONDS_MAX: u64 = 200;
+
+/// Keeps a write back while more changes are coming, so that one does for all of them.
+#[derive(Debug, Default)]
+pub struct Gathering {
+    since: Option<Moment>,
+}
+
+impl Gathering {
+    /// Whether changes that could be written wait for more. `idle`: nothing else is coming.
+    pub fn holds(&mut self, at: Moment, idle: bool) -> bool {
+        if idle {
+            self.since = None;
+            return false;
+        }
+        let since = *self.since.get_or_insert(at);
+        let holds = at.microseconds_since(since) < GATHER_MICROSECONDS_MAX;
+        if !holds {
+            self.since = None;
+        }
+        holds
+    }
+
+    /// Whether changes wait.
+    pub fn is_holding(&self) -> bool {
+        self.since.is_some()
+    }
+}
 
 /// The writer looks at least this often whether there is something to do.
 const LOOK: Duration = Duration::from_secs(1);
@@ -211,6 +244,34 @@ impl Writer {
                 thread::park_timeout(LOOK);
             }
             self.parking.unpark();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_gather_while_others_come_and_not_for_ever() {
+        let at = |microseconds: u64| Moment(microseconds * 1_000);
+        let late = 100 + GATHER_MICROSECONDS_MAX;
+        // When, whether nothing else is coming, and whether the write is kept back.
+        let turns = [
+            (0, true, false),
+            (100, false, true),
+            (150, false, true),
+            (160, true, false),
+            (100, false, true),
+            (late - 1, false, true),
+            (late, false, false),
+            (late + 1, false, true),
+            (late + 2, true, false),
+            (late + 3, false, true),
+        ];
+        let mut gathering = Gathering::default();
+        for (microseconds, idle, kept_back) in turns {
+            assert_eq!(gathering.holds(at(microseconds), idle), kept_back, "at {microseconds} us");
         }
     }
 }

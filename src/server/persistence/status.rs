@@ -1,5 +1,6 @@
 //! What all threads know of the data on disk.
 
+use crate::durable::Fsync;
 use crate::durable::committer::Committer;
 use crate::durable::recovery::Report;
 use crate::durable::snapshotter::SnapshotStatus;
@@ -76,12 +77,21 @@ impl Durability {
         Self { committer, writer, alarm, recovery, recovery_took, notes, status }
     }
 
-    /// The end of a worker's turn: what was changed is to be written.
-    #[inline]
+    /// Has what was changed written.
     pub fn commit(&self) {
         if self.committer.has_work() {
             self.writer.wake();
         }
+    }
+
+    /// Writes what was changed, here and now, unless a sync has to follow.
+    pub fn commit_here(&self, shards: &Shards) {
+        if self.committer.policy().fsync == Fsync::Always {
+            return self.commit();
+        }
+        self.committer.commit(shards);
+        // Large values go in pieces.
+        self.commit();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Status> {

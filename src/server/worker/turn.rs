@@ -23,6 +23,7 @@ use crate::limits::{
 use crate::server::connection::output::Flushed;
 use crate::server::connection::session::{Progress, Router};
 use crate::server::connection::socket::{Arrival, Connection, ConnectionId};
+use crate::server::persistence::commit::Gathering;
 use crate::server::shared::Shared;
 use crate::server::stats::latency::Sent;
 use crate::store::Ticks;
@@ -82,6 +83,8 @@ pub struct Worker {
     gated: Vec<usize>,
     /// How far the log had moved when those connections were looked at.
     log_moves: u64,
+    /// Changes that wait for others before they are written.
+    gathering: Gathering,
     router: WorkerRouter,
     shared: Arc<Shared>,
     /// Where sockets are read to, and by whom the bytes in it were sent.
@@ -127,6 +130,7 @@ impl Worker {
             dirty: Vec::new(),
             gated: Vec::new(),
             log_moves: 0,
+            gathering: Gathering::default(),
             router,
             shared,
             scratch: vec![0; RECEIVED_TOGETHER_BYTES + READ_BYTES].into_boxed_slice(),
@@ -182,7 +186,7 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let can_send = !self.dirty.is_empty() || !self.sending.is_empty();
-        let busy = self.has_ready() || can_send;
+        let busy = self.has_ready() || can_send || self.gathering.is_holding();
         let overdue = self.next_tick <= self.router.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -213,6 +217,7 @@ impl Worker {
 
     fn turn(&mut self, events: &Events) {
         self.router.begin_turn();
+        let idle = events.is_empty() && !self.has_ready();
         for event in events {
             self.note_event(event);
         }
@@ -229,7 +234,7 @@ impl Worker {
             self.read_inbox();
             self.read_inbox();
         }
-        self.commit();
+        self.commit(idle);
         self.look_at_gates();
         self.router.tell_watchers();
         self.serve_watchers();
@@ -241,9 +246,16 @@ impl Worker {
         }
     }
 
-    /// Has the turn's changes written to the log, if there is one.
-    fn commit(&self) {
-        if let Some(durability) = &self.shared.durability {
+    /// Has the turn's changes written to the log, if there is one. `idle`: no connection has had
+    /// anything to do in this turn.
+    fn commit(&mut self, idle: bool) {
+        let Some(durability) = &self.shared.durability else { return };
+        if !durability.committer.has_work() {
+            // Nothing here, or somebody else has seen to it.
+            self.gathering.holds(self.router.timing.now, true);
+        } else if self.connections.len() < 2 {
+            durability.commit_here(self.router.shards());
+        } else if !self.gathering.holds(self.router.timing.now, idle) {
             durability.commit();
         }
     }
