@@ -7,3 +7,5 @@
 mod hand_over;
 #[cfg(test)]
 mod sleep;
+#[cfg(test)]
+mod turn;
