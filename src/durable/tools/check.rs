@@ -219,7 +219,7 @@ impl fmt::Display for Checked {
         };
         if self.cut_bytes > 0 {
             let cut = self.cut_bytes;
-            write!(verdict, ", but for {cut} bytes of an incomplete last write to be cut off")?;
+            write!(verdict, ", but for {cut} bytes to be cut off")?;
         }
         writeln!(out, "{verdict}")
     }
