@@ -163,6 +163,11 @@ impl Embedded {
         self.key.len() + self.large.as_ref().map_or(self.value.len(), Bytes::len)
     }
 
+    /// Bytes of the key prepared last.
+    pub fn key_bytes(&self) -> usize {
+        self.key.len()
+    }
+
     /// The lifetime of a key's value.
     pub fn lifetime_seconds(&self, prepared: Prepared) -> u32 {
         self.population.lifetime_seconds(prepared.id)

@@ -47,6 +47,7 @@ pub mod pauses;
 pub mod persistent;
 pub mod plot;
 pub mod population;
+pub mod production;
 pub mod random;
 pub mod replay;
 pub mod report;

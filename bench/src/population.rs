@@ -16,6 +16,7 @@
 use std::str::FromStr;
 
 use crate::Result;
+use crate::production::Production;
 use crate::random::{Random, mix, scale};
 
 /// Longest key the protocol allows.
@@ -43,6 +44,8 @@ pub enum Sizes {
     Mixed,
     /// Size of key and value together: log-normal, at most 1000, mean 302. For values only.
     LogNormal(Vec<u16>),
+    /// As in a production cache. For values only.
+    Production(&'static Production),
 }
 
 impl Sizes {
@@ -82,6 +85,7 @@ impl Sizes {
                 };
                 Self::Uniform(low, high).of(mix(bits))
             }
+            Self::Production(cache) => cache.size(bits),
             Self::LogNormal(sample) => {
                 usize::from(sample[scale(bits, sample.len() as u64) as usize])
             }
@@ -93,6 +97,7 @@ impl Sizes {
             Self::Fixed(size) => *size,
             Self::Uniform(_, high) => *high,
             Self::Mixed => 2000,
+            Self::Production(cache) => cache.size_max(),
             Self::LogNormal(_) => Self::LOG_NORMAL_MAX as usize,
         }
     }

@@ -36,6 +36,7 @@ pub fn run(options: &Options) -> Result<()> {
         "hit ratio",
         "miss ratio",
         "misses, repeated keys",
+        "bytes missed",
         "live",
         "us a request",
         "moves a set",
@@ -47,6 +48,7 @@ pub fn run(options: &Options) -> Result<()> {
             format!("{:.4}", 1.0 - played.miss_ratio),
             format!("{:.4}", played.miss_ratio),
             format!("{:.4}", played.miss_ratio_repeated),
+            format!("{:.4}", played.miss_ratio_bytes),
             format!("{:.3}", played.live_share),
             format!("{:.3}", played.request_us),
             format!("{:.3}", played.moves_per_set),
@@ -75,6 +77,8 @@ struct Played {
     miss_ratio: f64,
     /// Of requests for the keys of the set.
     miss_ratio_repeated: f64,
+    /// Of the bytes of keys and values asked for.
+    miss_ratio_bytes: f64,
     live_share: f64,
     request_us: f64,
     /// Items the store moved, for each that was stored.
@@ -82,10 +86,12 @@ struct Played {
 }
 
 fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Played> {
-    let mut embedded = Embedded::new(budget, true, workload.population(trace)?);
-    let mut stream = Stream::new(&workload.stream(trace), workload.keys, 0, 1);
+    let population = workload.population(trace)?;
+    let mut embedded = Embedded::new(budget, true, Arc::clone(&population));
+    let mut stream = Stream::new(&workload.stream(trace), workload.keys_of(trace), 0, 1);
     let start = embedded.now;
     let (mut misses, mut repeated, mut repeated_misses) = (0_u64, 0_u64, 0_u64);
+    let (mut asked_bytes, mut missed_bytes) = (0_u64, 0_u64);
     let (mut gets, mut used) = (0_u64, used_by_thread());
     for index in 0..workload.warm_up + workload.requests {
         embedded.now.0 = start.0 + (index as f64 * 100.0 / workload.ttl_rate) as u64;
@@ -97,7 +103,13 @@ fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Playe
         }
         let id = stream.next_id();
         if workload.sets_percent > 0 && stream.random().below(100) < workload.sets_percent {
-            let key = embedded.prepare_value(id);
+            let mut key = embedded.prepare_value(id);
+            if workload.resize {
+                let usual_bytes = embedded.content_bytes() - embedded.key_bytes();
+                let value_bytes =
+                    usual_bytes / 2 + stream.random().below(usual_bytes as u64) as usize;
+                key = embedded.prepare_sized(id, value_bytes);
+            }
             let lifetime_seconds = embedded.lifetime_seconds(key);
             embedded.set(key, lifetime_seconds);
             continue;
@@ -110,7 +122,10 @@ fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Playe
             embedded.set(key, lifetime_seconds);
         }
         if index >= workload.warm_up {
-            let is_repeated = id < workload.keys;
+            let is_repeated = id < workload.keys_of(trace);
+            let bytes = (population.key_bytes(id) + population.value_bytes(id)) as u64;
+            asked_bytes += bytes;
+            missed_bytes += if hit { 0 } else { bytes };
             gets += 1;
             misses += u64::from(!hit);
             repeated += u64::from(is_repeated);
@@ -121,6 +136,7 @@ fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Playe
     Ok(Played {
         miss_ratio: ratio(misses, gets),
         miss_ratio_repeated: ratio(repeated_misses, repeated),
+        miss_ratio_bytes: ratio(missed_bytes, asked_bytes),
         live_share: embedded.live_share(),
         request_us: (used_by_thread() - used).as_secs_f64() * 1e6 / workload.requests as f64,
         moves_per_set: ratio(

@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use crate::production::Production;
 use crate::random::Random;
 use crate::zipf::Zipf;
 
@@ -13,6 +14,8 @@ pub enum Popularity {
     Uniform,
     /// Zipf with this exponent.
     Zipf(f64),
+    /// As in a production cache.
+    Production(&'static Production),
     /// Key after key in order of their ids, round and round: for filling.
     Sequential,
 }
@@ -51,6 +54,7 @@ impl StreamSpec {
         let weight = |rank: u64| match self.popularity {
             Popularity::Uniform | Popularity::Sequential => 1.0,
             Popularity::Zipf(exponent) => ((rank + 1) as f64).powf(-exponent),
+            Popularity::Production(_) => panic!("the shares of a production cache are not needed"),
         };
         let total: f64 = (0..keys).map(weight).sum();
         let mut shares = vec![0.0; keys as usize];
@@ -76,6 +80,7 @@ pub struct Stream {
 enum Sampler {
     Uniform,
     Zipf(Zipf),
+    Production(&'static Production),
     Sequential { next: u64, step: u64 },
 }
 
@@ -92,6 +97,7 @@ impl Stream {
         let popularity = match spec.popularity {
             Popularity::Uniform => Sampler::Uniform,
             Popularity::Zipf(exponent) => Sampler::Zipf(Zipf::new(keys, exponent)),
+            Popularity::Production(cache) => Sampler::Production(cache),
             Popularity::Sequential => Sampler::Sequential { next: part, step: parts },
         };
         Self {
@@ -115,6 +121,7 @@ impl Stream {
         match &mut self.popularity {
             Sampler::Uniform => self.random.below(self.keys),
             Sampler::Zipf(zipf) => scatter(zipf.sample(&mut self.random) - 1, self.keys),
+            Sampler::Production(cache) => scatter(cache.sample(&mut self.random), self.keys),
             Sampler::Sequential { next, step } => {
                 let id = *next % self.keys;
                 *next = next.wrapping_add(*step);

@@ -4,11 +4,13 @@
 //! 2.2 million keys of 24 bytes, key and value together log-normal up to 1000 bytes with a mean of
 //! 302: some 660 MB of items for 64 MiB of memory. Popularity does not depend on size.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::Result;
 use crate::options::{Opt, Options, opt};
-use crate::population::{Lifetimes, Population};
+use crate::population::{Lifetimes, Population, Sizes};
+use crate::production::Production;
 use crate::stream::{Popularity, StreamSpec};
 
 /// One stream.
@@ -22,6 +24,8 @@ pub struct Trace {
     pub once: f64,
     /// How long values live.
     pub lifetimes: Lifetimes,
+    /// A production cache that it is like, in popularity and sizes.
+    pub production: Option<&'static Production>,
 }
 
 /// Misses in proportion to those of a table's first row for the same stream.
@@ -42,7 +46,7 @@ impl ToFirst {
 }
 
 const fn trace(name: &'static str, exponent: f64, once: f64, lifetimes: Lifetimes) -> Trace {
-    Trace { name, exponent, once, lifetimes }
+    Trace { name, exponent, once, lifetimes, production: None }
 }
 
 /// All of them.
@@ -56,6 +60,13 @@ pub const TRACES: &[Trace] = &[
     trace("zipf-1.0-ttl", 1.0, 0.0, Lifetimes::HalfShort),
 ];
 
+/// Lives as long as the process: streams are copied freely.
+fn like_production(cache: Production) -> &'static Trace {
+    let cache: &'static Production = Box::leak(Box::new(cache));
+    let like = trace(&cache.name, 0.0, cache.once, Lifetimes::Forever);
+    Box::leak(Box::new(Trace { production: Some(cache), ..like }))
+}
+
 const KEY_SIZE: &str = "24";
 const VALUE_SIZE: &str = "lognormal";
 
@@ -68,7 +79,15 @@ pub const OPTIONS: &[Opt] = &[
     opt("requests", "N", "8000000", "requests counted"),
     opt("ttl-rate", "N", "100000", "requests per second where keys have lifetimes"),
     opt("seed", "N", "1", "seed of the request streams"),
+    opt("workloads", "DIR", "", "streams like production caches: see production.rs"),
+    opt("objects", "N", "300000", "objects of each of those"),
     opt("sets", "PERCENT", "0", "so many of the requests store, whether or not the key is there"),
+    opt(
+        "resize",
+        "",
+        "",
+        "what these store is half to one and a half times as large as the key's value",
+    ),
 ];
 
 /// How much of which streams to run.
@@ -88,18 +107,25 @@ pub struct Workload {
     pub seed: u64,
     /// The part of the requests that are sets, in hundredths.
     pub sets_percent: u64,
+    /// Whether sets change the size of what is there.
+    pub resize: bool,
 }
 
 impl Workload {
     /// Reads the options.
     pub fn new(options: &Options) -> Result<Self> {
         let names: Vec<String> = options.list("streams")?;
+        let mut known: Vec<&'static Trace> = TRACES.iter().collect();
+        if let Some(folder) = options.maybe::<PathBuf>("workloads")? {
+            let caches = Production::read_all(&folder, options.get("objects")?)?;
+            known = caches.into_iter().map(like_production).collect();
+        }
         let find = |name: &String| {
-            let found = TRACES.iter().find(|trace| trace.name == name);
-            found.ok_or_else(|| format!("no stream \"{name}\"; see traces.rs"))
+            let found = known.iter().find(|trace| trace.name == name);
+            found.copied().ok_or_else(|| format!("no stream \"{name}\"; see traces.rs"))
         };
         let traces = match names.is_empty() {
-            true => TRACES.iter().collect(),
+            true => known,
             false => names.iter().map(find).collect::<std::result::Result<_, _>>()?,
         };
         Ok(Self {
@@ -110,19 +136,32 @@ impl Workload {
             ttl_rate: options.get("ttl-rate")?,
             seed: options.get("seed")?,
             sets_percent: options.get("sets")?,
+            resize: options.has("resize"),
         })
     }
 
     /// The keys of a stream.
     pub fn population(&self, trace: &Trace) -> Result<Arc<Population>> {
-        let population = Population::new(self.keys, KEY_SIZE.parse()?, VALUE_SIZE.parse()?)?;
+        let value_sizes = match trace.production {
+            Some(cache) => Sizes::Production(cache),
+            None => VALUE_SIZE.parse()?,
+        };
+        let population = Population::new(self.keys_of(trace), KEY_SIZE.parse()?, value_sizes)?;
         Ok(Arc::new(population.with_lifetimes(trace.lifetimes)))
+    }
+
+    /// How many keys are asked for more than once.
+    pub fn keys_of(&self, trace: &Trace) -> u64 {
+        trace.production.map_or(self.keys, |cache| cache.objects)
     }
 
     /// Its order of requests.
     pub fn stream(&self, trace: &Trace) -> StreamSpec {
         StreamSpec {
-            popularity: Popularity::Zipf(trace.exponent),
+            popularity: match trace.production {
+                Some(cache) => Popularity::Production(cache),
+                None => Popularity::Zipf(trace.exponent),
+            },
             once: trace.once,
             seed: self.seed,
         }

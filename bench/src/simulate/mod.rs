@@ -155,7 +155,7 @@ fn play(
     let Method::Play(make) = policy.method else {
         return Ok(bound::hit_ratio(&spec, &population, policy.overhead_bytes, limit_bytes));
     };
-    let mut stream = Stream::new(&spec, workload.keys, 0, 1);
+    let mut stream = Stream::new(&spec, workload.keys_of(trace), 0, 1);
     let mut cache = Cache::new(make(limit_bytes), free_expired);
     let mut hits = 0_u64;
     for index in 0..workload.warm_up + workload.requests {
