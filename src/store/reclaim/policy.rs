@@ -2,6 +2,7 @@
 //! of its size. Knows neither segments nor queues.
 
 use crate::store::Store;
+use crate::store::index::FREQUENCY_MAX;
 
 /// What the small queue credits every item with beside its accesses, in tenths of an access. With
 /// [`SMALL_SIZE_MEANS`] it keeps items of up to 0.6 of the mean size that nobody has asked for yet.
@@ -9,6 +10,15 @@ const SMALL_CREDIT_TENTHS: u64 = 3;
 
 /// How large an item the small queue keeps for each access, in mean item sizes.
 const SMALL_SIZE_MEANS: u64 = 2;
+
+/// From so many mean item sizes on, the small queue takes all items for equally large: three
+/// accesses save any of them.
+const SMALL_SIZE_MEANS_MAX: u64 = 6;
+
+/// The same in the main queue: what is asked for four times in each round stays, however large.
+const MAIN_SIZE_MEANS_MAX: u64 = 4;
+
+const _: () = assert!(MAIN_SIZE_MEANS_MAX < FREQUENCY_MAX as u64, "a frequency can cover it");
 
 /// Bytes of an item that are not in its segment: about what the index costs.
 pub const INDEX_BYTES_PER_ITEM: u64 = 10;
@@ -43,14 +53,16 @@ impl Worth {
     pub fn in_small(self, candidate: Candidate) -> Option<u8> {
         let credit_tenths = u64::from(candidate.frequency) * 10 + SMALL_CREDIT_TENTHS;
         let bytes_max = credit_tenths * SMALL_SIZE_MEANS * self.item_bytes_mean / 10;
-        (candidate.bytes <= bytes_max).then(|| candidate.frequency.saturating_sub(1))
+        let bytes = candidate.bytes.min(SMALL_SIZE_MEANS_MAX * self.item_bytes_mean);
+        (bytes <= bytes_max).then(|| candidate.frequency.saturating_sub(1))
     }
 
     /// A round through the main queue costs as many accesses as the item is mean sizes large, a
     /// fraction by chance. Items with none left go.
     pub fn in_main(self, candidate: Candidate) -> Option<u8> {
         let chance = ((candidate.hash >> 40 & 0xffff) * self.item_bytes_mean) >> 16;
-        let cost = (candidate.bytes + chance) / self.item_bytes_mean;
+        let bytes = candidate.bytes.min(MAIN_SIZE_MEANS_MAX * self.item_bytes_mean);
+        let cost = (bytes + chance) / self.item_bytes_mean;
         let left = u64::from(candidate.frequency).checked_sub(cost)?;
         (candidate.frequency > 0).then_some(left as u8)
     }
