@@ -169,7 +169,9 @@ impl Generator {
 
     /// Never to a large value: whether the two together fit differs by the servers' item headers.
     fn join(&mut self) -> Request {
-        let value = Value::Run(self.random.u8(b'0'..=b'9'), self.random.usize(..12));
+        // Digits behind digits soon make a large number.
+        let bytes = if self.large_numbers { b'0'..=b'9' } else { b'a'..=b'f' };
+        let value = Value::Run(self.random.u8(bytes), self.random.usize(..12));
         let condition = self.condition();
         Request { value, condition, ..Request::on(self.opcode(&JOINS), &self.key()) }
     }

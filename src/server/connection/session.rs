@@ -267,12 +267,10 @@ impl PendingArgs {
     }
 }
 
-/// What ends a data block.
-fn block_end(form: Form) -> &'static [u8] {
-    match form {
-        Form::Text | Form::Nothing => DATA_END,
-        Form::Binary(_) => b"",
-    }
+/// How many bytes end a data block.
+#[inline]
+fn block_end_bytes(form: Form) -> usize {
+    if matches!(form, Form::Binary(_)) { 0 } else { DATA_END.len() }
 }
 
 /// Why [`Session::advance`] came back.
@@ -879,7 +877,7 @@ impl Session {
         router: &mut R,
     ) -> Step {
         let value_bytes = value_bytes as usize;
-        let block_bytes = value_bytes + block_end(form).len();
+        let block_bytes = value_bytes + block_end_bytes(form);
         let refused = if !router.item_fits(key, args.flags(), value_bytes) {
             Some(Refused::TooLarge)
         } else if let Some(block) = behind.get(..block_bytes) {
@@ -933,10 +931,9 @@ impl Session {
     /// shard is held by somebody else.
     fn store_pending<R: Router>(&mut self, pending: &mut PendingStore, router: &mut R) -> bool {
         let PendingStore { key, args, form, block, block_bytes } = pending;
-        let expected = block_end(*form);
-        let value_bytes = *block_bytes - expected.len();
+        let value_bytes = *block_bytes - block_end_bytes(*form);
         // Whether it is right is all that counts, and the block may be about to be given away.
-        let end = if block.ends_with(expected) { expected } else { b"no end" };
+        let end = if block.ends_with(DATA_END) { DATA_END } else { b"" };
         if value_bytes < VALUE_BYTES_BY_REFERENCE_MIN {
             let data = || Data::Slice(&block[..value_bytes]);
             return self.store_block(key, args, *form, data, end, router);
@@ -961,7 +958,7 @@ impl Session {
         end: &[u8],
         router: &mut R,
     ) -> bool {
-        if end != block_end(form) {
+        if end != DATA_END && !matches!(form, Form::Binary(_)) {
             if matches!(form, Form::Text) {
                 self.output.here().push(reply::BAD_DATA_CHUNK);
             }
