@@ -8,7 +8,7 @@
 use distcache::server::Server;
 use distcache::server::config::{Config, Listener, Protocol};
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -453,15 +453,22 @@ fn a_user_there_is_not_takes_as_long_as_a_wrong_password() {
     let users = Users::new(&format!("bob:{HASHED}\n"));
     let server = with_sasl(&users);
     let time = |message: &str| {
-        let shortest = (0..5).map(|_| {
-            let start = Instant::now();
-            assert_eq!(conversation(&server, &login(0x21, message)), "21 20 Auth failure.|");
-            start.elapsed()
-        });
-        shortest.min().unwrap()
+        let start = Instant::now();
+        assert_eq!(conversation(&server, &login(0x21, message)), "21 20 Auth failure.|");
+        start.elapsed()
     };
-    let (there, not_there) = (time("\0bob\0wrong!"), time("\0eve\0wrong!"));
-    assert!(there < not_there * 3 && not_there < there * 3, "{there:?} and {not_there:?}");
+    // A busy machine makes some take long; without a hash, none would take as long as one with.
+    let mut shortest = [PATIENCE; 2];
+    for _ in 0..100 {
+        for (shortest, message) in shortest.iter_mut().zip(["\0bob\0wrong!", "\0eve\0wrong!"]) {
+            *shortest = time(message).min(*shortest);
+        }
+        let [there, not_there] = shortest;
+        if there < not_there * 2 && not_there < there * 2 {
+            return;
+        }
+    }
+    panic!("{shortest:?}");
 }
 
 #[test]
@@ -479,4 +486,57 @@ fn a_server_says_nothing_before_a_frame_is_whole() {
     let mut answers = [0; 48];
     stream.read_exact(&mut answers).unwrap();
     assert_eq!(shown(&answers), "01 00|0a 00|");
+}
+
+/// What watchers are told does not depend on the protocol.
+#[test]
+fn watchers_see_no_difference() {
+    let server = start(Config::default());
+    let mut watcher = TcpStream::connect(server.addresses()[0]).unwrap();
+    watcher.set_read_timeout(Some(PATIENCE)).unwrap();
+    watcher.write_all(b"watch mutations deletions\r\n").unwrap();
+    watcher.read_exact(&mut [0; 4]).unwrap();
+    let mut stale = set("k", b"4");
+    stale[23] = 1;
+    let mut number = 5u64.to_be_bytes().to_vec();
+    number.extend([0; 12]);
+    let said = [
+        set("k", b"1"),
+        frame(0x11, &PLAIN, "k", b"2"),
+        frame(0x02, &PLAIN, "k", b"3"),
+        frame(0x13, &PLAIN, "none", b"3"),
+        stale,
+        frame(0x19, b"", "none", b"4"),
+        frame(0x05, &number, "n", b""),
+        frame(0x14, b"", "k", b""),
+        frame(0x04, b"", "none", b""),
+    ];
+    conversation(&server, &said.concat());
+    let mut lines = Vec::new();
+    for line in BufReader::new(watcher).lines() {
+        let line = line.unwrap();
+        let words = |name: &str| {
+            let word = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.unwrap_or("-").to_owned()
+        };
+        lines.push([words("key"), words("type"), words("status"), words("cmd")].join(" "));
+        if lines.len() == 8 {
+            break;
+        }
+    }
+    // Of one key they come in order; of others, as their shards are asked.
+    lines.sort_by_key(|line| line.split(' ').next().map(str::to_owned));
+    assert_eq!(
+        lines,
+        [
+            "k item_store stored set",
+            "k item_store stored set",
+            "k item_store not_stored add",
+            "k item_store exists cas",
+            "k deleted - delete",
+            "n item_store stored add",
+            "none item_store not_stored replace",
+            "none item_store not_stored append",
+        ]
+    );
 }
