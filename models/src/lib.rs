@@ -4,8 +4,8 @@
 //! are here, in a package of its own because loom's types stand in for the daemon's atomics.
 
 #[cfg(test)]
+mod commit_turn;
+#[cfg(test)]
 mod hand_over;
 #[cfg(test)]
 mod sleep;
-#[cfg(test)]
-mod turn;
