@@ -32,8 +32,9 @@ _distcached() {
         --license --version --pidfile --threads --max-reqs-per-event --disable-cas
         --listen-backlog --protocol --max-item-size --enable-sasl --disable-flush-all --disable-dumping
         --disable-watch --auth-file --enable-ssl --extended --config --cluster-file --data-dir
-        --fsync --snapshot-interval --recover --on-log-error --metrics-address --slow-command-us
-        --log-file
+        --fsync --snapshot-interval --snapshot-growth --snapshot-bytes-per-second
+        --snapshot-on-exit --log-bytes-max --recover --on-log-error --metrics-address
+        --slow-command-us --log-file
     "
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

@@ -15,6 +15,7 @@ use crate::server::connection::tls::{Tls, TlsError};
 use crate::server::persistence::start::{self, Keeping, Opened};
 use crate::server::shared::Shared;
 use crate::server::stats::exporter;
+use crate::server::stats::waiting::{Recovering, Waiting};
 use crate::server::worker::inbox::{self, Address, Bell, Message};
 use crate::server::worker::router::WorkerRouter;
 use crate::server::worker::shards::Shards;
@@ -171,7 +172,7 @@ impl Server {
     }
 
     /// Starts a server on sockets that are bound already. If data is kept, it is recovered first:
-    /// clients that connect meanwhile wait.
+    /// clients that try to connect meanwhile are refused.
     ///
     /// # Errors
     /// The settings contradict each other, the data directory cannot be used, or the system refuses
@@ -195,7 +196,14 @@ impl Server {
         let stop = hooks.stop_recovery.take().unwrap_or_default();
         let count = shard_count_for(&config);
         let opened = config.durability.as_ref();
-        let opened = opened.map(|settings| start::open(settings, &config, count, clock, stop));
+        let opened = opened.map(|settings| {
+            let recovering = Arc::new(Recovering::default());
+            // Until the data is there, the port of the metrics says so.
+            let waiting = metrics.as_ref().map(|at| Waiting::start(at, Arc::clone(&recovering)));
+            let _waiting = waiting.transpose()?;
+            let opened = start::open(settings, &config, count, clock, (stop, recovering));
+            opened.map_err(StartError::from)
+        });
         let mut opened = opened.transpose()?;
         let durability = opened.as_ref().map(|opened| Arc::clone(&opened.durability));
         let shared = Arc::new(Shared::new(config, clock, listeners, durability, door, hooks));

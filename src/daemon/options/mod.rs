@@ -260,7 +260,8 @@ static OPTIONS: [Opt; 51] = [
          when power fails (default); no: up to the kernel"),
     opt(LONG_ONLY, "snapshot-interval", "<sec>", Value(durability::snapshot_interval),
         "seconds between snapshots, taken when something\n\
-         has changed (default: 60; 0: only when asked)"),
+         has changed (default: 60; 0: only when asked,\n\
+         or before the logs are too large)"),
     opt(LONG_ONLY, "snapshot-growth", "<percent>", Value(durability::snapshot_growth),
         "how much the log grows first, in percent of the\n\
          data (default: 50; small data: whatever it grows)"),
@@ -271,8 +272,8 @@ static OPTIONS: [Opt; 51] = [
         "take a snapshot before the end: the next start is\n\
          quicker, and the stop takes as long as that"),
     opt(LONG_ONLY, "log-bytes-max", "<n>", Value(durability::log_bytes_max),
-        "bytes of logs at which changes wait for a snapshot,\n\
-         such as 2g (default: twice -m and 512m)"),
+        "bytes of logs at which changes wait, such as 2g\n\
+         (default: twice -m, and 512m)"),
     opt(LONG_ONLY, "recover", "<mode>", Value(durability::recover),
         "damaged files: refuse to start (strict, default),\n\
          take what is intact (salvage), or start empty if\n\
@@ -593,6 +594,7 @@ fn help_text() -> String {
     let mut text = version_text();
     for option in OPTIONS.iter().filter(|option| !option.help.is_empty()) {
         let name = match option {
+            Opt { short: LONG_ONLY, long, value: "", .. } => format!("--{long}"),
             Opt { short: LONG_ONLY, long, value, .. } => format!("--{long}={value}"),
             Opt { short, long: "", value, .. } => format!("-{short} {value}"),
             Opt { short, long, value: "", .. } => format!("-{short}, --{long}"),

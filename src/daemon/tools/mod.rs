@@ -44,8 +44,8 @@ distcached load --to HOST:PORT --from HOST:PORT
                                  copy the items of a running memcached
 
 check, dump and repair work on directories that no server uses; backup on any. Exit codes: 0 done
-(of check: intact), 1 a server refused items, 64 usage, 65 damaged, 74 input or output failed, 75 in use,
-78 written by a newer version.
+(of check: intact), 1 a server refused items, 64 usage, 65 damaged, 74 input or output failed,
+75 in use, 78 written by another version.
 ";
 
 /// The dump's buffer.

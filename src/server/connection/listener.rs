@@ -52,10 +52,12 @@ pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
         own.map(|(_, protocol)| *protocol)
     };
     let bind_one = |listener: &Listener| match listener {
-        Listener::Tcp(address) => bind_tcp(*address, config.backlog)
-            .map(|listener| Bound::Tcp(listener, protocol_at(address))),
-        Listener::Tls(address, clients) => bind_tcp(*address, config.backlog)
-            .map(|listener| Bound::Tls(listener, *clients, protocol_at(address))),
+        Listener::Tcp(address) => {
+            bind_tcp(*address).map(|listener| Bound::Tcp(listener, protocol_at(address)))
+        }
+        Listener::Tls(address, clients) => {
+            bind_tcp(*address).map(|listener| Bound::Tls(listener, *clients, protocol_at(address)))
+        }
         Listener::Unix(path, mode) => {
             unix::remove_stale_socket(path)?;
             let bind = || std::os::unix::net::UnixListener::bind(path);
@@ -66,7 +68,7 @@ pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
     config.listeners.iter().map(bind_one).collect()
 }
 
-fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -77,11 +79,22 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListen
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 
 impl Bound {
+    /// Takes connections from here on. Before, whoever tries to connect is refused, and goes to
+    /// another server; a socket file and those of a service manager take them from the beginning.
+    fn listen(&self, backlog: u32) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener, _) | Self::Tls(listener, ..) => {
+                let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+                rustix::net::listen(listener, backlog).map_err(io::Error::from)
+            }
+            Self::Unix(..) => Ok(()),
+        }
+    }
+
     /// The TCP address it got; `None` for a Unix socket.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
@@ -221,6 +234,7 @@ impl Acceptor {
         for (at, bound) in bound.into_iter().enumerate() {
             let name: Arc<str> = bound.describe().1.into();
             let spoken = shared.config.spoken(bound.protocol());
+            bound.listen(shared.config.backlog)?;
             let mut listening = Listening::new(bound)?;
             poll.registry().register(listening.source(), Token(at), Interest::READABLE)?;
             listeners.push(Place { listening, name, spoken });

@@ -17,6 +17,7 @@ use crate::server::persistence::commit::Alarm;
 use crate::server::persistence::snapshotter::{Parts, SnapshotThread};
 use crate::server::persistence::status::{Asker, Durability, Note};
 use crate::server::shared::Shared;
+use crate::server::stats::waiting::Recovering;
 use crate::server::worker::inbox::{Address, Bell};
 use crate::server::worker::shards::Shards;
 use crate::store::hash::KeyHasher;
@@ -66,7 +67,8 @@ pub struct OpenedShard {
     pub journal: Journal,
 }
 
-/// Opens the data directory and recovers what is in it. `stop`: somebody wants the end.
+/// Opens the data directory and recovers what is in it. `watch`: whether somebody wants the end,
+/// and who is told how far it has come.
 ///
 /// # Errors
 /// It cannot be used, or is damaged: see [`recovery::open`].
@@ -75,7 +77,7 @@ pub fn open(
     config: &Config,
     shards: usize,
     clock: Clock,
-    stop: Arc<AtomicBool>,
+    watch: (Arc<AtomicBool>, Arc<Recovering>),
 ) -> Result<Opened, Error> {
     let path = settings.directory.display().to_string();
     if !settings.directory.exists() {
@@ -86,7 +88,7 @@ pub fn open(
         io::ErrorKind::WouldBlock => Error::io(path, "used by another process", why),
         _ => Error::io(path, "cannot be opened", io::Error::other(why)),
     })?;
-    open_on(Arc::new(disk), settings, config, shards, clock, stop)
+    open_on(Arc::new(disk), settings, config, shards, clock, watch)
 }
 
 /// The same on a disk that is open already.
@@ -96,7 +98,7 @@ pub(super) fn open_on(
     config: &Config,
     shards: usize,
     clock: Clock,
-    stop: Arc<AtomicBool>,
+    (stop, recovering): (Arc<AtomicBool>, Arc<Recovering>),
 ) -> Result<Opened, Error> {
     let request = Request {
         shards,
@@ -112,7 +114,7 @@ pub(super) fn open_on(
         },
         now: clock.now(),
         stop,
-        progress: Arc::new(progress_logger(clock)),
+        progress: Arc::new(progress_logger(clock, recovering)),
     };
     let random = Box::new(|| getrandom::u64().map_err(io::Error::other));
     let recovered = recovery::open(Arc::clone(&disk), &request, random)?;
@@ -128,9 +130,10 @@ pub(super) fn open_on(
 }
 
 /// Logs how far a recovery has come, and how long the rest may take.
-fn progress_logger(clock: Clock) -> impl Fn(u64, u64) + Send + Sync {
+fn progress_logger(clock: Clock, recovering: Arc<Recovering>) -> impl Fn(u64, u64) + Send + Sync {
     let (step, began) = (AtomicU64::new(0), clock.moment());
     move |done, total| {
+        recovering.note(done, total);
         if total < PROGRESS_BYTES_MIN || done == 0 {
             return;
         }

@@ -96,6 +96,10 @@ enum Request {
     /// It is not whole yet.
     Incomplete,
     Metrics,
+    /// Whether the process is alive.
+    Alive,
+    /// Whether it serves.
+    Ready,
     /// Answer this status.
     Refused(&'static str),
 }
@@ -271,6 +275,7 @@ fn read_request(stream: &mut TcpStream, request: &mut Vec<u8>) -> io::Result<Opt
         match understand(request) {
             Request::Incomplete => {}
             Request::Metrics => return Ok(Some(Stage::Wanting)),
+            Request::Alive | Request::Ready => return Ok(Some(Stage::Writing(yes(), 0))),
             Request::Refused(status) => return Ok(Some(Stage::Writing(refusal(status), 0))),
         }
         let mut buffer = [0; READ_BYTES];
@@ -328,13 +333,32 @@ fn understand(request: &[u8]) -> Request {
     if !version.starts_with(b"HTTP/1.") {
         return Request::Refused("400 Bad Request");
     }
-    if target.split(|byte| *byte == b'?').next() != Some(b"/metrics") {
-        return Request::Refused("404 Not Found");
-    }
+    let known = match target.split(|byte| *byte == b'?').next() {
+        Some(b"/metrics") => Request::Metrics,
+        Some(b"/livez") => Request::Alive,
+        Some(b"/readyz") => Request::Ready,
+        _ => return Request::Refused("404 Not Found"),
+    };
     if method != b"GET" {
         return Request::Refused("405 Method Not Allowed");
     }
-    Request::Metrics
+    known
+}
+
+/// The answer to a whole request while data is being recovered: alive, and not ready.
+pub(super) fn while_recovering(request: &[u8], progress: &str) -> Vec<u8> {
+    match understand(request) {
+        Request::Alive => yes(),
+        Request::Metrics | Request::Ready => {
+            answer("503 Service Unavailable", "text/plain; charset=utf-8", progress)
+        }
+        Request::Refused(status) => refusal(status),
+        Request::Incomplete => refusal("408 Request Timeout"),
+    }
+}
+
+fn yes() -> Vec<u8> {
+    answer("200 OK", "text/plain; charset=utf-8", "ok\n")
 }
 
 fn refusal(status: &str) -> Vec<u8> {
@@ -365,6 +389,8 @@ mod tests {
             ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", Metrics),
             ("GET /metrics HTTP/1.0\n\n", Metrics),
             ("GET /metrics?name[]=up HTTP/1.1\r\n\r\n", Metrics),
+            ("GET /livez HTTP/1.1\r\n\r\n", Alive),
+            ("GET /readyz HTTP/1.1\r\n\r\n", Ready),
             ("GET / HTTP/1.1\r\n\r\n", Refused("404 Not Found")),
             ("GET /metrics/ HTTP/1.1\r\n\r\n", Refused("404 Not Found")),
             ("POST /metrics HTTP/1.1\r\n\r\n", Refused("405 Method Not Allowed")),

@@ -6,9 +6,11 @@
 //! | `latency` | how long commands take, and which were slow |
 //! | `text` | what `stats` says |
 //! | `prometheus`, `exporter` | the same numbers as metrics, and the port they are served on |
+//! | `waiting` | that port while data is recovered |
 
 pub mod exporter;
 pub mod latency;
 mod prometheus;
 pub mod report;
 pub mod text;
+pub mod waiting;
