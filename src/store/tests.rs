@@ -494,19 +494,24 @@ fn a_scan_does_not_wash_out_items_in_use() {
 }
 
 #[test]
-fn overhead_is_below_24_bytes_an_item() {
-    for (key_length, value_length) in [(16usize, 32usize), (24, 230), (32, 1024)] {
-        let (mut store, now) = (store(256 << 20, true), start());
-        let mut items = 0u64;
-        while store.counters().evictions == 0 {
-            let key = format!("{items:0key_length$}");
-            let value = vec![b'v'; value_length];
-            put(&mut store, key.as_bytes(), Attributes::default(), &value, now).expect("evicts");
-            items += 1;
+fn overhead_is_small_with_any_memory_and_any_number_of_stores() {
+    let cases = [(16usize, 32usize, 14.0), (24, 230, 17.0), (32, 1024, 22.0)];
+    for (key_length, value_length, overhead_max) in cases {
+        for (mebibytes, store_count) in [(64, 1), (64, 16), (256, 1), (256, 64)] {
+            let (mut stores, now) = (Stores::new(mebibytes << 20, store_count), start());
+            let mut items = 0u64;
+            while items % 64 > 0 || stores.evictions() == 0 {
+                let key = format!("{items:0key_length$}");
+                let value = vec![b'v'; value_length];
+                let store = stores.of(key.as_bytes());
+                put(store, key.as_bytes(), Attributes::default(), &value, now).expect("evicts");
+                items += 1;
+            }
+            let payload = items * (key_length + value_length) as u64;
+            let overhead = ((mebibytes << 20) as f64 - payload as f64) / items as f64;
+            let shape = format!("{key_length}/{value_length}, {mebibytes} MiB, {store_count}");
+            assert!(overhead < overhead_max, "{shape}: {overhead} bytes");
         }
-        let payload = items * (key_length + value_length) as u64;
-        let overhead = ((256 << 20) - payload) as f64 / items as f64;
-        assert!(overhead < 24.0, "{key_length}/{value_length}: {overhead} bytes");
     }
 }
 
