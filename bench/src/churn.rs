@@ -2,9 +2,9 @@
 //! kinds of change and the table. distcached's store in this process, in virtual time.
 //!
 //! The working set is as many keys as make up `--live` percent of the memory, counted as key, value
-//! and 24 bytes. All of them are stored once; then, for `--rounds` times as many requests as there
-//! are keys, keys are chosen evenly, half of the requests get and the other half change. A miss is
-//! counted, and the key stored again.
+//! and 24 bytes. All of them are stored once; then, `--rounds` times as often as there are
+//! keys, one is chosen evenly and got, and another one is changed. A miss is counted, and the key
+//! stored again.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("value-size", "LIST", "100,1000,4000", "sizes of values in bytes"),
     opt("live", "LIST", "40,80,85,90", "what the working set takes of the memory, in percent"),
     opt("changes", "LIST", "set,resize,touch,mix", "kinds of change"),
-    opt("rounds", "N", "10", "requests for each key"),
+    opt("rounds", "N", "10", "changes for each key"),
     opt("out", "DIR", "bench/results", "where the table goes"),
     opt("name", "NAME", "", "file name of the table; only shown if not given"),
 ];
@@ -105,7 +105,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut report = Report::new("A working set that fits, changed without pause", &[]);
     report.paragraph(&format!(
-        "{} MiB, {shards} shards; {rounds} requests for each key, chosen evenly, half of them gets.",
+        "{} MiB, {shards} shards; {rounds} changes and as many gets for each key, chosen evenly.",
         memory_bytes / MIB
     ));
     report.table(&table);

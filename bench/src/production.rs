@@ -1,6 +1,6 @@
 //! Popularity and sizes of production caches, as CacheLib's configurations of its benchmark give
-//! them: buckets of objects that share requests, and ranges of sizes. Owns the files' format and how
-//! a bucket or a size is drawn; the files themselves are an argument.
+//! them: buckets of objects that share requests, and ranges of sizes. Owns the files' format and
+//! how a bucket or a size is drawn; the files themselves are an argument.
 //!
 //! Scaled down by dividing the objects of each bucket, at least one of which stays, and keeping the
 //! requests an object gets. A size is drawn once for a key, from its number.

@@ -8,11 +8,11 @@
 //! covers.)
 //!
 //! ```text
-//!  0                                                  limit   +slack        +overshoot
-//!  |--------------------------------------------------|-------|-------------|
-//!   taken without asking                               |       a store below its share may go here:
-//!                                                      |       those above theirs give it back
-//!                                                      every store of an item frees a few others
+//!  0                                            limit   +slack        +overshoot
+//!  |--------------------------------------------|-------|-------------|
+//!   taken without asking                        |       a store below its share may go here:
+//!                                               |       those above theirs give it back
+//!                                               every store of an item frees a few others
 //! ```
 
 use super::segment_bytes_for;

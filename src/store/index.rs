@@ -6,9 +6,9 @@
 //! two buckets, both computed from its tag alone (partial-key cuckoo hashing: Fan et al., MemC3,
 //! NSDI 2013), so growing reads no items and a lookup touches at most two cache lines.
 //!
-//! Partitions of one size lie densely in the shelf of that size (`shelf.rs`): partitions grow at
-//! about the same time, and an allocation for each would leave the memory full of holes just too
-//! small for the next size.
+//! Partitions of one size lie densely in the arena of that size (`bucket_arena.rs`): partitions
+//! grow at about the same time, and an allocation for each would leave the memory full of holes
+//! just too small for the next size.
 //!
 //! ```text
 //!  63                43 42 41 40   38 37                                      0
@@ -20,7 +20,7 @@
 //!
 //! Knows nothing of items: the caller compares keys and hands in hashes. Never does I/O.
 
-use super::shelf::{Berth, Bucket, SLOTS_PER_BUCKET, Shelf};
+use super::bucket_arena::{Bucket, BucketArena, BucketRange, SLOTS_PER_BUCKET};
 
 /// Bits of the hash kept in a slot: they find the bucket and tell most other keys apart.
 const TAG_BITS: u32 = 21;
@@ -40,7 +40,7 @@ pub const FREQUENCY_MAX: u8 = (1 << FREQUENCY_BITS) - 1;
 pub const LOCATION_LIMIT: u64 = 1 << LOCATION_BITS;
 
 const PARTITION_BITS_MAX: u32 = 16;
-/// A partition is moved to a smaller shelf if that has less than this share of its buckets: five
+/// A partition is moved to a smaller arena if that has less than this share of its buckets: five
 /// eighths, well below what one growth adds, so that it does not swing back and forth.
 const SHRINK_EIGHTHS: usize = 5;
 /// Sizes tried when a partition is full: eight of them more than double it.
@@ -144,16 +144,16 @@ pub struct Handle {
 /// Where the buckets of a partition are.
 #[derive(Debug, Clone, Copy, Default)]
 struct Partition {
-    /// 0: there are none; else one more than the number of the shelf.
-    shelf_plus_one: u16,
-    berth: Berth,
+    /// 0: there are none; else one more than the number of the arena.
+    arena_plus_one: u16,
+    range: BucketRange,
 }
 
 const _: () = assert!(size_of::<Partition>() == 12);
 
 impl Partition {
-    fn shelf(self) -> Option<usize> {
-        usize::from(self.shelf_plus_one).checked_sub(1)
+    fn arena(self) -> Option<usize> {
+        usize::from(self.arena_plus_one).checked_sub(1)
     }
 }
 
@@ -161,9 +161,9 @@ impl Partition {
 #[derive(Debug)]
 pub struct Index {
     partitions: Vec<Partition>,
-    shelves: Vec<Shelf>,
-    /// Memory of all shelves.
-    shelf_bytes: usize,
+    arenas: Vec<BucketArena>,
+    /// Memory of all arenas.
+    arena_bytes: usize,
     items: usize,
     /// The slots of a partition while it moves.
     moving: Vec<u64>,
@@ -179,8 +179,8 @@ impl Index {
         let partitions = vec![Partition::default(); (wanted as usize).next_power_of_two()];
         Self {
             partitions,
-            shelves: Vec::new(),
-            shelf_bytes: 0,
+            arenas: Vec::new(),
+            arena_bytes: 0,
             items: 0,
             moving: Vec::new(),
             shrink_next: 0,
@@ -195,7 +195,7 @@ impl Index {
     /// Memory of the table in bytes.
     #[inline]
     pub fn bytes(&self) -> u64 {
-        (self.partitions.len() * size_of::<Partition>() + self.shelf_bytes) as u64
+        (self.partitions.len() * size_of::<Partition>() + self.arena_bytes) as u64
     }
 
     /// Finds the slot with this hash for which `is_it` says yes of its location.
@@ -290,15 +290,15 @@ impl Index {
         Some(Slot(std::mem::replace(&mut buckets[first].0[0], slot.0)))
     }
 
-    /// Moves a partition to a larger shelf, with one slot more. False: no reasonable size holds it;
+    /// Moves a partition to a larger arena, with one slot more. False: no reasonable size holds it;
     /// then the partition is as before.
     fn grow(&mut self, partition: usize, slot: Slot) -> bool {
         let old = self.partitions[partition];
-        let first_shelf = old.shelf().map_or(0, |shelf| shelf + 1);
+        let first_arena = old.arena().map_or(0, |arena| arena + 1);
         let mut slots = self.slots_of(partition);
         slots.push(slot.0);
-        let grown = (first_shelf..first_shelf + GROW_STEPS_MAX)
-            .any(|shelf| self.move_to_shelf(partition, &slots, shelf));
+        let grown = (first_arena..first_arena + GROW_STEPS_MAX)
+            .any(|arena| self.move_to_arena(partition, &slots, arena));
         self.moving = slots;
         grown
     }
@@ -313,26 +313,26 @@ impl Index {
         slots
     }
 
-    /// Moves a partition to a shelf. False: its slots do not fit there.
-    fn move_to_shelf(&mut self, partition: usize, slots: &[u64], shelf: usize) -> bool {
-        self.ensure_shelf(shelf);
-        let berth = self.shelves[shelf].take(partition as u32);
-        self.shelf_bytes += self.shelves[shelf].berth_bytes();
-        let buckets = self.shelves[shelf].buckets_mut(berth);
+    /// Moves a partition to an arena. False: its slots do not fit there.
+    fn move_to_arena(&mut self, partition: usize, slots: &[u64], arena: usize) -> bool {
+        self.ensure_arena(arena);
+        let range = self.arenas[arena].take(partition as u32);
+        self.arena_bytes += self.arenas[arena].range_bytes();
+        let buckets = self.arenas[arena].buckets_mut(range);
         if !slots.iter().all(|slot| place(buckets, Slot(*slot))) {
-            self.give_back(shelf, berth);
+            self.give_back(arena, range);
             return false;
         }
         let old = self.partitions[partition];
-        let shelf_plus_one = shelf as u16 + 1;
-        self.partitions[partition] = Partition { shelf_plus_one, berth };
-        if let Some(old_shelf) = old.shelf() {
-            self.give_back(old_shelf, old.berth);
+        let arena_plus_one = arena as u16 + 1;
+        self.partitions[partition] = Partition { arena_plus_one, range };
+        if let Some(old_arena) = old.arena() {
+            self.give_back(old_arena, old.range);
         }
         true
     }
 
-    /// Moves partitions that have lost most of their items to smaller shelves; looks at up to
+    /// Moves partitions that have lost most of their items to smaller arenas; looks at up to
     /// `partitions_max`, going on where the last call stopped.
     pub fn shrink(&mut self, partitions_max: usize) {
         for _ in 0..partitions_max.min(self.partitions.len()) {
@@ -343,7 +343,7 @@ impl Index {
 
     /// Whether so many items have left that [`Index::shrink`] would free much.
     pub fn is_sparse(&self) -> bool {
-        self.shelf_bytes
+        self.arena_bytes
             > 3 * size_of::<Slot>() * self.items + size_of::<Bucket>() * self.partitions.len()
     }
 
@@ -354,43 +354,43 @@ impl Index {
 
     fn shrink_partition(&mut self, partition: usize) {
         let old = self.partitions[partition];
-        let Some(shelf) = old.shelf() else { return };
+        let Some(arena) = old.arena() else { return };
         let slots = self.slots_of(partition);
         if slots.is_empty() {
             self.partitions[partition] = Partition::default();
-            self.give_back(shelf, old.berth);
+            self.give_back(arena, old.range);
         } else {
-            let bucket_count = self.shelves[shelf].bucket_count();
+            let bucket_count = self.arenas[arena].bucket_count();
             let wanted = (slots.len() * 5 / 4).div_ceil(SLOTS_PER_BUCKET);
-            let target = self.shelves.iter().position(|shelf| shelf.bucket_count() >= wanted);
+            let target = self.arenas.iter().position(|arena| arena.bucket_count() >= wanted);
             if let Some(target) = target
-                && self.shelves[target].bucket_count() * 8 <= bucket_count * SHRINK_EIGHTHS
+                && self.arenas[target].bucket_count() * 8 <= bucket_count * SHRINK_EIGHTHS
             {
-                self.move_to_shelf(partition, &slots, target);
+                self.move_to_arena(partition, &slots, target);
             }
         }
         self.moving = slots;
     }
 
     /// Empties the table. Its memory is returned, to be freed in steps.
-    pub fn clear(&mut self) -> Vec<Shelf> {
+    pub fn clear(&mut self) -> Vec<BucketArena> {
         self.partitions.fill(Partition::default());
-        (self.items, self.shelf_bytes) = (0, 0);
-        std::mem::take(&mut self.shelves)
+        (self.items, self.arena_bytes) = (0, 0);
+        std::mem::take(&mut self.arenas)
     }
 
-    fn ensure_shelf(&mut self, shelf: usize) {
-        while self.shelves.len() <= shelf {
-            let last = self.shelves.last().map_or(0, Shelf::bucket_count);
-            self.shelves.push(Shelf::new(last + 1 + last / 8));
+    fn ensure_arena(&mut self, arena: usize) {
+        while self.arenas.len() <= arena {
+            let last = self.arenas.last().map_or(0, BucketArena::bucket_count);
+            self.arenas.push(BucketArena::new(last + 1 + last / 8));
         }
     }
 
-    /// Frees a berth. The last partition of the shelf moves into it.
-    fn give_back(&mut self, shelf: usize, berth: Berth) {
-        self.shelf_bytes -= self.shelves[shelf].berth_bytes();
-        if let Some(moved) = self.shelves[shelf].give_back(berth) {
-            self.partitions[moved as usize].berth = berth;
+    /// Frees a range. The last partition of the arena moves into it.
+    fn give_back(&mut self, arena: usize, range: BucketRange) {
+        self.arena_bytes -= self.arenas[arena].range_bytes();
+        if let Some(moved) = self.arenas[arena].give_back(range) {
+            self.partitions[moved as usize].range = range;
         }
     }
 
@@ -403,16 +403,16 @@ impl Index {
 
     #[inline]
     fn buckets(&self, partition: usize) -> Option<&[Bucket]> {
-        let Partition { berth, .. } = self.partitions[partition];
-        let shelf = self.partitions[partition].shelf()?;
-        Some(self.shelves[shelf].buckets(berth))
+        let Partition { range, .. } = self.partitions[partition];
+        let arena = self.partitions[partition].arena()?;
+        Some(self.arenas[arena].buckets(range))
     }
 
     #[inline]
     fn buckets_mut(&mut self, partition: usize) -> Option<&mut [Bucket]> {
-        let Partition { berth, .. } = self.partitions[partition];
-        let shelf = self.partitions[partition].shelf()?;
-        Some(self.shelves[shelf].buckets_mut(berth))
+        let Partition { range, .. } = self.partitions[partition];
+        let arena = self.partitions[partition].arena()?;
+        Some(self.arenas[arena].buckets_mut(range))
     }
 
     #[inline]
@@ -539,8 +539,8 @@ mod tests {
         for key in 1..=1_000_000u64 {
             assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
         }
-        let shelves: usize = index.shelves.iter().map(Shelf::bytes).sum();
-        assert_eq!(index.shelf_bytes, shelves);
+        let arenas: usize = index.arenas.iter().map(BucketArena::bytes).sum();
+        assert_eq!(index.arena_bytes, arenas);
         let bytes_per_item = index.bytes() as f64 / index.items() as f64;
         assert!(bytes_per_item < 10.0, "{bytes_per_item}");
     }
@@ -557,8 +557,8 @@ mod tests {
             index.remove(handle);
         }
         index.shrink(index.partition_count());
-        let shelves: usize = index.shelves.iter().map(Shelf::bytes).sum();
-        assert_eq!(index.shelf_bytes, shelves);
+        let arenas: usize = index.arenas.iter().map(BucketArena::bytes).sum();
+        assert_eq!(index.arena_bytes, arenas);
         assert!(index.bytes() < full_bytes / 20, "{} of {full_bytes}", index.bytes());
         for key in (1..=100_000u64).filter(|key| key % 100 == 0) {
             assert!(index.find(mix(key), |at| at == key).is_some());

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! Numbers are little endian. A deadline is in hundredths of a second since 1970, which 5 bytes
-//! hold until the year 2318; all ones are no deadline, where one was taken back. Fields that an item does not need take no space: an item without
-//! flags, expiry and stored CAS costs 3 bytes up to 255 bytes of value.
+//! hold until the year 2318; all ones are no deadline, where one was taken back. Fields that an
+//! item does not need take no space: an item without flags, expiry and stored CAS costs 3 bytes up
+//! to 255 bytes of value.
 
 use crate::store::Ticks;
 
@@ -97,8 +98,8 @@ pub fn header_bytes(attributes: &Attributes, value_bytes: usize) -> usize {
         + if attributes.cas.is_some() { CAS_BYTES } else { 0 }
 }
 
-/// Writes other attributes, and another value length, into a header that is there, if that keeps its
-/// length. Answers whether it does.
+/// Writes other attributes, and another value length, into a header that is there, if that keeps
+/// its length. Answers whether it does.
 pub fn repack_header(item: &mut [u8], attributes: &Attributes, value_bytes: usize) -> bool {
     let shape = item[1];
     let has = |bit: u8| shape & bit != 0;

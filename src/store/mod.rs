@@ -14,16 +14,16 @@
 //!
 //! **Invariant:** a sealed segment does not change while a socket or a snapshot holds it. Changing
 //! an item writes over it where the new version takes the same bytes, nobody holds the segment and
-//! nobody has seen the token; else it writes a new version at the head and leaves the old bytes dead
-//! until their segment is evicted or compacted.
+//! nobody has seen the token; else it writes a new version at the head and leaves the old bytes
+//! dead until their segment is evicted or compacted.
 //!
 //! **Invariant:** the CAS token of an item is its position (segment sequence, offset) unless its
 //! header stores one. Only tokens that were handed out need to survive a move, so a moved item
 //! stores its token only then. Sequences grow and never repeat, so tokens of one key grow with
 //! every change, and never repeat.
 
+mod bucket_arena;
 pub mod budget;
-mod chain;
 mod departed;
 pub mod evicted;
 pub mod ghosts;
@@ -33,7 +33,7 @@ pub mod item;
 pub mod lookups;
 mod reclaim;
 pub mod segment;
-mod shelf;
+mod segment_list;
 #[cfg(test)]
 mod tests;
 
@@ -871,8 +871,8 @@ impl Store {
         }
     }
 
-    /// Appends an item at the head (or in a segment of its own) and returns its location. `replaced`
-    /// is the version before it, and whether this one needs more.
+    /// Appends an item at the head (or in a segment of its own) and returns its location.
+    /// `replaced` is the version before it, and whether this one needs more.
     fn write(
         &mut self,
         key: &[u8],

@@ -5,8 +5,8 @@
 //! its bytes are still live and when its first item expires; it does not know the index.
 
 use crate::store::Ticks;
-use crate::store::chain::{LISTS_PER_SEGMENT, Link};
 use crate::store::item;
+use crate::store::segment_list::{LISTS_PER_SEGMENT, Link};
 use bytes::{Bytes, BytesMut};
 
 /// Kept free at the end of a segment's allocation, so that with the allocator's own header it

@@ -1,7 +1,7 @@
-//! Draining a segment: its items one after the other, a batch at a time. Those that stay are copied,
-//! the others leave.
+//! Draining a segment: its items one after the other, a batch at a time. Those that stay are
+//! copied, the others leave.
 
-use super::policy::{Candidate, INDEX_BYTES_PER_ITEM, Worth};
+use super::policy::{Candidate, INDEX_BYTES_PER_ITEM, RetentionPolicy};
 use super::{Haste, Reclaimed};
 use crate::store::index::{Handle, Slot};
 use crate::store::segment::{Queue, Segment, usable_bytes};
@@ -23,9 +23,9 @@ pub struct Drain {
 pub enum Rule {
     /// All of them, in their queue: the segment has dead bytes, which is what is wanted.
     Clean,
-    /// See [`Worth::in_small`].
+    /// See [`RetentionPolicy::in_small`].
     Small,
-    /// See [`Worth::in_main`].
+    /// See [`RetentionPolicy::in_main`].
     Main,
     /// None: somebody waits.
     Nothing,
@@ -93,7 +93,7 @@ impl Store {
     fn drain_on(&mut self, drain: Drain, batches_max: usize, now: Ticks) -> Reclaimed {
         let id = drain.id;
         let mut segment = self.segments[id as usize].take().expect("in use while it is drained");
-        let worth = Worth::of(self);
+        let worth = RetentionPolicy::of(self);
         let keep = |candidate: Candidate| match drain.rule {
             Rule::Clean => Some(candidate.frequency),
             Rule::Small => worth.in_small(candidate),

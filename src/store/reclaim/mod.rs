@@ -32,9 +32,9 @@
 //! Ousterhout: "Log-structured memory for DRAM-based storage", FAST 2014). A segment with the share
 //! `d` of its bytes dead costs `(1 - d) / d` bytes copied for each one freed. The deadest segments
 //! would be cheapest, but their items are of all ages, and put together in one segment they would
-//! lose their places in the queues. So a hand goes through a queue in order and takes what is nearly
-//! as cheap; where all are equally dead it finds every segment as late as can be, like a circular
-//! log. Frequencies stay, and so do the times when items were stored.
+//! lose their places in the queues. So a hand goes through a queue in order and takes what is
+//! nearly as cheap; where all are equally dead it finds every segment as late as can be, like a
+//! circular log. Frequencies stay, and so do the times when items were stored.
 
 mod clean;
 mod drain;
@@ -49,9 +49,9 @@ pub(super) use room::BATCHES_PER_STORE;
 pub(super) use room::Need;
 
 use super::Store;
-use super::chain::Chain;
 use super::ghosts::Ghosts;
 use super::segment::{Queue, Segment};
+use super::segment_list::SegmentList;
 use clean::Hand;
 use drain::{Drain, Rule};
 use sweep::Sweep;
@@ -87,9 +87,9 @@ pub struct Reclaim {
     pub ghosts: Ghosts,
     /// Sealed segments, oldest first, but for the one that is being drained; and the segment that
     /// cleaning fills. By queue.
-    queues: [Chain; 2],
+    queues: [SegmentList; 2],
     /// Of those, the ones that hold more than one item, in the same order.
-    ordinary: [Chain; 2],
+    ordinary: [SegmentList; 2],
     small_bytes: u64,
     /// How many segments are how dead.
     dead_counts: [u32; DEAD_CLASSES],
@@ -118,8 +118,8 @@ impl Default for Reclaim {
     fn default() -> Self {
         Self {
             ghosts: Ghosts::default(),
-            queues: [const { Chain::new(QUEUE_LINK) }; 2],
-            ordinary: [const { Chain::new(ORDINARY_LINK) }; 2],
+            queues: [const { SegmentList::new(QUEUE_LINK) }; 2],
+            ordinary: [const { SegmentList::new(ORDINARY_LINK) }; 2],
             small_bytes: 0,
             dead_counts: [0; DEAD_CLASSES],
             dead_bytes: 0,
@@ -237,7 +237,7 @@ impl Reclaim {
 
     /// The oldest segment of each queue.
     pub fn oldest(&self) -> [Option<u32>; 2] {
-        self.queues.each_ref().map(Chain::first)
+        self.queues.each_ref().map(SegmentList::first)
     }
 
     /// Dead bytes in sealed segments.
@@ -323,8 +323,8 @@ impl Store {
     /// Every segment is in the lists it belongs to, and in no other.
     pub(super) fn check_lists(&self) {
         let Reclaim { queues, ordinary, draining, dead_counts, dead_bytes, .. } = &self.reclaim;
-        let listed = |chains: &[Chain; 2]| {
-            let ids = chains.each_ref().map(|chain| chain.listed(&self.segments));
+        let listed = |lists: &[SegmentList; 2]| {
+            let ids = lists.each_ref().map(|list| list.listed(&self.segments));
             let [small, main] = ids.map(Vec::into_iter);
             let small = small.map(|id| (id, Queue::Small as usize));
             let mut all: Vec<_> = small.chain(main.map(|id| (id, Queue::Main as usize))).collect();

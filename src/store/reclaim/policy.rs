@@ -37,11 +37,11 @@ pub struct Candidate {
 /// Which items are worth their bytes. Both rules answer the frequency an item goes on with, or
 /// `None` to evict it.
 #[derive(Debug, Clone, Copy)]
-pub struct Worth {
+pub struct RetentionPolicy {
     item_bytes_mean: u64,
 }
 
-impl Worth {
+impl RetentionPolicy {
     /// By the items that the store has now.
     pub fn of(store: &Store) -> Self {
         let items = (store.index.items() as u64).max(1);

@@ -1,8 +1,8 @@
 //! What a flush threw away, freed a bit at a time. Nothing in it can be found any more.
 
 use super::Reclaim;
+use crate::store::bucket_arena::BucketArena;
 use crate::store::segment::Segment;
-use crate::store::shelf::Shelf;
 use crate::store::{Store, first_of_segments};
 
 /// Chunks of old ghosts freed in one step.
@@ -20,7 +20,7 @@ pub struct Trash {
     /// The lists of segments as flushes took them: copying the segments out would take as long as
     /// the store is large.
     segments: Vec<Vec<Option<Segment>>>,
-    shelves: Vec<Shelf>,
+    arenas: Vec<BucketArena>,
     bytes: u64,
 }
 
@@ -59,9 +59,9 @@ impl Store {
         }
         let segments = first_of_segments(self.budget().share_bytes(), self.segment_bytes);
         let trash = &mut self.reclaim.trash;
-        let shelves = self.index.clear();
-        trash.bytes += shelves.iter().map(Shelf::bytes).sum::<usize>() as u64;
-        trash.shelves.extend(shelves);
+        let arenas = self.index.clear();
+        trash.bytes += arenas.iter().map(BucketArena::bytes).sum::<usize>() as u64;
+        trash.arenas.extend(arenas);
         trash.segments.push(std::mem::replace(&mut self.segments, segments));
         trash.bytes += self.segment_memory_bytes;
         self.free_ids = Vec::new();
@@ -79,17 +79,17 @@ impl Store {
     pub(super) fn empty_trash(&mut self, segments_max: usize) -> bool {
         let ghosts = self.reclaim.ghosts.free_some(GHOST_CHUNKS);
         let trash = &mut self.reclaim.trash;
-        if trash.segments.is_empty() && trash.shelves.is_empty() {
+        if trash.segments.is_empty() && trash.arenas.is_empty() {
             return ghosts;
         }
         trash.drop_segments(segments_max);
         for _ in 0..DISMANTLE_CHUNKS {
-            let Some(shelf) = trash.shelves.last_mut() else { break };
-            let before = shelf.bytes();
-            let has_more = shelf.drop_chunk();
-            trash.bytes -= (before - shelf.bytes()) as u64;
+            let Some(arena) = trash.arenas.last_mut() else { break };
+            let before = arena.bytes();
+            let has_more = arena.drop_chunk();
+            trash.bytes -= (before - arena.bytes()) as u64;
             if !has_more {
-                trash.shelves.pop();
+                trash.arenas.pop();
             }
         }
         true

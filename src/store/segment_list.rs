@@ -23,14 +23,14 @@ pub struct Link {
 
 /// One list.
 #[derive(Debug)]
-pub struct Chain {
+pub struct SegmentList {
     first: u32,
     last: u32,
     /// Which of the segments' links it uses.
     link: usize,
 }
 
-impl Chain {
+impl SegmentList {
     /// An empty list that uses the links of this number.
     pub const fn new(link: usize) -> Self {
         assert!(link < LISTS_PER_SEGMENT);
@@ -115,7 +115,7 @@ mod tests {
     fn keeps_order_whatever_is_taken_out() {
         let mut segments: Vec<Option<Segment>> = vec![None];
         segments.extend((0..5).map(|_| Some(Segment::open(64, None, 1, Queue::Small))));
-        let (mut one, mut other) = (Chain::new(0), Chain::new(1));
+        let (mut one, mut other) = (SegmentList::new(0), SegmentList::new(1));
         for id in 1..=5 {
             one.push_last(id, &mut segments);
         }
