@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::Result;
-use crate::wire::Protocol;
+use crate::wire::{Protocol, Reply};
+use crate::{Result, frames};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -46,6 +46,19 @@ impl Client {
                 "+PONG" => Ok(()),
                 line => Err(format!("the answer to PING was \"{line}\"").into()),
             },
+        }
+    }
+
+    /// The same in the binary protocol, which the connection speaks from then on.
+    pub fn greet_in_frames(&mut self) -> Result<()> {
+        let mut noop = Vec::new();
+        frames::push_noop(&mut noop);
+        self.reader.get_mut().write_all(&noop)?;
+        let mut answer = vec![0; noop.len()];
+        self.reader.read_exact(&mut answer)?;
+        match frames::parse(&answer) {
+            Some((Reply::End, _)) => Ok(()),
+            other => Err(format!("the answer to a noop was {other:?}").into()),
         }
     }
 

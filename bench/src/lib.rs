@@ -34,6 +34,7 @@ pub mod client;
 pub mod compare;
 pub mod durability;
 pub mod embedded;
+pub mod frames;
 pub mod hitratio;
 pub mod idle;
 pub mod large_value;

@@ -18,7 +18,12 @@ pub const OPTIONS: &[Opt] = &[
     opt("connections", "N", "50", "connections over all threads"),
     opt("threads", "N", "1", "load threads"),
     opt("cores", "LIST", "", "pin the load threads, one core each"),
-    opt("verbs", "MIX", "get", "get, mget, mg, miss, set, set-noreply; or get=90,set=10"),
+    opt(
+        "verbs",
+        "MIX",
+        "get",
+        "get, mget, mg, miss, set, set-noreply, or of the binary protocol bget, bmget, bset, bset-quiet; or get=90,set=10",
+    ),
     opt("pipeline", "N", "1", "commands per batch (closed loop)"),
     opt("keys-per-get", "N", "100", "keys of one mget"),
     opt("keys", "N", "100000", "number of keys"),

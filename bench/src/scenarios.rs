@@ -129,6 +129,35 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "bin-get-1",
+        title: "binary get, one at a time",
+        verbs: &[(Verb::FrameGet, 1)],
+        ceiling: [0.85, 0.0],
+        ..BASE
+    },
+    Scenario {
+        name: "bin-mget-100",
+        title: "binary getkq, 100 to a noop, per 100",
+        verbs: &[(Verb::FrameMultiGet, 1)],
+        ceiling: [0.45, 0.0],
+        ..BASE
+    },
+    Scenario {
+        name: "bin-set-1",
+        title: "binary set, one at a time",
+        verbs: &[(Verb::FrameSet, 1)],
+        ceiling: [0.88, 0.0],
+        ..BASE
+    },
+    Scenario {
+        name: "bin-setq-16",
+        title: "binary setq, 16 to a reply",
+        verbs: &[(Verb::FrameSetQuiet, 1)],
+        pipeline: 16,
+        ceiling: [0.55, 0.0],
+        ..BASE
+    },
+    Scenario {
         name: "get-4k",
         title: "get, values of 4 KiB",
         keys: 20_000,

@@ -11,7 +11,7 @@ use super::tally::Outcome;
 use crate::client::Client;
 use crate::population::Population;
 use crate::wire::{self, Protocol, Reply};
-use crate::{Result, resp};
+use crate::{Result, frames, resp};
 
 const INPUT_BYTES_FIRST: usize = 16 << 10;
 
@@ -26,7 +26,8 @@ pub(super) struct Connection {
     /// Ids of keys that were missing, to be stored ahead of the next batch.
     fills: Vec<u64>,
     look_aside: bool,
-    protocol: Protocol,
+    /// Splits the first reply off what was received.
+    parse: fn(&[u8]) -> Option<(Reply<'_>, usize)>,
 }
 
 /// Bytes received: `bytes[start..end]` are not parsed yet, `bytes[end..]` is room for more.
@@ -41,7 +42,12 @@ impl Connection {
     /// Connects, and waits for one reply so that the server has accepted.
     pub(super) fn open(plan: &Plan) -> Result<Self> {
         let mut client = Client::connect(plan.address)?;
-        client.greet(plan.protocol)?;
+        let is_of_frames = plan.is_of_frames();
+        if is_of_frames {
+            client.greet_in_frames()?;
+        } else {
+            client.greet(plan.protocol)?;
+        }
         let stream = client.into_stream();
         stream.set_nonblocking(true)?;
         Ok(Self {
@@ -52,7 +58,11 @@ impl Connection {
             pending: Pending::default(),
             fills: Vec::new(),
             look_aside: plan.look_aside,
-            protocol: plan.protocol,
+            parse: match plan.protocol {
+                Protocol::Text if is_of_frames => frames::parse,
+                Protocol::Text => wire::parse,
+                Protocol::Resp => resp::parse,
+            },
         })
     }
 
@@ -125,11 +135,7 @@ impl Connection {
         now_ns: u64,
         tally: &mut Outcome,
     ) -> Result<()> {
-        let parse = match self.protocol {
-            Protocol::Text => wire::parse,
-            Protocol::Resp => resp::parse,
-        };
-        while let Some((reply, length)) = parse(self.input.unparsed()) {
+        while let Some((reply, length)) = (self.parse)(self.input.unparsed()) {
             let Some(expected) = self.pending.replies.front_mut() else {
                 return Err(format!("a reply nobody asked for: {reply:?}").into());
             };

@@ -41,6 +41,21 @@ pub enum Verb {
     /// `set ... noreply`. The last command of a batch is sent as a plain `set`: without one reply
     /// nothing would tell when the batch is done.
     SetNoreply,
+    /// `get` of the binary protocol, as the following.
+    FrameGet,
+    /// `Plan::keys_per_get` quiet gets and a noop; counts as one operation.
+    FrameMultiGet,
+    /// `set`.
+    FrameSet,
+    /// `setq`, the last of a batch a plain set as with `SetNoreply`.
+    FrameSetQuiet,
+}
+
+impl Verb {
+    /// Whether it is one of the binary protocol.
+    fn is_frame(self) -> bool {
+        matches!(self, Self::FrameGet | Self::FrameMultiGet | Self::FrameSet | Self::FrameSetQuiet)
+    }
 }
 
 impl FromStr for Verb {
@@ -54,7 +69,14 @@ impl FromStr for Verb {
             "miss" => Ok(Self::Miss),
             "set" => Ok(Self::Set),
             "set-noreply" => Ok(Self::SetNoreply),
-            _ => Err(format!("verb \"{text}\": say get, mget, mg, miss, set or set-noreply")),
+            "bget" => Ok(Self::FrameGet),
+            "bmget" => Ok(Self::FrameMultiGet),
+            "bset" => Ok(Self::FrameSet),
+            "bset-quiet" => Ok(Self::FrameSetQuiet),
+            _ => Err(format!(
+                "verb \"{text}\": say get, mget, mg, miss, set or set-noreply, or of the binary \
+                 protocol bget, bmget, bset or bset-quiet"
+            )),
         }
     }
 }
@@ -142,8 +164,14 @@ impl Plan {
         }
     }
 
+    /// Whether its commands are those of the binary protocol.
+    fn is_of_frames(&self) -> bool {
+        self.mix.0.iter().any(|(verb, _)| verb.is_frame())
+    }
+
     fn check(&self) -> Result<()> {
         let Mix(mix) = &self.mix;
+        let all_frames = mix.iter().all(|(verb, _)| verb.is_frame()) && !self.look_aside;
         let text_only = |verb| matches!(verb, Verb::MultiGet | Verb::MetaGet);
         let needs_text = self.look_aside || mix.iter().any(|&(verb, _)| text_only(verb));
         let threads_fit = (1..=self.connections).contains(&self.threads);
@@ -151,6 +179,9 @@ impl Plan {
             () if !threads_fit => Err("need at least one connection per thread".into()),
             () if needs_text && self.protocol == Protocol::Resp => {
                 Err("over resp there are get, miss and set only".into())
+            }
+            () if self.is_of_frames() && !(all_frames && self.protocol == Protocol::Text) => {
+                Err("a connection speaks the binary protocol or another one, not both".into())
             }
             () if self.pipeline == 0 => Err("pipeline must be at least 1".into()),
             () if self.keys_per_get == 0 => Err("a multi-get needs at least one key".into()),

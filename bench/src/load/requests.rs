@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Mix, Plan, Verb};
+use crate::frames;
 use crate::population::Population;
 use crate::resp;
 use crate::stream::Stream;
@@ -83,6 +84,7 @@ impl Requests {
             commands += 1;
             let verb = match self.next_verb() {
                 Verb::SetNoreply if index + 1 == count => Verb::Set,
+                Verb::FrameSetQuiet if index + 1 == count => Verb::FrameSet,
                 verb => verb,
             };
             let expected = match self.protocol {
@@ -151,6 +153,41 @@ impl Requests {
             Verb::SetNoreply => {
                 wire::push_set(out, population, self.stream.next_id(), true);
                 None
+            }
+            Verb::FrameGet | Verb::FrameMultiGet | Verb::FrameSet | Verb::FrameSetQuiet => {
+                self.push_frames(verb, out, keys)
+            }
+        }
+    }
+
+    /// A command of the binary protocol.
+    fn push_frames(
+        &mut self,
+        verb: Verb,
+        out: &mut Vec<u8>,
+        keys: &mut VecDeque<u64>,
+    ) -> Option<(Answer, u32)> {
+        let population = &*self.population;
+        match verb {
+            Verb::FrameMultiGet => {
+                for _ in 0..self.keys_per_get {
+                    let id = self.stream.next_id();
+                    frames::push_quiet_get(out, population, id);
+                    keys.push_back(id);
+                }
+                frames::push_noop(out);
+                Some((Answer::Values, self.keys_per_get as u32))
+            }
+            Verb::FrameSet | Verb::FrameSetQuiet => {
+                let quiet = verb == Verb::FrameSetQuiet;
+                frames::push_set(out, population, self.stream.next_id(), quiet);
+                (!quiet).then_some((Answer::Stored, 0))
+            }
+            _ => {
+                let id = self.stream.next_id();
+                frames::push_get(out, population, id);
+                keys.push_back(id);
+                Some((Answer::Meta, 1))
             }
         }
     }
