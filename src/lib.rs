@@ -1,5 +1,5 @@
-//! A cache that takes memcached's place and keeps its data: the daemon `distcached`, the same server
-//! for a program of one's own, and a client for any number of them or of memcached's.
+//! A cache that takes memcached's place and keeps its data: the daemon `distcached`, the same
+//! server for a program of one's own, and a client for any number of them or of memcached's.
 //!
 //! As a client:
 //!
@@ -28,8 +28,9 @@
 //! | `limits` | whoever wants to know what is the most |
 //! | `daemon` | the process `distcached`: nothing for other programs |
 //!
-//! Everything else is the inside of these, and is public only for the benches, fuzz targets and rigs
-//! in the repository: it changes without notice and is left out here. `ARCHITECTURE.md` has the map.
+//! Everything else is the inside of these, and is public only for the benches, fuzz targets and
+//! rigs in the repository: it changes without notice and is left out here. `ARCHITECTURE.md` has
+//! the map.
 
 #[cfg(feature = "client")]
 pub mod client;

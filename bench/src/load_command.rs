@@ -22,7 +22,8 @@ pub const OPTIONS: &[Opt] = &[
         "verbs",
         "MIX",
         "get",
-        "get, mget, mg, miss, set, set-noreply, or of the binary protocol bget, bmget, bset, bset-quiet; or get=90,set=10",
+        "get, mget, mg, miss, set, set-noreply, or of the binary protocol bget, bmget, bset, \
+         bset-quiet; or get=90,set=10",
     ),
     opt("pipeline", "N", "1", "commands per batch (closed loop)"),
     opt("keys-per-get", "N", "100", "keys of one mget"),

@@ -1,13 +1,13 @@
 //! Who writes the log, modelled: `durable::turn` with records that several threads leave behind.
 //!
-//! Goal: no record is left lying when everybody has gone, and none is taken by two at a time. Method:
-//! loom runs the interleavings of threads that each leave records and then take the turn or go away;
-//! whatever lies there in the end was forgotten. The protocol has two rules, and each is dropped once
-//! to see that the model notices: leave the record *before* trying to take the turn, and look once
-//! more *after* letting go.
+//! Goal: no record is left lying when everybody has gone, and none is taken by two at a time.
+//! Method: loom runs the interleavings of threads that each leave records and then take the turn
+//! or go away; whatever lies there in the end was forgotten. The protocol has two rules, and each
+//! is dropped once to see that the model notices: leave the record *before* trying to take the
+//! turn, and look once more *after* letting go.
 //!
-//! What is real and what is not: `turn.rs` is the daemon's own file, compiled against loom's atomics
-//! with stores that are swaps, as in `sleep.rs`. Writing is a change of two numbers.
+//! What is real and what is not: `turn.rs` is the daemon's own file, compiled against loom's
+//! atomics with stores that are swaps, as in `sleep.rs`. Writing is a change of two numbers.
 //!
 //! Run: `cargo test -p models`.
 

@@ -4,14 +4,15 @@
 //! Goal: no worker sleeps while the shard it waits for is free, and no operation is lost or done
 //! twice. Method: loom runs the interleavings of workers that each have operations for one shard;
 //! a worker that is never called is a deadlock, which loom reports. The workers here have no tick
-//! that would hide one. The hand-over has three rules, and each is dropped once to see that the model
-//! notices: join *before* the second try, have that second try, and call *after* letting go.
+//! that would hide one. The hand-over has three rules, and each is dropped once to see that the
+//! model notices: join *before* the second try, have that second try, and call *after* letting
+//! go.
 //!
 //! What is real and what is not: `waiting.rs` is the daemon's own file, compiled against loom's
 //! atomics. The lock is a word that is taken and let go with the orderings of the standard
-//! library's (acquire, release), and what it guards is read and written without any. The sleep is a
-//! lock with a condition variable; that a bell is heard by a worker about to sleep is the other model's
-//! subject.
+//! library's (acquire, release), and what it guards is read and written without any. The sleep is
+//! a lock with a condition variable; that a bell is heard by a worker about to sleep is the other
+//! model's subject.
 //!
 //! Run: `cargo test -p models`.
 

@@ -8,8 +8,8 @@
 //!
 //! **Invariant:** nothing is left lying that was left there before a failed try to take the turn:
 //! who has it then lets go later, and looks after that. Both sides write before they read, so all
-//! of it is in one order (`SeqCst`). The parent names the atomics, so that `models/src/commit_turn.rs` can
-//! compile this file against a model checker's.
+//! of it is in one order (`SeqCst`). The parent names the atomics, so that
+//! `models/src/commit_turn.rs` can compile this file against a model checker's.
 
 use super::atomic::{AtomicBool, Ordering};
 

@@ -500,7 +500,7 @@ fn overhead_is_small_with_any_memory_and_any_number_of_stores() {
         for (mebibytes, store_count) in [(64, 1), (64, 16), (256, 1), (256, 64)] {
             let (mut stores, now) = (Stores::new(mebibytes << 20, store_count), start());
             let mut items = 0u64;
-            while items % 64 > 0 || stores.evictions() == 0 {
+            while !items.is_multiple_of(64) || stores.evictions() == 0 {
                 let key = format!("{items:0key_length$}");
                 let value = vec![b'v'; value_length];
                 let store = stores.of(key.as_bytes());
