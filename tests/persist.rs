@@ -333,3 +333,46 @@ fn snapshot_without_a_directory_says_so() {
     let settings = DurabilityConfig::default();
     assert_eq!((settings.fsync, settings.on_log_error), (Fsync::EverySecond, OnLogError::Refuse));
 }
+
+/// Changes that come faster than snapshots are taken wait for them, and nothing is refused.
+#[test]
+fn logs_are_bounded_and_changes_wait() {
+    let directory = TempDir::new().expect("a directory");
+    let mut config = config(directory.path(), 2);
+    if let Some(durability) = &mut config.durability {
+        durability.log_bytes_max = 4 << 20;
+    }
+    let server = Server::start(config).expect("it starts");
+    let value = "v".repeat(100_000);
+    let mut most = 0;
+    for round in 0..40 {
+        let sets: String =
+            (0..10).map(|at| format!("set k{at} {round} 0 100000\r\n{value}\r\n")).collect();
+        assert_eq!(ask(&server, &sets), "STORED\r\n".repeat(10));
+        let entries = fs::read_dir(directory.path()).expect("is read").flatten();
+        let bytes: u64 = entries.filter_map(|entry| entry.metadata().ok()).map(|it| it.len()).sum();
+        most = most.max(bytes);
+    }
+    // The logs, what was on its way when they were full, and two snapshots of a megabyte.
+    assert!(most < 12 << 20, "{most} bytes");
+    drop(server);
+    let server = start(&directory, 1, Fsync::EverySecond);
+    let flags = ask(&server, "mg k3 f s\r\n");
+    assert_eq!(flags, "HD f39 s100000\r\n");
+}
+
+/// A stop writes the log and is over, also while much is to be written.
+#[test]
+fn a_stop_keeps_what_was_acknowledged_just_before() {
+    let directory = TempDir::new().expect("a directory");
+    for round in 0..5 {
+        let server = start(&directory, 2, Fsync::No);
+        let sets: String =
+            (0..500).map(|at| format!("set k{at} 0 0 {}\r\n{round}\r\n", 1)).collect();
+        assert_eq!(ask(&server, &sets), "STORED\r\n".repeat(500));
+        drop(server);
+        let server = start(&directory, 1, Fsync::EverySecond);
+        let gets: String = (0..500).map(|at| format!("mg k{at} v\r\n")).collect();
+        assert_eq!(ask(&server, &gets), format!("VA 1\r\n{round}\r\n").repeat(500));
+    }
+}

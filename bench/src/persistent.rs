@@ -133,10 +133,10 @@ pub fn with_log(spec: &ServerSpec, directory: &Path, fsync: Fsync) -> ServerSpec
     }
 }
 
-/// The server with snapshots alone where it can do without a log: Redis.
+/// The server with a snapshot at its end, and alone where it can do without a log: Redis.
 pub fn with_snapshots(spec: &ServerSpec, directory: &Path, fsync: Fsync) -> ServerSpec {
     match spec.protocol {
-        Protocol::Text => with_log(spec, directory, fsync),
+        Protocol::Text => with_log(spec, directory, fsync).with(["--snapshot-on-exit"]),
         Protocol::Resp => spec.with(["--dir", &directory.to_string_lossy(), "--appendonly", "no"]),
     }
 }
@@ -238,7 +238,8 @@ mod tests {
             log,
             "d=prog --data-dir /d --fsync always --snapshot-interval 0".parse().unwrap()
         );
-        assert_eq!(with_snapshots(&ours, Path::new("/d"), Fsync::Always), log);
+        let with_end = log.with(["--snapshot-on-exit"]);
+        assert_eq!(with_snapshots(&ours, Path::new("/d"), Fsync::Always), with_end);
         let redis = ServerSpec::redis("r");
         assert_eq!(
             with_log(&redis, Path::new("/d"), Fsync::No),

@@ -32,6 +32,10 @@ use crate::server::{Hooks, Server, StartError};
 /// listeners, and some to spare for what a library opens in passing.
 const DESCRIPTORS_BASE: u64 = 32;
 
+/// Files of a data directory that are open at a time, at most: the directory and its lock, logs
+/// that are not synced yet, the one that comes next, a snapshot, and what is looked at in passing.
+const DESCRIPTORS_DATA: u64 = 32;
+
 /// Files each worker opens for itself: its poll, its waker, and some to spare.
 const DESCRIPTORS_PER_WORKER: u64 = 4;
 
@@ -169,7 +173,8 @@ fn allow_descriptors(config: &mut Config) -> Result<(), Exit> {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let workers = count(config.workers).saturating_mul(DESCRIPTORS_PER_WORKER);
     let metrics = config.metrics_address.map_or(0, |_| exporter::DESCRIPTORS);
-    let reserve = DESCRIPTORS_BASE + count(config.listeners.len()) + workers + metrics;
+    let data = config.durability.as_ref().map_or(0, |_| DESCRIPTORS_DATA);
+    let reserve = DESCRIPTORS_BASE + count(config.listeners.len()) + workers + metrics + data;
     let connections = os::allow_descriptors(count(config.connections_max), reserve)?;
     config.connections_max = usize::try_from(connections).unwrap_or(config.connections_max);
     Ok(())

@@ -508,9 +508,10 @@ impl Committer {
         });
     }
 
-    /// Gives the log up before anything is written: none could be made at the start.
-    pub fn begin_failed(&self, why: &str, journals: &dyn Journals) {
-        self.give_up(why, journals);
+    /// None could be made at the start: what there is is served, and not changed.
+    pub fn begin_without(&self, journals: &dyn Journals) {
+        lock(&self.target).failed = true;
+        self.pause_all(journals);
     }
 
     /// Syncs what is written, on the caller's thread.

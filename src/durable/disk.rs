@@ -7,8 +7,8 @@ use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::pwritev;
 use rustix::fs::Dir;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -138,6 +138,8 @@ pub struct RealDisk {
     directory: File,
     /// Held for as long as the disk is in use.
     _lock: Option<File>,
+    /// Whose files are to be, if root makes them for somebody else.
+    owner: Option<(u32, u32)>,
 }
 
 /// Whether a directory is taken for writing.
@@ -170,19 +172,35 @@ impl RealDisk {
                 Err(why) if why.kind() == io::ErrorKind::NotFound => None,
                 lock => {
                     let lock = lock?;
-                    lock.try_lock_shared()?;
+                    lock.try_lock_shared().map_err(|why| who_has(path, why))?;
                     Some(lock)
                 }
             },
             Access::Exclusive => {
                 let mut options = OpenOptions::new();
                 options.create(true).truncate(false).write(true).mode(FILE_MODE);
-                let lock = options.open(path.join(LOCK_NAME))?;
-                lock.try_lock()?;
+                let mut lock = options.open(path.join(LOCK_NAME))?;
+                lock.try_lock().map_err(|why| who_has(path, why))?;
+                // For whoever finds it locked. Without space there is nothing to say.
+                let _ = lock.set_len(0);
+                let _ = writeln!(lock, "{}", std::process::id());
                 Some(lock)
             }
         };
-        Ok(Self { path: path.to_owned(), directory, _lock: lock })
+        let found = directory.metadata()?;
+        let is_for_another = rustix::process::geteuid().is_root() && found.uid() != 0;
+        let owner = is_for_another.then_some((found.uid(), found.gid()));
+        Ok(Self { path: path.to_owned(), directory, _lock: lock, owner })
+    }
+}
+
+/// Names the process that has a directory, if it has said who it is.
+fn who_has(path: &Path, why: fs::TryLockError) -> io::Error {
+    let fs::TryLockError::WouldBlock = why else { return why.into() };
+    let text = fs::read_to_string(path.join(LOCK_NAME)).unwrap_or_default();
+    match text.trim().parse::<u32>() {
+        Ok(process) => io::Error::new(io::ErrorKind::WouldBlock, format!("process {process}")),
+        Err(_) => io::ErrorKind::WouldBlock.into(),
     }
 }
 
@@ -203,6 +221,9 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         options.create(true).truncate(true).read(true).write(true).mode(FILE_MODE);
         let file = options.open(self.path.join(name))?;
+        if let Some((user, group)) = self.owner {
+            fchown(&file, Some(user), Some(group))?;
+        }
         Ok(Arc::new(RealFile { file, growth, ends: Mutex::new(Ends::default()) }))
     }
 

@@ -113,6 +113,8 @@ pub struct Snapshotter {
     unchanged_position: u64,
     began_at: Option<Ticks>,
     next_at: Ticks,
+    /// After a failure of the log: when to try next, and how long to wait behind that.
+    retry_at: Ticks,
     retry_seconds: u64,
     status: SnapshotStatus,
     windows: Windows,
@@ -149,6 +151,7 @@ impl Snapshotter {
             unchanged_position: 0,
             began_at: base.map(|base| base.taken_at),
             next_at: now.plus_seconds(rules.interval_seconds),
+            retry_at: Ticks::default(),
             retry_seconds: RETRY_SECONDS,
             status: SnapshotStatus { base, ..SnapshotStatus::default() },
             windows: Windows::default(),
@@ -173,7 +176,7 @@ impl Snapshotter {
     /// Whether one is to be taken now.
     pub fn is_due(&self, committer: &Committer, data_bytes: u64, now: Ticks) -> bool {
         if committer.is_refusing() {
-            return now >= self.next_at;
+            return now >= self.retry_at;
         }
         let grown_bytes = committer.position().saturating_sub(self.base_position);
         if committer.position() <= self.unchanged_position {
@@ -234,13 +237,13 @@ impl Snapshotter {
                 self.status.taken += 1;
                 self.status.last_error = None;
                 self.status.duration = Ticks(now.0.saturating_sub(began_at.0));
-                self.retry_seconds = RETRY_SECONDS;
+                (self.retry_at, self.retry_seconds) = (Ticks::default(), RETRY_SECONDS);
             }
             Err(why) => {
                 self.status.failed += 1;
                 self.status.last_error = Some(why.to_string());
                 if committer.is_refusing() {
-                    self.next_at = now.plus_seconds(self.retry_seconds);
+                    self.retry_at = now.plus_seconds(self.retry_seconds);
                     self.retry_seconds = RETRY_SECONDS_MAX.min(self.retry_seconds * 2);
                 }
             }

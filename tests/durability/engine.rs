@@ -272,8 +272,8 @@ impl Engine {
             Mutex::new(shard_of_built(built, journal))
         });
         let cells = Cells(shards.collect());
-        if let Some(why) = &recovered.log_failure {
-            committer.begin_failed(&why.to_string(), &cells);
+        if recovered.log_failure.is_some() {
+            committer.begin_without(&cells);
         }
         let parts = Parts {
             disk: Arc::new(disk.clone()),

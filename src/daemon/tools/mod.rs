@@ -24,8 +24,9 @@ use crate::server::clock::Clock;
 use indicatif::{ProgressBar, ProgressStyle};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -224,7 +225,7 @@ fn run_backup(mut parser: Parser) -> Ended {
         return Err(usage("backup: name both directories, --from and --to"));
     };
     let source = open(&from, Access::Beside)?;
-    let target = RealDisk::open(&to, Access::Exclusive);
+    let target = make_like(&from, &to).and_then(|()| RealDisk::open(&to, Access::Exclusive));
     let target = target.map_err(|why| failed(&to.display().to_string(), &why))?;
     let copied = backup(&source, &target).map_err(|why| refused(&why))?;
     let (items, changes) = (copied.checked.snapshot_items, copied.checked.log_changes);
@@ -232,6 +233,20 @@ fn run_backup(mut parser: Parser) -> Ended {
     print(&format!(
         "{bytes} bytes {what}: {items} items in the snapshot, {changes} changes behind it\n"
     ))
+}
+
+/// Makes a directory that belongs to whom another one belongs to.
+fn make_like(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    let owner = fs::metadata(from)?;
+    match chown(to, Some(owner.uid()), Some(owner.gid())) {
+        // Only root can give things away; who is not keeps them.
+        Err(why) if why.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
 }
 
 /// Tells something on standard error, which may be closed.

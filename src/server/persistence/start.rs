@@ -86,6 +86,11 @@ pub fn open(
     let disk = RealDisk::open(&settings.directory, Access::Exclusive);
     let disk = disk.map_err(|why| match why.kind() {
         io::ErrorKind::WouldBlock => Error::io(path, "used by another process", why),
+        io::ErrorKind::PermissionDenied => {
+            let user = rustix::process::geteuid().as_raw();
+            let what = format!("not to be opened; \"chown -R {user} {path}\" makes it right");
+            Error::io(path, what, why)
+        }
         _ => Error::io(path, "cannot be opened", io::Error::other(why)),
     })?;
     open_on(Arc::new(disk), settings, config, shards, clock, watch)
@@ -239,7 +244,8 @@ impl Opened {
             }
         });
         if let Some(why) = self.log_failure {
-            durability.committer.begin_failed(&why, &**shards);
+            log::error!("{why}; changes are refused until a snapshot succeeds");
+            durability.committer.begin_without(&**shards);
         }
         let stopping = Arc::new(AtomicBool::new(false));
         let mut keeping = Keeping {

@@ -273,7 +273,10 @@ impl WorkerRouter {
     #[inline]
     fn must_wait(&self, shard: &Shard) -> bool {
         let is_full = |durability: &Arc<Durability>| durability.committer.is_full();
-        shard.has_much_to_write() || self.shared.durability.as_ref().is_some_and(is_full)
+        let waits =
+            shard.has_much_to_write() || self.shared.durability.as_ref().is_some_and(is_full);
+        // One that will be refused need not wait for that.
+        waits && !shard.is_refusing()
     }
 
     /// Whether replies behind these gates may leave.
