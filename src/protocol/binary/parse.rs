@@ -174,6 +174,18 @@ impl Header {
             && (shape.has_value || self.value_bytes() == 0)
     }
 
+    /// The key of a plain get whose frame is in order and all here; `behind` is the input behind the
+    /// header. The commonest request, so that it need not take the way of the others.
+    #[inline]
+    pub fn key_of_get<'a>(&self, behind: &'a [u8]) -> Option<&'a [u8]> {
+        let is_get = self.magic == REQUEST_MAGIC
+            && self.frame.opcode.command() == Some(Command::Get)
+            && self.extras_bytes == 0
+            && self.body_bytes == u32::from(self.key_bytes)
+            && (1..=KEY_BYTES_MAX).contains(&usize::from(self.key_bytes));
+        behind.get(..usize::from(self.key_bytes)).filter(|_| is_get)
+    }
+
     /// The command, if the lengths are such as it has.
     #[inline]
     fn command(&self) -> Result<Command, Rejection> {
@@ -358,6 +370,30 @@ mod tests {
         for opcode in [0x08, 0x18] {
             check(opcode, b"", b"", b"", Request::FlushAll { delay: Exptime::Never });
             check(opcode, &MINUTE, b"", b"", Request::FlushAll { delay: minute });
+        }
+    }
+
+    /// The short way answers for what the long one would have answered too, and for nothing else.
+    #[test]
+    fn a_plain_get_is_found_out_early() {
+        let longest = "k".repeat(251);
+        for opcode in 0..=0x40 {
+            for key in ["", "k", &longest[..250], &longest] {
+                for (extras, value) in [(0, 0), (4, 0), (0, 1)] {
+                    let bytes = frame(opcode, &vec![0; extras], key.as_bytes(), &vec![0; value]);
+                    let header = Header::parse(&bytes).unwrap();
+                    let early = header.key_of_get(&bytes[HEADER_BYTES..]);
+                    let late = match ask(&bytes) {
+                        Ok(Some(Ask::Command(Request::Get { touch: None, keys, .. }))) => {
+                            Some(keys)
+                        }
+                        _ => None,
+                    };
+                    assert_eq!(early, late, "{opcode:#04x} {} {extras} {value}", key.len());
+                    let cut = &bytes[HEADER_BYTES..bytes.len().saturating_sub(1).max(HEADER_BYTES)];
+                    assert_eq!(header.key_of_get(cut), None);
+                }
+            }
         }
     }
 

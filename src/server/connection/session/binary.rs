@@ -43,6 +43,23 @@ impl Session {
         }
         let Some(header) = Header::parse(input) else { return Step::Incomplete };
         let frame = header.frame;
+        log::debug!(
+            "<{:#04x} {}",
+            frame.opcode.0,
+            header.key_of(input).unwrap_or_default().escape_ascii()
+        );
+        if self.sasl.is_none()
+            && let Some(key) = header.key_of_get(&input[HEADER_BYTES..])
+        {
+            let (hash, form) = (router.hash(key), Form::Binary(frame));
+            let target = Target { key, hash, form, changes: false };
+            let get = || Verb::Get { with_cas: true };
+            if !router.execute(target, get, &mut self.output) {
+                return Step::Busy;
+            }
+            *budget -= 1;
+            return Step::Consumed(HEADER_BYTES + key.len());
+        }
         let shut_out = |sasl: &Sasl| !sasl.is_in() && !frame.opcode.needs_no_login();
         let ask = match header.check() {
             Err(rejection) => Err(rejection),
