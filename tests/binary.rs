@@ -176,11 +176,19 @@ fn the_first_byte_decides_where_both_are_spoken() {
 
 #[test]
 fn a_client_of_the_other_protocol_is_closed_at_once() {
-    let server = start(Config { protocol: Protocol::Text, ..Config::default() });
+    let metrics_address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let config = Config { protocol: Protocol::Text, metrics_address, ..Config::default() };
+    let server = start(config);
     let mut stream = TcpStream::connect(server.addresses()[0]).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&[0x80]).unwrap();
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "without waiting for a whole frame");
+    let metrics = server.metrics_address().unwrap();
+    let mut scrape = TcpStream::connect(metrics).unwrap();
+    scrape.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    scrape.read_to_string(&mut text).unwrap();
+    assert!(text.contains("connections_protocol_closed_total 1\n"), "{text}");
 }
 
 #[test]

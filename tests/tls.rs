@@ -6,7 +6,7 @@
 #![cfg(feature = "server")]
 
 use distcache::server::config::{
-    ClientCertificates, Config, KeyFormat, Listener, TlsConfig, TlsVersion,
+    ClientCertificates, Config, KeyFormat, Listener, Protocol, TlsConfig, TlsVersion,
 };
 use distcache::server::{Server, StartError};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -472,6 +472,26 @@ fn clients_that_speak_something_else_are_closed_and_counted() {
 }
 
 /// Whether a client is served.
+#[test]
+fn both_protocols_are_spoken_and_one_is_closed_at_its_first_byte() {
+    let files = Files::new();
+    let frame = |magic| [&[magic, 0x0a], &[0; 22][..]].concat();
+    for (protocol, answered) in [(Protocol::Either, true), (Protocol::Text, false)] {
+        let config = files.config(ClientCertificates::Ignored, 2);
+        let server = Server::start(Config { protocol, ..config }).unwrap();
+        let mut client = files.connect(&server);
+        client.write_all(&frame(0x80)).unwrap();
+        let mut answer = vec![0; if answered { 24 } else { 1 }];
+        if answered {
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, frame(0x81));
+        } else {
+            assert_eq!(client.read(&mut answer).unwrap(), 0, "closed, and properly");
+        }
+        check(&mut files.connect(&server), "mn\r\n", "MN\r\n");
+    }
+}
+
 fn is_served(address: SocketAddr, config: ClientConfig) -> bool {
     let mut client = connect(address, &Arc::new(config));
     let mut answer = [0; 4];

@@ -174,8 +174,8 @@ impl Header {
             && (shape.has_value || self.value_bytes() == 0)
     }
 
-    /// The key of a plain get whose frame is in order and all here; `behind` is the input behind the
-    /// header. The commonest request, so that it need not take the way of the others.
+    /// The key of a plain get whose frame is in order and all here; `behind` is the input behind
+    /// the header. The commonest request, so that it need not take the way of the others.
     #[inline]
     pub fn key_of_get<'a>(&self, behind: &'a [u8]) -> Option<&'a [u8]> {
         let is_get = self.magic == REQUEST_MAGIC
