@@ -18,6 +18,7 @@ use super::{Damage, Error};
 use crate::limits::{ITEM_BYTES_LIMIT_MAX, LOOKUPS_ANNOUNCED_MAX};
 use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
+use crate::store::item;
 use crate::store::{Attributes, Settings, Store, Stored, Ticks, TokenRule};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::ops::Range;
@@ -417,17 +418,37 @@ struct Builder {
 }
 
 impl Builder {
+    /// Has the stores bring what these records will look up into the processor's caches: one by
+    /// one, each would wait for memory.
+    fn announce(&self, window: &Window, group: &[Piece]) {
+        for Piece { shard, kind, body } in group {
+            let body = &window[body.start as usize..body.end as usize];
+            if matches!(*kind, kind::PUT | kind::ATTRIBUTES)
+                && let Some(header) = item::unpack_checked(body)
+            {
+                let key = &body[header.header_bytes..header.header_bytes + header.key_bytes];
+                let hash = self.hasher.hash(key);
+                self.shards[usize::from(*shard) / self.threads]
+                    .store
+                    .warm_index(std::iter::once(hash));
+            }
+        }
+    }
+
     fn run(mut self, jobs: Receiver<Job>) -> (Vec<BuiltShard>, Option<Damage>) {
         let (mut time, mut end, mut damage) = (Ticks::default(), None, None);
         for job in jobs {
             let now = Ticks(time.0.saturating_sub(STALE_MAX.0));
             match job {
                 Job::Records(window, pieces) => {
-                    for Piece { shard, kind, body } in pieces {
-                        let body = &window[body.start as usize..body.end as usize];
-                        let shard = &mut self.shards[usize::from(shard) / self.threads];
-                        if let Err(why) = shard.take(kind, body, now, &self.hasher) {
-                            damage.get_or_insert(why);
+                    for group in pieces.chunks(LOOKUPS_ANNOUNCED_MAX) {
+                        self.announce(&window, group);
+                        for Piece { shard, kind, body } in group {
+                            let body = &window[body.start as usize..body.end as usize];
+                            let shard = &mut self.shards[usize::from(*shard) / self.threads];
+                            if let Err(why) = shard.take(*kind, body, now, &self.hasher) {
+                                damage.get_or_insert(why);
+                            }
                         }
                     }
                 }

@@ -588,9 +588,7 @@ impl Opening<'_> {
         next.file().sync().map_err(cannot)?;
         let mut writer =
             SnapshotWriter::begin(&*self.disk, &identity, number, &start, &mut self.random)?;
-        for (at, shard) in read.shards.iter().enumerate() {
-            write_shard(&mut writer, at, shard)?;
-        }
+        write_shards(&mut writer, &read.shards)?;
         writer.end_items()?;
         let finished = writer.finish(begin.position + begin_bytes)?;
         read.plan = Plan { snapshot: Some(number), logs: vec![number] };
@@ -689,27 +687,25 @@ struct Where {
     base: Option<Base>,
 }
 
-fn write_shard(
-    writer: &mut SnapshotWriter,
-    number: usize,
-    shard: &BuiltShard,
-) -> Result<(), Error> {
-    writer.begin_shard(number);
+/// Writes the items of all shards, a part of each in turn: the next start builds them side by side.
+fn write_shards(writer: &mut SnapshotWriter, shards: &[BuiltShard]) -> Result<(), Error> {
+    let mut left: Vec<usize> = (0..shards.len()).collect();
     let mut part = 0;
-    loop {
+    while !left.is_empty() {
         let mut failed = None;
-        let more = shard.store.share_part(part, |item, popularity| {
-            if failed.is_none() {
-                failed = writer.add(&item, popularity).err();
-            }
+        left.retain(|shard| {
+            writer.begin_shard(*shard);
+            shards[*shard].store.share_part(part, |item, popularity| {
+                if failed.is_none() {
+                    failed = writer.add(&item, popularity).err();
+                }
+            })
         });
         if let Some(why) = failed {
             return Err(why);
         }
         writer.write_gathered()?;
-        if !more {
-            return Ok(());
-        }
         part += 1;
     }
+    Ok(())
 }

@@ -347,9 +347,14 @@ impl Snapshotter {
             &start,
             &mut self.random,
         )?;
-        for shard in 0..shards {
-            writer.begin_shard(shard);
-            self.write_shard(shard, &mut writer, items, pace)?;
+        // In turns: a start builds the shards side by side.
+        let mut next = vec![Some(0); shards];
+        while next.iter().any(Option::is_some) {
+            for (shard, next) in next.iter_mut().enumerate() {
+                if let Some(first) = *next {
+                    *next = self.write_some((shard, first), &mut writer, items, pace)?;
+                }
+            }
         }
         writer.end_items()?;
         let shows = wait_until_safe(rolled.epoch, committer, journals, pace)?;
@@ -358,30 +363,29 @@ impl Snapshotter {
         Ok(finished)
     }
 
-    fn write_shard(
+    /// Writes some parts of a shard; answers which part comes next, if there is one.
+    fn write_some(
         &self,
-        shard: usize,
+        (shard, first): (usize, usize),
         writer: &mut SnapshotWriter,
         items: &dyn Items,
         pace: &dyn Pace,
-    ) -> Result<(), Error> {
-        let mut next = Some(0);
-        while let Some(first) = next {
-            let mut batch: Vec<(SharedItem, u8)> = Vec::new();
-            next = items.share(shard, first..first + PARTS_PER_BATCH, &mut |item, popularity| {
-                batch.push((item, popularity));
-                batch.len() < ITEMS_PER_BATCH
-            });
-            let before = writer.bytes();
-            batch.iter().try_for_each(|(item, popularity)| writer.add(item, *popularity))?;
-            // Items keep segments alive: let go of them before the disk takes its time.
-            drop(batch);
-            writer.write_gathered()?;
-            if !pace.rest(writer.bytes() - before) {
-                return Err(given_up());
-            }
-        }
-        Ok(())
+    ) -> Result<Option<usize>, Error> {
+        let mut batch: Vec<(SharedItem, u8)> = Vec::new();
+        let parts = first..first + PARTS_PER_BATCH;
+        let next = items.share(shard, parts, &mut |item, popularity| {
+            batch.push((item, popularity));
+            batch.len() < ITEMS_PER_BATCH
+        });
+        let before = writer.bytes();
+        writer.begin_shard(shard);
+        batch.iter().try_for_each(|(item, popularity)| writer.add(item, *popularity))?;
+        // Items keep segments alive: let go of them before the disk takes its time.
+        drop(batch);
+        writer.write_gathered()?;
+        // Nothing to be waited for, if it was nothing.
+        let bytes = (writer.bytes() - before).max(1);
+        if pace.rest(bytes) { Ok(next) } else { Err(given_up()) }
     }
 
     /// Reads a snapshot once: what it replaces is kept until then.
