@@ -28,7 +28,7 @@ const STORES_PER_SLACK_SEGMENT: u64 = 2;
 
 /// How far stores below their share may go above the limit, as one part in so many, while those
 /// above theirs give memory back.
-const OVERSHOOT_SHARE: u64 = 16;
+const OVERSHOOT_SHARE: u64 = 32;
 
 /// Memory of a server's stores; see the module's text.
 #[derive(Debug)]
