@@ -126,7 +126,8 @@ impl Shard {
             return 0;
         };
         let (before, hash) = (journal.sequence(), operation.hash);
-        if journal.is_refusing() && operation.verb.changes_items() {
+        let may_change = operation.verb.changes_items();
+        if journal.is_refusing() && may_change {
             refuse(&operation, out);
             return 0;
         }
@@ -134,8 +135,12 @@ impl Shard {
         self.record_departed(now);
         let Some(journal) = &self.journal else { return 0 };
         let after = journal.sequence();
-        // What is read must not be lost either, if others were not told of it yet.
-        if after == before { journal.unsafe_sequence(hash) } else { after }
+        if may_change && after != before {
+            return after;
+        }
+        // What is read must not be lost either, if others were not told of it yet. (That it met an
+        // expired item is recorded, but nobody waits for that: its deadline says the same.)
+        journal.unsafe_sequence(hash)
     }
 
     #[inline]
