@@ -34,6 +34,9 @@ pub const LARGE_BYTES_PER_ROUND: usize = 1 << 20;
 /// Rounds for one who commits; what is left then is for the next, or for the same one later.
 const ROUNDS_MAX: usize = 4;
 
+/// Writes that take no longer are quick.
+const QUICK_MICROSECONDS: u64 = 1000;
+
 /// How often [`Fsync::EverySecond`] syncs.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -155,6 +158,9 @@ pub struct Committer {
     file_position: AtomicU64,
     /// Logs take all the space they may.
     full: AtomicBool,
+    /// How long the last write took, and whether a sync is under way.
+    last_write_us: AtomicU64,
+    is_syncing: AtomicBool,
     clock: Arc<dyn Clock>,
     wake: Arc<dyn Wake>,
     /// What was written and how long it took.
@@ -216,6 +222,8 @@ impl Committer {
             oldest_position: AtomicU64::new(oldest_position),
             file_position: AtomicU64::new(file_position),
             full: AtomicBool::new(false),
+            last_write_us: AtomicU64::new(0),
+            is_syncing: AtomicBool::new(false),
             clock,
             wake,
             measures: LogMeasures::default(),
@@ -305,6 +313,13 @@ impl Committer {
         lock(&self.rolled).take()
     }
 
+    /// Whether a write is likely to be quick: the last one was, and the device is not at work on
+    /// what was written before.
+    pub fn is_quick(&self) -> bool {
+        let last_write_us = self.last_write_us.load(Ordering::Relaxed);
+        last_write_us <= QUICK_MICROSECONDS && !self.is_syncing.load(Ordering::Relaxed)
+    }
+
     /// Whether something waits to be written or done.
     #[inline]
     pub fn has_work(&self) -> bool {
@@ -387,7 +402,9 @@ impl Committer {
         }
         let (begun, before) = (self.clock.microseconds(), log.position());
         let moved = log.write(LARGE_BYTES_PER_ROUND, synced, now)?;
-        self.measures.writes.record(self.clock.microseconds().saturating_sub(begun));
+        let took = self.clock.microseconds().saturating_sub(begun);
+        self.measures.writes.record(took);
+        self.last_write_us.store(took, Ordering::Relaxed);
         self.measures.written_bytes.fetch_add(log.position() - before, Ordering::Relaxed);
         self.publish(log, &moved, now);
         Ok(())
@@ -526,7 +543,9 @@ impl Committer {
             (target.files.clone(), target.position, target.epoch, self.progress.all_written())
         };
         let (now, begun) = (self.clock.now(), self.clock.microseconds());
+        self.is_syncing.store(true, Ordering::Relaxed);
         let done = files.iter().try_for_each(|file| file.sync());
+        self.is_syncing.store(false, Ordering::Relaxed);
         self.measures.syncs.record(self.clock.microseconds().saturating_sub(begun));
         let mut target = lock(&self.target);
         if target.failed || target.epoch != epoch {

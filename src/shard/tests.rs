@@ -3,10 +3,14 @@
 use super::operation::{Data, Form, Operation, Verb};
 use super::replies::Replies;
 use super::{Rules, Shard};
+use crate::durable::journal::Journal;
+use crate::durable::progress::Dirty;
+use crate::durable::record::Seed;
 use crate::protocol::{ArithmeticArgs, Exptime, StoreArgs, StoreMode};
 use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crate::store::{Settings, Ticks};
+use std::sync::Arc;
 
 struct Rig {
     shard: Shard,
@@ -34,6 +38,26 @@ impl Rig {
         let args = StoreArgs { mode, flags: 0, exptime: Exptime::Relative(1000), compare: 0 };
         self.execute(key, Verb::Store(args, Data::Slice(value.as_bytes())))
     }
+}
+
+/// Once, where the log had failed, a connection was closed for reading a key that had expired.
+#[test]
+fn regression_a_read_that_meets_an_expired_item_waits_for_no_record() {
+    let mut rig = Rig::new(8 << 20, true);
+    let dirty = Arc::new(Dirty::new(1));
+    rig.shard.record_in(Journal::new(Seed::of(1), 0, 0, dirty, false), None);
+    let execute = |rig: &mut Rig, verb: Verb<'_>| {
+        let (key, mut out) = (b"k", Replies::default());
+        let operation = Operation { key, hash: rig.hasher.hash(key), form: Form::Text, verb };
+        rig.shard.execute(operation, rig.now, &mut out)
+    };
+    let args =
+        StoreArgs { mode: StoreMode::Set, flags: 0, exptime: Exptime::Relative(1), compare: 0 };
+    assert_eq!(execute(&mut rig, Verb::Store(args, Data::Slice(b"v"))), 1, "a change waits");
+    rig.now = rig.now.plus_seconds(2);
+    assert_eq!(execute(&mut rig, Verb::Get { with_cas: false }), 0);
+    let sequence = rig.shard.journal().map_or(0, |journal| journal.sequence());
+    assert!(sequence > 1, "that it has expired is recorded");
 }
 
 /// Goal: with evictions forbidden and no room for another item, what needs no more room than what

@@ -5,7 +5,8 @@
 //! once nothing else is coming or 200 microseconds after the first change, for waking it costs as
 //! much as a few sets. That thread takes what all shards have recorded by then
 //! (`crate::durable::committer`), and wakes the workers that have replies waiting for it. A worker
-//! with a single connection keeps nobody waiting and writes itself, which takes half the time.
+//! with a single connection keeps nobody waiting (but whoever connects meanwhile) and writes
+//! itself, which takes half the time, as long as the device is quick.
 //!
 //! Owns that thread's sleep, and the shards' faces towards the log.
 

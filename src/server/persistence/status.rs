@@ -84,9 +84,10 @@ impl Durability {
         }
     }
 
-    /// Writes what was changed, here and now, unless a sync has to follow.
+    /// Writes what was changed, here and now, unless that may take long: a sync has to follow, or
+    /// the device is busy.
     pub fn commit_here(&self, shards: &Shards) {
-        if self.committer.policy().fsync == Fsync::Always {
+        if self.committer.policy().fsync == Fsync::Always || !self.committer.is_quick() {
             return self.commit();
         }
         self.committer.commit(shards);
