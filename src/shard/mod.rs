@@ -6,7 +6,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `operation` | one command on one key, ready to execute or to mail to another shard |
+//! | `operation` | one command on one key, ready to execute |
 //! | `replies` | reply bytes, with large values by reference |
 //! | `classic` | get, set, incr and so on |
 //! | `meta` | mg, ms, md, ma, me |

@@ -1,4 +1,4 @@
-//! One command on one key: what the session hands to a shard, here or by mail.
+//! One command on one key: what the session hands to a shard.
 
 use super::replies::Replies;
 use crate::protocol::binary::{self, Frame};

@@ -19,18 +19,6 @@ pub struct Mark {
     values: usize,
 }
 
-impl Mark {
-    /// Bytes before this position, shared values apart.
-    pub fn bytes(self) -> usize {
-        self.bytes
-    }
-
-    /// The same position in a buffer that starts at `start`.
-    pub fn since(self, start: Self) -> Self {
-        Self { bytes: self.bytes - start.bytes, values: self.values - start.values }
-    }
-}
-
 impl Replies {
     /// Makes room for so many bytes.
     #[inline]
@@ -68,12 +56,6 @@ impl Replies {
         self.bytes.len() + self.values.iter().map(|(_, value)| value.len()).sum::<usize>()
     }
 
-    /// Bytes between two marks, shared values included.
-    pub fn len_between(&self, from: Mark, to: Mark) -> usize {
-        let values = &self.values[from.values..to.values];
-        to.bytes - from.bytes + values.iter().map(|(_, value)| value.len()).sum::<usize>()
-    }
-
     /// Nothing to send.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.values.is_empty()
@@ -89,15 +71,6 @@ impl Replies {
     pub fn truncate(&mut self, mark: Mark) {
         self.bytes.truncate(mark.bytes);
         self.values.truncate(mark.values);
-    }
-
-    /// Appends the part of another buffer between two of its marks.
-    pub fn append(&mut self, other: &Self, from: Mark, to: Mark) {
-        let shift = self.bytes.len();
-        self.bytes.extend_from_slice(&other.bytes[from.bytes..to.bytes]);
-        for (position, value) in &other.values[from.values..to.values] {
-            self.values.push((position - from.bytes + shift, value.clone()));
-        }
     }
 
     /// Drops so many bytes from the front, shared values included.

@@ -4,7 +4,7 @@
 //! each by parts of the index, a [`Slice`] at a time; the next slice is asked for when the last one
 //! has left the socket, so a client that does not read stops its dump and holds one slice of
 //! memory. A key is always in the same part: what is there from the start to the end of the dump is
-//! listed exactly once. Owns the lines; does not know sockets or mail.
+//! listed exactly once. Owns the lines; does not know sockets.
 
 use crate::protocol::meta::{write_key, write_uri_key};
 use crate::shard::Shard;

@@ -129,10 +129,6 @@ pub struct Report {
     pub index_bytes: u64,
     /// Memory of segments, and their number.
     pub segments: (u64, usize),
-    /// Size of a segment.
-    pub segment_bytes: usize,
-    /// The shard's memory limit.
-    pub memory_bytes_max: u64,
     /// See [`Wanted::connections`].
     pub connections: Vec<ConnectionReport>,
     /// See [`Wanted::prefixes`].
@@ -171,8 +167,6 @@ impl Report {
             memory_bytes: store.memory_bytes(),
             index_bytes: store.index_bytes(),
             segments: store.segments(),
-            segment_bytes: store.segment_bytes(),
-            memory_bytes_max: store.budget().share_bytes(),
             prefixes,
             dumped: dump_items(store, wanted.dump_items_max as usize, now),
             keys: if wanted.keys { shard.lists(now) } else { hot::Lists::default() },

@@ -1,6 +1,6 @@
 //! What one connection's command asks of all workers: their counters, or to set them to 0.
 //!
-//! A worker asks all, itself included, by mail, for one of its connections at a time; the others
+//! A worker asks all, itself included, by message, for one of its connections at a time; the others
 //! wait in line. So an inbox holds one question of each worker, whatever clients ask, and one
 //! answer is made at a time. Owns the line; the texts are in `crate::server::stats::text`.
 
