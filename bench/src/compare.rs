@@ -51,6 +51,11 @@ pub struct Sample {
     hit_ratio: f64,
 }
 
+/// The median over a server's samples.
+pub fn median_of(samples: &[Sample], server: usize, value: impl Fn(&Sample) -> f64) -> f64 {
+    median(samples.iter().filter(|sample| sample.server == server).map(value))
+}
+
 /// All measurements of one scenario.
 struct Measured {
     scenario: &'static Scenario,
@@ -188,7 +193,7 @@ fn write_report(trial: &Trial, measured: &[Measured], versions: &[(String, Strin
 
 impl Measured {
     fn median_of(&self, server: usize, value: impl Fn(&Sample) -> f64) -> f64 {
-        median(self.samples.iter().filter(|sample| sample.server == server).map(value))
+        median_of(&self.samples, server, value)
     }
 
     /// CPU ratio of the medians to the first server.

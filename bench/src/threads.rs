@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::compare::{Sample, measure};
+use crate::Result;
+use crate::compare::{Sample, measure, median_of};
 use crate::load::{self, Mix, Plan};
 use crate::options::{Opt, Options, opt};
 use crate::population::Population;
@@ -15,7 +16,6 @@ use crate::scenarios::{KEY_SIZE, KEYS_PER_GET, THREADED, Threaded, WORKERS};
 use crate::server::{Flags, start_all};
 use crate::stream::StreamSpec;
 use crate::trial::Trial;
-use crate::{Result, median};
 
 /// Options beside the common ones.
 pub const OPTIONS: &[Opt] = &[
@@ -100,7 +100,7 @@ fn measure_all(
 
 impl Measured {
     fn median_of(&self, server: usize, value: impl Fn(&Sample) -> f64) -> f64 {
-        median(self.samples.iter().filter(|sample| sample.server == server).map(value))
+        median_of(&self.samples, server, value)
     }
 
     /// What is aimed at with so many threads.
