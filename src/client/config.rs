@@ -1,14 +1,14 @@
 //! The client's settings. Owns defaults and what they mean.
 
-use super::clock;
-use super::discovery::Discovery;
-use super::error::Error;
-use super::events::Event;
-use super::key::{KeyPolicy, KeyRules};
-use super::login::Login;
-use super::node::Node;
-use super::ring::RingKind;
-use super::value::Codec;
+use crate::client::clock;
+use crate::client::cluster::discovery::Discovery;
+use crate::client::error::Error;
+use crate::client::events::Event;
+use crate::client::placement::key::{KeyPolicy, KeyRules};
+use crate::client::placement::node::Node;
+use crate::client::placement::ring::RingKind;
+use crate::client::value::Codec;
+use crate::client::wire::login::Login;
 use crate::limits::EXPTIME_RELATIVE_SECONDS_MAX;
 use std::fmt;
 use std::sync::Arc;
@@ -210,7 +210,7 @@ pub struct Config {
     pub login: Option<Login>,
     /// Whether and how connections are encrypted.
     #[cfg(feature = "tls")]
-    pub tls: Option<super::tls::Tls>,
+    pub tls: Option<crate::client::net::tls::Tls>,
     /// Longest wait for a connection to be made, and once more for TLS handshake and login on it.
     pub connect_timeout: Duration,
     /// Longest wait for the next bytes of a reply.

@@ -1,8 +1,8 @@
 //! What can go wrong in a call, and what to do about it. Owns the texts.
 
-use super::login;
-use super::reply::Fault;
-use super::tls;
+use crate::client::net::tls;
+use crate::client::wire::login;
+use crate::client::wire::reply::Fault;
 use std::fmt;
 use std::io;
 

@@ -1,7 +1,7 @@
 //! What a program can observe: events as they happen, and counters. Owns their names.
 
-use super::health::State;
-use super::node::Node;
+use crate::client::cluster::health::State;
+use crate::client::placement::node::Node;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

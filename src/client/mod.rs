@@ -29,65 +29,43 @@
 //! unless every byte of its reply was read and understood: after a time-out, a cancelled future, a
 //! panic, or bytes that do not belong there.
 //!
-//! | file | what it holds |
+//! | folder | what it holds |
 //! |---|---|
-//! | `ring`, `hash`, `node` | which server owns a key |
-//! | `key`, `value`, `plain`, `sniff` | what programs hand over, as bytes |
-//! | `command`, `reply`, `batch`, `outcome` | the protocol: requests and replies, without sockets |
-//! | `login` | what is said to servers that ask who is there |
-//! | `health`, `cluster` | which servers are in use, and what becomes of the others' keys |
-//! | `dialer`, `stream`, `tls` | how a connection begins, and bytes on it, encrypted or not |
-//! | `connection`, `pool`, `caller`, `client` | the blocking face |
-//! | `asynchronous` | the asynchronous face (feature `tokio`) |
-//! | `monitor`, `discovery` | probes, repairs, changing lists of servers |
+//! | `placement` | which server owns a key |
+//! | `value` | what programs hand over, as bytes and flags |
+//! | `wire` | the protocol: requests and replies, without sockets |
+//! | `net` | how a connection begins, and bytes on it, encrypted or not |
+//! | `cluster` | which servers are in use, probes, repairs, changing lists of servers |
+//! | `blocking` | the blocking face: only waiting |
+//! | `asynchronous` | the asynchronous face (feature `tokio`): only waiting |
 //! | `config`, `error`, `events` | settings, errors, what can be observed |
 //! | `clock` | the one place that reads time |
 
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
-mod batch;
-mod caller;
+mod blocking;
 mod clock;
 mod cluster;
-mod command;
 mod config;
-mod connection;
-mod dialer;
-mod discovery;
 mod error;
 mod events;
-mod hash;
-mod health;
-mod key;
-mod login;
-mod monitor;
-mod node;
-mod outcome;
-mod plain;
-mod pool;
-mod reply;
-mod ring;
-mod sniff;
-mod stream;
-#[cfg_attr(not(feature = "tls"), path = "tls_absent.rs")]
-mod tls;
+mod net;
+mod placement;
 mod value;
+mod wire;
 
-#[allow(clippy::module_inception, reason = "the face named as the module")]
-mod client;
-
-pub use client::Client;
+pub use blocking::client::Client;
+pub use cluster::discovery::Discovery;
+pub use cluster::health::State;
 pub use config::{Config, Expiry, Listener, StaleGuard, WhenDown};
-pub use discovery::Discovery;
 pub use error::Error;
 pub use events::{Counters, Event, ServerStatus};
-pub use hash::KeyHash;
-pub use health::State;
-pub use key::{AsKey, KeyPolicy};
-pub use login::Login;
-pub use node::Node;
-pub use outcome::{Cas, Inspection, Many, PerServer, Raw, Versioned};
-pub use ring::{Point, Ring, RingKind};
 #[cfg(feature = "tls")]
-pub use tls::{ClientCertificate, Tls};
+pub use net::tls::{ClientCertificate, Tls};
+pub use placement::hash::KeyHash;
+pub use placement::key::{AsKey, KeyPolicy};
+pub use placement::node::Node;
+pub use placement::ring::{Point, Ring, RingKind};
 pub use value::{Codec, Compression, Family, Format};
+pub use wire::login::Login;
+pub use wire::outcome::{Cas, Inspection, Many, PerServer, Raw, Versioned};

@@ -3,12 +3,12 @@
 //! A key that goes in base64 needs the meta commands; everything else is written in the classic
 //! ones, which every server and proxy knows, where they can say it.
 
-use super::key::WireKey;
+use crate::client::placement::key::WireKey;
 use std::io::Write;
 
 /// How a value is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(in crate::client) enum Mode {
     Set,
     Add,
     Replace,
@@ -20,7 +20,7 @@ pub(super) enum Mode {
 
 /// An operation on one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Command<'a> {
+pub(in crate::client) enum Command<'a> {
     /// Value and flags; with the token if asked for.
     Get {
         token: bool,
@@ -71,7 +71,7 @@ pub(super) enum Command<'a> {
 
 /// What kind of reply follows a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expect {
+pub(in crate::client) enum Expect {
     /// `VALUE` lines with data until `END`.
     Values,
     /// One line.
@@ -86,7 +86,7 @@ pub(super) enum Expect {
 
 /// What an operation means for other servers standing in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(in crate::client) enum Effect {
     Read,
     Write,
     /// Nothing may stand in: numbers that must not repeat.
@@ -235,7 +235,7 @@ impl Command<'_> {
 
 /// Requests that are not about a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ServerCommand<'a> {
+pub(in crate::client) enum ServerCommand<'a> {
     Version,
     Stats(&'a str),
     FlushAll { delay_seconds: u32 },

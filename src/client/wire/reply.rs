@@ -3,7 +3,7 @@
 //! Anything that is not a well-formed reply of the kind that was asked for is a fault, and after a
 //! fault the connection must be closed: what follows on it cannot be told apart any more.
 
-use super::command::Expect;
+use crate::client::wire::command::Expect;
 use crate::limits::KEY_BYTES_MAX;
 use memchr::memchr;
 
@@ -24,7 +24,7 @@ const VALUE_BYTES_MAX: usize = 1 << 30;
 
 /// A reply that refers to the buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reply<'a> {
+pub(in crate::client) enum Reply<'a> {
     Stored,
     NotStored,
     Exists,
@@ -47,7 +47,7 @@ pub(super) enum Reply<'a> {
 
 /// An item as a reply shows it. What was not asked for is at its default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Item<'a> {
+pub(in crate::client) struct Item<'a> {
     /// As classic replies show it.
     pub key: &'a [u8],
     pub data: &'a [u8],
@@ -67,13 +67,13 @@ pub(super) struct Item<'a> {
 
 /// The bytes are no reply to what was asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault(pub String);
+pub(in crate::client) struct Fault(pub String);
 
 type Decoded<'a> = Result<Option<(Reply<'a>, usize)>, Fault>;
 
 /// What has arrived on a connection and was not read yet.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(in crate::client) struct Decoder {
     /// All of it is initialised; what counts is `start..end`.
     buffer: Vec<u8>,
     start: usize,

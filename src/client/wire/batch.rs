@@ -1,16 +1,16 @@
 //! Requests under way on one connection, and the matching of replies with them. No I/O: both faces
 //! of the client drive these with their own sockets.
 
-use super::command::{Command, Expect};
-use super::error::Error;
-use super::key::WireKey;
-use super::reply::{Decoder, Fault, Reply};
+use crate::client::error::Error;
+use crate::client::placement::key::WireKey;
+use crate::client::wire::command::{Command, Expect};
+use crate::client::wire::reply::{Decoder, Fault, Reply};
 
 /// Keys on one line of `get`; proxies have limits.
 const KEYS_PER_LINE_MAX: usize = 1000;
 
 /// One request whose reply becomes one result.
-pub(super) struct Single<'k, R> {
+pub(in crate::client) struct Single<'k, R> {
     pub key: Option<&'k WireKey<'k>>,
     pub expect: Expect,
     pub result: Option<Result<R, Error>>,
@@ -61,7 +61,7 @@ impl<'k, R> Single<'k, R> {
     }
 }
 
-pub(super) fn refused(server: &str, line: &str) -> Error {
+pub(in crate::client) fn refused(server: &str, line: &str) -> Error {
     Error::Refused { server: server.to_owned(), line: line.to_owned() }
 }
 
@@ -74,7 +74,7 @@ enum Step {
 }
 
 /// Many requests on one connection, sent at once.
-pub(super) struct Batch<'k> {
+pub(in crate::client) struct Batch<'k> {
     /// Place in the caller's list, and key.
     keys: Vec<(usize, WireKey<'k>)>,
     steps: Vec<Step>,

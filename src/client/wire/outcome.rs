@@ -1,10 +1,10 @@
 //! What replies mean to a caller. Owns the types of results and how a reply becomes one; no I/O.
 
-use super::command::{Command, Mode};
-use super::error::Error;
-use super::node::Node;
-use super::reply::{Item, Reply};
-use super::value::Codec;
+use crate::client::error::Error;
+use crate::client::placement::node::Node;
+use crate::client::value::Codec;
+use crate::client::wire::command::{Command, Mode};
+use crate::client::wire::reply::{Item, Reply};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ pub struct Inspection {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "some keys may have failed"]
-pub struct Many<T>(pub(super) Vec<Result<T, Error>>);
+pub struct Many<T>(pub(in crate::client) Vec<Result<T, Error>>);
 
 impl<T> Many<T> {
     /// Each result in turn.
@@ -120,7 +120,7 @@ fn unexpected<R>(reply: &Reply<'_>) -> Result<R, Error> {
 }
 
 /// The reply that stands for an ejected server whose keys count as missing.
-pub(super) fn nowhere(command: &Command<'_>) -> Reply<'static> {
+pub(in crate::client) fn nowhere(command: &Command<'_>) -> Reply<'static> {
     match command {
         Command::Store { mode: Mode::Set, .. } => Reply::Stored,
         Command::Store { mode: Mode::Cas(_), .. } => Reply::NotFound,
@@ -130,7 +130,10 @@ pub(super) fn nowhere(command: &Command<'_>) -> Reply<'static> {
 }
 
 /// Collects statistics until their end.
-pub(super) fn stat(reply: Reply<'_>, stats: &mut BTreeMap<String, String>) -> Result<(), Error> {
+pub(in crate::client) fn stat(
+    reply: Reply<'_>,
+    stats: &mut BTreeMap<String, String>,
+) -> Result<(), Error> {
     match reply {
         Reply::Stat(name, value) => {
             stats.insert(name.to_owned(), value.to_owned());
@@ -141,14 +144,14 @@ pub(super) fn stat(reply: Reply<'_>, stats: &mut BTreeMap<String, String>) -> Re
     }
 }
 
-pub(super) fn set(reply: Reply<'_>) -> Result<(), Error> {
+pub(in crate::client) fn set(reply: Reply<'_>) -> Result<(), Error> {
     match reply {
         Reply::Stored | Reply::Done(_) => Ok(()),
         other => unexpected(&other),
     }
 }
 
-pub(super) fn stored(reply: Reply<'_>) -> Result<bool, Error> {
+pub(in crate::client) fn stored(reply: Reply<'_>) -> Result<bool, Error> {
     match reply {
         Reply::Stored | Reply::Done(_) => Ok(true),
         Reply::NotStored | Reply::NotFound | Reply::Exists => Ok(false),
@@ -156,7 +159,7 @@ pub(super) fn stored(reply: Reply<'_>) -> Result<bool, Error> {
     }
 }
 
-pub(super) fn cas(reply: Reply<'_>) -> Result<Cas, Error> {
+pub(in crate::client) fn cas(reply: Reply<'_>) -> Result<Cas, Error> {
     match reply {
         Reply::Stored | Reply::Done(_) => Ok(Cas::Stored),
         Reply::Exists => Ok(Cas::Changed),
@@ -166,7 +169,7 @@ pub(super) fn cas(reply: Reply<'_>) -> Result<Cas, Error> {
 }
 
 /// Whether there was an item to delete, touch or invalidate.
-pub(super) fn existed(reply: Reply<'_>) -> Result<bool, Error> {
+pub(in crate::client) fn existed(reply: Reply<'_>) -> Result<bool, Error> {
     match reply {
         Reply::Deleted | Reply::Touched | Reply::Done(_) => Ok(true),
         Reply::NotFound | Reply::Exists => Ok(false),
@@ -174,7 +177,7 @@ pub(super) fn existed(reply: Reply<'_>) -> Result<bool, Error> {
     }
 }
 
-pub(super) fn number(reply: Reply<'_>) -> Result<Option<u64>, Error> {
+pub(in crate::client) fn number(reply: Reply<'_>) -> Result<Option<u64>, Error> {
     match reply {
         Reply::Number(number) => Ok(Some(number)),
         Reply::NotFound => Ok(None),
@@ -189,7 +192,7 @@ pub(super) fn number(reply: Reply<'_>) -> Result<Option<u64>, Error> {
     }
 }
 
-pub(super) fn item<R>(
+pub(in crate::client) fn item<R>(
     reply: Reply<'_>,
     read: impl FnOnce(Item<'_>) -> Result<R, Error>,
 ) -> Result<Option<R>, Error> {
@@ -200,18 +203,18 @@ pub(super) fn item<R>(
     }
 }
 
-pub(super) fn value<T: DeserializeOwned>(
+pub(in crate::client) fn value<T: DeserializeOwned>(
     codec: &Codec,
     reply: Reply<'_>,
 ) -> Result<Option<T>, Error> {
     item(reply, |item| codec.decode(item.data, item.flags))
 }
 
-pub(super) fn raw(reply: Reply<'_>) -> Result<Option<Raw>, Error> {
+pub(in crate::client) fn raw(reply: Reply<'_>) -> Result<Option<Raw>, Error> {
     item(reply, |item| Ok(Raw { bytes: item.data.to_vec(), flags: item.flags }))
 }
 
-pub(super) fn versioned<T: DeserializeOwned>(
+pub(in crate::client) fn versioned<T: DeserializeOwned>(
     codec: &Codec,
     reply: Reply<'_>,
 ) -> Result<Option<Versioned<T>>, Error> {
@@ -222,7 +225,7 @@ pub(super) fn versioned<T: DeserializeOwned>(
     })
 }
 
-pub(super) fn inspection(reply: Reply<'_>) -> Result<Option<Inspection>, Error> {
+pub(in crate::client) fn inspection(reply: Reply<'_>) -> Result<Option<Inspection>, Error> {
     match reply {
         Reply::NotFound => Ok(None),
         Reply::Done(item) => Ok(Some(Inspection {
@@ -240,7 +243,7 @@ pub(super) fn inspection(reply: Reply<'_>) -> Result<Option<Inspection>, Error> 
 
 /// What a caller of `get_or_compute` is told.
 #[derive(Debug)]
-pub(super) enum Leased<T> {
+pub(in crate::client) enum Leased<T> {
     /// Here is the value.
     Value(T),
     /// Make it; store it over this token.
@@ -251,7 +254,7 @@ pub(super) enum Leased<T> {
     Nowhere,
 }
 
-pub(super) fn leased<T: DeserializeOwned>(
+pub(in crate::client) fn leased<T: DeserializeOwned>(
     codec: &Codec,
     reply: Reply<'_>,
 ) -> Result<Leased<T>, Error> {

@@ -1,17 +1,17 @@
 //! A blocking connection: a socket with its time limits, and the requests under way on it. The only
 //! file of the blocking face that touches sockets.
 
-use super::batch::{Batch, Single};
-use super::clock;
-use super::command::{Expect, ServerCommand};
-use super::config::Config;
-use super::dialer::{Dialer, handshake_failed};
-use super::error::Error;
-use super::key::WireKey;
-use super::login;
-use super::node::Node;
-use super::reply::{Decoder, Reply};
-use super::stream::{self, Stream};
+use crate::client::clock;
+use crate::client::config::Config;
+use crate::client::error::Error;
+use crate::client::net::dialer::{Dialer, handshake_failed};
+use crate::client::net::stream::{self, Stream};
+use crate::client::placement::key::WireKey;
+use crate::client::placement::node::Node;
+use crate::client::wire::batch::{Batch, Single};
+use crate::client::wire::command::{Expect, ServerCommand};
+use crate::client::wire::login;
+use crate::client::wire::reply::{Decoder, Reply};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io::{self, ErrorKind, Read, Write};
@@ -59,7 +59,7 @@ impl stream::Socket for Socket {
 
 /// What a call may take, and until when.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(in crate::client) struct Limits {
     pub read: Duration,
     pub write: Duration,
     pub deadline: Instant,
@@ -75,7 +75,7 @@ impl Limits {
 
 /// A connection to one server.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(in crate::client) struct Connection {
     stream: Stream<Socket>,
     server: String,
     decoder: Decoder,
@@ -88,7 +88,7 @@ pub(super) struct Connection {
 }
 
 /// The addresses a node's name stands for. May wait for a name server: not for use within a call.
-pub(super) fn resolve(node: &Node) -> io::Result<Vec<SocketAddr>> {
+pub(in crate::client) fn resolve(node: &Node) -> io::Result<Vec<SocketAddr>> {
     match node.unix_path() {
         Some(_) => Ok(Vec::new()),
         None => Ok((node.host(), node.port()).to_socket_addrs()?.collect()),
@@ -354,7 +354,7 @@ fn needs_setting(set: Duration, wanted: Duration) -> bool {
 }
 
 /// How a call ended.
-pub(super) enum Call<R> {
+pub(in crate::client) enum Call<R> {
     /// The connection can be used again.
     Clean(Result<R, Error>),
     /// It must be closed.
@@ -362,7 +362,7 @@ pub(super) enum Call<R> {
 }
 
 /// A batch under way on a connection.
-pub(super) struct Exchange<'c, 'k> {
+pub(in crate::client) struct Exchange<'c, 'k> {
     pub connection: &'c mut Connection,
     pub batch: Batch<'k>,
     /// Why it ended early; then the connection must be closed.
@@ -453,7 +453,7 @@ impl<'c, 'k> Exchange<'c, 'k> {
 
 /// Drives batches on several connections at once, until each is answered or has failed. The sink
 /// gets the index of the exchange and the place in the caller's list.
-pub(super) fn drive(
+pub(in crate::client) fn drive(
     exchanges: &mut [Exchange<'_, '_>],
     limits: Limits,
     sink: &mut impl FnMut(usize, usize, Reply<'_>) -> Result<(), Error>,

@@ -95,7 +95,7 @@ impl std::str::FromStr for KeyHash {
 }
 
 /// The four numbers that one MD5 digest makes, each of four bytes, the lowest first.
-pub(super) fn md5_points(text: &[u8]) -> [u32; 4] {
+pub(in crate::client) fn md5_points(text: &[u8]) -> [u32; 4] {
     let digest: [u8; 16] = Md5::digest(text).into();
     [0, 4, 8, 12]
         .map(|at| u32::from_le_bytes([digest[at], digest[at + 1], digest[at + 2], digest[at + 3]]))

@@ -2,8 +2,8 @@
 //! rustls; opens no socket and never waits. There is no way to believe every certificate: who does
 //! not check may as well not encrypt.
 
-use super::error::Error;
-use super::node::Node;
+use crate::client::error::Error;
+use crate::client::placement::node::Node;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -47,7 +47,7 @@ pub struct ClientCertificate {
 
 /// Settings with their files read.
 #[derive(Debug, Clone)]
-pub(super) struct Prepared {
+pub(in crate::client) struct Prepared {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
 }
@@ -64,7 +64,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 
 impl Tls {
     /// Reads the files.
-    pub(super) fn prepare(&self) -> Result<Prepared, Error> {
+    pub(in crate::client) fn prepare(&self) -> Result<Prepared, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let failed = |error: rustls::Error| Error::Config(format!("TLS: {error}"));
         let builder = ClientConfig::builder_with_provider(provider)
@@ -129,7 +129,7 @@ impl Prepared {
 
 /// TLS on one connection.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::client) struct Session {
     connection: ClientConnection,
     records: Records,
 }
@@ -275,7 +275,7 @@ impl Session {
 }
 
 /// What TLS says of a failure, if it was one of TLS.
-pub(super) fn cause(error: &io::Error) -> Option<String> {
+pub(in crate::client) fn cause(error: &io::Error) -> Option<String> {
     let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(inner.to_string())
 }

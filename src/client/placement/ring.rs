@@ -10,8 +10,8 @@
 //! the number of points is 32-bit floating point as in C: computed more exactly, 25 equal servers
 //! would have 160 points each, and they have 156.
 
-use super::hash::{KeyHash, md5_points};
-use super::node::Node;
+use crate::client::placement::hash::{KeyHash, md5_points};
+use crate::client::placement::node::Node;
 
 /// Points of a server of average weight, where points are MD5 digests of four points each.
 const POINTS_WEIGHTED: usize = 160;

@@ -1,17 +1,17 @@
 //! What it takes to make a connection, ready to use: how long it may take, who we are, and whether
 //! it is encrypted. Owns no connection.
 
-use super::config::Config;
-use super::error::Error;
-use super::login::Login;
-use super::node::Node;
-use super::tls::{self, Session};
+use crate::client::config::Config;
+use crate::client::error::Error;
+use crate::client::net::tls::{self, Session};
+use crate::client::placement::node::Node;
+use crate::client::wire::login::Login;
 use std::io;
 use std::time::Duration;
 
 /// Made once for a client.
 #[derive(Debug, Clone)]
-pub(super) struct Dialer {
+pub(in crate::client) struct Dialer {
     pub timeout: Duration,
     pub login: Option<Login>,
     tls: Option<tls::Prepared>,
@@ -40,7 +40,7 @@ fn tls(_config: &Config) -> Result<Option<tls::Prepared>, Error> {
 }
 
 /// What a handshake that failed is to the caller.
-pub(super) fn handshake_failed(server: &str, error: &io::Error) -> Error {
+pub(in crate::client) fn handshake_failed(server: &str, error: &io::Error) -> Error {
     match Error::io(server, "the TLS handshake", error) {
         Error::Io { server, cause, .. } => Error::Tls { server, cause },
         error => error,

@@ -1,18 +1,22 @@
 //! The servers of a client, and which of them a key goes to. Owns the list, the ring, the health of
 //! each server and the memory of what was written elsewhere; both faces share it. No sockets.
 
-use super::clock;
-use super::command::{Command, Effect};
-use super::config::{Config, StaleGuard, WhenDown, capped};
-use super::connection::{Connection, resolve};
-use super::dialer::Dialer;
-use super::error::Error;
-use super::events::{Event, LiveCounters, ServerStatus, count};
-use super::health::{Health, Rules, State};
-use super::key::{AsKey, KeyRules, WireKey};
-use super::node::Node;
-use super::pool::Pool;
-use super::ring::Ring;
+pub(in crate::client) mod discovery;
+pub(in crate::client) mod health;
+pub(in crate::client) mod monitor;
+
+use crate::client::blocking::connection::{Connection, resolve};
+use crate::client::blocking::pool::Pool;
+use crate::client::clock;
+use crate::client::cluster::health::{Health, Rules, State};
+use crate::client::config::{Config, StaleGuard, WhenDown, capped};
+use crate::client::error::Error;
+use crate::client::events::{Event, LiveCounters, ServerStatus, count};
+use crate::client::net::dialer::Dialer;
+use crate::client::placement::key::{AsKey, KeyRules, WireKey};
+use crate::client::placement::node::Node;
+use crate::client::placement::ring::Ring;
+use crate::client::wire::command::{Command, Effect};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// One server, as long as it is on the list.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(in crate::client) struct Server {
     /// Never given to another server.
     pub id: usize,
     pub node: Node,
@@ -34,7 +38,7 @@ pub(super) struct Server {
     health: Mutex<Health>,
     pub pool: Pool<Connection>,
     #[cfg(feature = "tokio")]
-    pub async_pool: super::asynchronous::Pool,
+    pub async_pool: crate::client::asynchronous::Pool,
     failures: AtomicU64,
     /// The refusal of our login that stands, and until when it is not tried again.
     refusal: Mutex<Option<(Error, Instant)>>,
@@ -67,7 +71,7 @@ impl Server {
             health: Mutex::new(Health::new(rules)),
             pool: Pool::new(config.connections_max, config.idle_connections_max),
             #[cfg(feature = "tokio")]
-            async_pool: super::asynchronous::Pool::new(config.connections_max),
+            async_pool: crate::client::asynchronous::Pool::new(config.connections_max),
             failures: AtomicU64::new(0),
             refusal: Mutex::new(None),
             is_looked_after: AtomicBool::new(false),
@@ -144,7 +148,7 @@ impl Server {
 
 /// The servers and their ring, at one moment.
 #[derive(Debug)]
-pub(super) struct Topology {
+pub(in crate::client) struct Topology {
     pub servers: Vec<Arc<Server>>,
     ring: Ring,
     pub gutter: Vec<Arc<Server>>,
@@ -166,7 +170,7 @@ impl Topology {
 }
 
 /// Where a request goes.
-pub(super) enum Route {
+pub(in crate::client) enum Route {
     /// To the owner of the key.
     Owner(Arc<Server>),
     /// To another server; stored items live for at most so many seconds.
@@ -177,7 +181,7 @@ pub(super) enum Route {
 
 /// What both faces and the monitor share.
 #[derive(Debug)]
-pub(super) struct Cluster {
+pub(in crate::client) struct Cluster {
     pub config: Config,
     pub dialer: Dialer,
     pub rules: KeyRules,
@@ -445,7 +449,7 @@ impl Cluster {
 }
 
 /// A command as it goes to a stand-in.
-pub(super) fn for_stand_in(command: Command<'_>, seconds_max: u32) -> Command<'_> {
+pub(in crate::client) fn for_stand_in(command: Command<'_>, seconds_max: u32) -> Command<'_> {
     let cap = |exptime| capped(exptime, seconds_max);
     match command {
         Command::Store { mode, flags, exptime, data } => {

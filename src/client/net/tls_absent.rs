@@ -1,12 +1,12 @@
 //! Stands where `tls` would be without the feature of that name: there are no sessions.
 
-use super::error::Error;
-use super::node::Node;
+use crate::client::error::Error;
+use crate::client::placement::node::Node;
 use std::io;
 
 /// Nobody has one.
 #[derive(Debug, Clone)]
-pub(super) enum Prepared {}
+pub(in crate::client) enum Prepared {}
 
 impl Prepared {
     pub fn session(&self, _node: &Node) -> Result<Option<Session>, Error> {
@@ -16,7 +16,7 @@ impl Prepared {
 
 /// Nobody has one.
 #[derive(Debug)]
-pub(super) enum Session {}
+pub(in crate::client) enum Session {}
 
 impl Session {
     pub fn handshake<I>(&mut self, _io: &mut I) -> io::Result<()> {
@@ -48,6 +48,6 @@ impl Session {
     }
 }
 
-pub(super) fn cause(_error: &io::Error) -> Option<String> {
+pub(in crate::client) fn cause(_error: &io::Error) -> Option<String> {
     None
 }

@@ -1,6 +1,6 @@
 //! Keys: what may be one, how it is sent, and which part of it places it. No I/O.
 
-use super::error::Error;
+use crate::client::error::Error;
 use crate::limits::KEY_BYTES_MAX;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -100,7 +100,7 @@ pub enum KeyPolicy {
 
 /// How keys are made and placed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct KeyRules {
+pub(in crate::client) struct KeyRules {
     pub policy: KeyPolicy,
     pub prefix: Vec<u8>,
     /// The prefix takes part in placing the key. libmemcached and php do without.
@@ -111,7 +111,7 @@ pub(super) struct KeyRules {
 
 /// A key as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct WireKey<'a> {
+pub(in crate::client) struct WireKey<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// Sent in base64.
     pub binary: bool,

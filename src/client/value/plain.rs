@@ -8,7 +8,7 @@ use std::fmt;
 
 /// A value that needs no format.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Plain {
+pub(in crate::client) enum Plain {
     Text(String),
     Integer {
         value: i128,
@@ -23,7 +23,7 @@ pub(super) enum Plain {
 
 /// Why a type cannot be read from a plain form.
 #[derive(Debug)]
-pub(super) struct Mismatch(pub String);
+pub(in crate::client) struct Mismatch(pub String);
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,7 +39,7 @@ impl serde::de::Error for Mismatch {
     }
 }
 
-pub(super) struct PlainDeserializer(pub Plain);
+pub(in crate::client) struct PlainDeserializer(pub Plain);
 
 impl PlainDeserializer {
     /// As a number of this kind: the number itself, or the digits of a text.

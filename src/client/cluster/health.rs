@@ -11,7 +11,7 @@
 //! While a server is ejected nobody sends it anything but probes, each twice as long after the one
 //! before, up to a limit.
 
-use super::key::WireKey;
+use crate::client::placement::key::WireKey;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub enum State {
 
 /// The settings that matter here.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(in crate::client) struct Rules {
     pub failures_max: u32,
     pub probe_after: Duration,
     pub probe_after_max: Duration,
@@ -38,7 +38,7 @@ pub(super) struct Rules {
 
 /// Keys that were written, or should have been, while their server was away.
 #[derive(Debug, Default)]
-pub(super) struct Repairs {
+pub(in crate::client) struct Repairs {
     /// With the servers that stood in.
     pub keys: HashMap<WireKey<'static>, HashSet<usize>>,
     /// More keys than are remembered.
@@ -52,7 +52,7 @@ impl Repairs {
 }
 
 #[derive(Debug)]
-pub(super) struct Health {
+pub(in crate::client) struct Health {
     state: State,
     rules: Rules,
     failures: u32,

@@ -1,17 +1,17 @@
 //! How the blocking face makes a call: route, connection, request, reply, and what a failure means.
 //! Owns retries and the splitting of many keys among servers.
 
-use super::batch::{Batch, refused};
-use super::clock;
-use super::cluster::{Cluster, Route, Server, for_stand_in};
-use super::command::{Command, Effect, Expect, ServerCommand};
-use super::connection::{Call, Connection, Exchange, Limits, drive};
-use super::error::Error;
-use super::events::count;
-use super::key::{AsKey, WireKey};
-use super::outcome::{Many, nowhere};
-use super::pool::Place;
-use super::reply::Reply;
+use crate::client::blocking::connection::{Call, Connection, Exchange, Limits, drive};
+use crate::client::blocking::pool::Place;
+use crate::client::clock;
+use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
+use crate::client::error::Error;
+use crate::client::events::count;
+use crate::client::placement::key::{AsKey, WireKey};
+use crate::client::wire::batch::{Batch, refused};
+use crate::client::wire::command::{Command, Effect, Expect, ServerCommand};
+use crate::client::wire::outcome::{Many, nowhere};
+use crate::client::wire::reply::Reply;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -40,7 +40,7 @@ enum Connecting<'scope, L> {
 }
 
 /// The keys of one server.
-pub(super) struct Group<'k> {
+pub(in crate::client) struct Group<'k> {
     pub server: Arc<Server>,
     /// For a stand-in, how long items may live there.
     pub seconds_max: Option<u32>,
@@ -49,7 +49,7 @@ pub(super) struct Group<'k> {
 }
 
 /// The results of a call with many keys, in the making.
-pub(super) type Slots<T> = Vec<Option<Result<T, Error>>>;
+pub(in crate::client) type Slots<T> = Vec<Option<Result<T, Error>>>;
 
 impl Cluster {
     fn limits(&self) -> Limits {

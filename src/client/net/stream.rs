@@ -1,11 +1,11 @@
 //! Bytes to and from a server, encrypted or not, for both faces. Never waits: what cannot be done
 //! now is `WouldBlock`, and the faces wait in their own ways.
 
-use super::tls::Session;
+use crate::client::net::tls::Session;
 use std::io::{self, ErrorKind, Read, Write};
 
 /// A socket that never waits.
-pub(super) trait Socket {
+pub(in crate::client) trait Socket {
     fn try_read(&self, room: &mut [u8]) -> io::Result<usize>;
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 }
@@ -31,7 +31,7 @@ impl<S: Socket> Write for Io<'_, S> {
 
 /// A socket, and the encryption on it if there is any.
 #[derive(Debug)]
-pub(super) struct Stream<S> {
+pub(in crate::client) struct Stream<S> {
     pub socket: S,
     session: Option<Box<Session>>,
 }

@@ -1,7 +1,7 @@
 //! A server as the program names it: address, weight, name. Owns the notation; no I/O.
 
-use super::error::Error;
-use super::ring::PORT_DEFAULT;
+use crate::client::error::Error;
+use crate::client::placement::ring::PORT_DEFAULT;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

@@ -1,9 +1,9 @@
 //! Logging in to servers that ask for it (memcached's and distcached's `-Y`). Owns what is said and
 //! what the answer means; no I/O. A password never leaves it but towards a server.
 
-use super::command::Expect;
-use super::error::Error;
-use super::reply::Reply;
+use crate::client::error::Error;
+use crate::client::wire::command::Expect;
+use crate::client::wire::reply::Reply;
 use std::fmt;
 
 /// Longest name and password together; memcached's files have shorter lines.
@@ -36,7 +36,7 @@ impl Login {
         Self { user: user.into(), password: password.into() }
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(in crate::client) fn check(&self) -> Result<(), Error> {
         let wrong = |what: &str| Err(Error::Config(format!("login: {what}")));
         let has = |text: &str, bytes: &[u8]| text.bytes().any(|byte| bytes.contains(&byte));
         if self.user.is_empty() || has(&self.user, b" \t\r\n:\0") {
@@ -53,7 +53,7 @@ impl Login {
 
     /// Appends the request. Servers look at its length and data alone; the expiry in the past keeps
     /// one that asks for no login from keeping the password as an item.
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> Expect {
+    pub(in crate::client) fn write(&self, out: &mut Vec<u8>) -> Expect {
         let Self { user, password } = self;
         let length = user.len() + 1 + password.len();
         out.extend_from_slice(
@@ -70,7 +70,7 @@ impl fmt::Debug for Login {
 }
 
 /// Whether a reply lets us in.
-pub(super) fn accepted(reply: Reply<'_>) -> Result<(), Error> {
+pub(in crate::client) fn accepted(reply: Reply<'_>) -> Result<(), Error> {
     match reply {
         Reply::Stored => Ok(()),
         other => Err(Error::protocol("", format!("{other:?}"))),
@@ -79,7 +79,7 @@ pub(super) fn accepted(reply: Reply<'_>) -> Result<(), Error> {
 
 /// How a server says that it wants a login, or another one. What it says to a `set` without a login
 /// is about the value, which it took for one.
-pub(super) fn is_refusal(line: &str) -> bool {
+pub(in crate::client) fn is_refusal(line: &str) -> bool {
     [
         "CLIENT_ERROR unauthenticated",
         "CLIENT_ERROR authentication failure",
@@ -90,7 +90,7 @@ pub(super) fn is_refusal(line: &str) -> bool {
 }
 
 /// An answer to a login that says neither yes nor no: the server is not to be used now.
-pub(super) fn failed(error: Error) -> Error {
+pub(in crate::client) fn failed(error: Error) -> Error {
     match error {
         Error::Protocol { server, what } => {
             Error::Connect { server, cause: format!("the answer to the login is {what:?}") }

@@ -1,18 +1,18 @@
 //! Finds out whether a value has a plain form, by looking on while it serializes. Owns a serde
 //! serializer that writes nothing.
 
-use super::plain::Plain;
+use crate::client::value::plain::Plain;
 use serde::ser::{Impossible, Serialize, SerializeSeq, SerializeTuple, Serializer};
 use std::fmt;
 
 /// The plain form of a value; `None` for what has structure, or fails.
-pub(super) fn sniff<T: Serialize + ?Sized>(value: &T) -> Option<Plain> {
+pub(in crate::client) fn sniff<T: Serialize + ?Sized>(value: &T) -> Option<Plain> {
     value.serialize(Sniffer).ok()
 }
 
 /// The value has no plain form.
 #[derive(Debug)]
-pub(super) struct Structured;
+pub(in crate::client) struct Structured;
 
 impl fmt::Display for Structured {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,9 +5,12 @@
 //! serialize, and each family of clients has its plain form for them; everything else becomes JSON
 //! (or postcard).
 
-use super::error::Error;
-use super::plain::{Plain, PlainDeserializer};
-use super::sniff::sniff;
+pub(in crate::client) mod plain;
+pub(in crate::client) mod sniff;
+
+use crate::client::error::Error;
+use crate::client::value::plain::{Plain, PlainDeserializer};
+use crate::client::value::sniff::sniff;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde::Serialize;
@@ -277,7 +280,11 @@ impl Codec {
     }
 
     /// The bytes without their compression.
-    pub(super) fn unpack<'a>(&self, bytes: &'a [u8], flags: u32) -> Result<Cow<'a, [u8]>, Error> {
+    pub(in crate::client) fn unpack<'a>(
+        &self,
+        bytes: &'a [u8],
+        flags: u32,
+    ) -> Result<Cow<'a, [u8]>, Error> {
         let has = |flag| flags & flag != 0;
         match self.family {
             Family::Plain | Family::Python if has(python::ZLIB) => {

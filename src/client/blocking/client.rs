@@ -1,17 +1,19 @@
 //! The blocking face: what a program calls. Owns the operations; how a call is made is in `caller`.
 
-use super::batch::Batch;
-use super::clock;
-use super::cluster::{Cluster, for_stand_in};
-use super::command::{Command, Effect, Mode, ServerCommand};
-use super::config::{Config, Expiry};
-use super::error::Error;
-use super::events::{Counters, ServerStatus};
-use super::key::AsKey;
-use super::monitor;
-use super::node::Node;
-use super::outcome::{self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned};
-use super::reply::Reply;
+use crate::client::clock;
+use crate::client::cluster::monitor;
+use crate::client::cluster::{Cluster, for_stand_in};
+use crate::client::config::{Config, Expiry};
+use crate::client::error::Error;
+use crate::client::events::{Counters, ServerStatus};
+use crate::client::placement::key::AsKey;
+use crate::client::placement::node::Node;
+use crate::client::wire::batch::Batch;
+use crate::client::wire::command::{Command, Effect, Mode, ServerCommand};
+use crate::client::wire::outcome::{
+    self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned,
+};
+use crate::client::wire::reply::Reply;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -58,7 +60,7 @@ impl Drop for Inner {
 }
 
 /// Nodes from a program's list of addresses; empty ones are left out.
-pub(super) fn parse_nodes(
+pub(in crate::client) fn parse_nodes(
     servers: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> Result<Vec<Node>, Error> {
     let servers = servers.into_iter();
@@ -66,7 +68,7 @@ pub(super) fn parse_nodes(
 }
 
 /// Makes the cluster of a new client, with the list of servers its discovery names.
-pub(super) fn start(nodes: Vec<Node>, config: Config) -> Result<Arc<Cluster>, Error> {
+pub(in crate::client) fn start(nodes: Vec<Node>, config: Config) -> Result<Arc<Cluster>, Error> {
     config.check()?;
     let nodes = match &config.discovery {
         // A source that fails at the start is no reason to give up if servers are named as well.
@@ -952,7 +954,7 @@ impl Client {
     /// ```
     pub fn ping(&self) -> PerServer<Duration> {
         let topology = self.cluster().topology();
-        let ping = |server: &Arc<super::cluster::Server>| {
+        let ping = |server: &Arc<crate::client::cluster::Server>| {
             let start = clock::now();
             let write = |_, out: &mut Vec<u8>| ServerCommand::Version.write(out);
             let convert = &mut |_: Reply<'_>| Ok(());
@@ -980,7 +982,7 @@ impl Client {
         }
         let topology = self.cluster().topology();
         let servers = topology.servers.iter();
-        let ask = |server: &Arc<super::cluster::Server>| {
+        let ask = |server: &Arc<crate::client::cluster::Server>| {
             let mut stats = BTreeMap::new();
             let command = ServerCommand::Stats(which);
             let write = |_, out: &mut Vec<u8>| command.write(out);
@@ -1129,12 +1131,12 @@ impl<K: AsKey> Drop for Release<'_, K> {
 }
 
 /// Pauses between attempts grow and differ, so that callers do not meet again and again.
-pub(super) fn update_pause(attempt: u32) -> Duration {
+pub(in crate::client) fn update_pause(attempt: u32) -> Duration {
     let micros_max = 100 * (attempt.min(20) + 1);
     Duration::from_micros(u64::from(getrandom::u32().unwrap_or(0) % micros_max))
 }
 
-pub(super) fn lease_seconds(lease: Duration) -> u32 {
+pub(in crate::client) fn lease_seconds(lease: Duration) -> u32 {
     let up = lease.as_secs() + u64::from(lease.subsec_nanos() > 0);
     u32::try_from(up).unwrap_or(u32::MAX)
 }

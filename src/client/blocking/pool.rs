@@ -1,13 +1,13 @@
 //! A bounded store of connections to one server. Owns who may have how many; knows nothing about
 //! sockets.
 
-use super::clock;
+use crate::client::clock;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Connections that nobody uses, and how many there are in all.
 #[derive(Debug)]
-pub(super) struct Pool<C> {
+pub(in crate::client) struct Pool<C> {
     inner: Mutex<Inner<C>>,
     freed: Condvar,
     connections_max: usize,
@@ -26,7 +26,7 @@ struct Inner<C> {
 
 /// What a caller got.
 #[derive(Debug)]
-pub(super) enum Place<C> {
+pub(in crate::client) enum Place<C> {
     /// A connection.
     Connection(C),
     /// The right to make one.

@@ -1,9 +1,9 @@
 //! Where a changing list of servers comes from. Owns the formats; the monitor decides when to read.
 
-use super::config::Config;
-use super::connection::Connection;
-use super::error::Error;
-use super::node::Node;
+use crate::client::blocking::connection::Connection;
+use crate::client::config::Config;
+use crate::client::error::Error;
+use crate::client::placement::node::Node;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub enum Discovery {
 
 impl Discovery {
     /// The servers as of now.
-    pub(super) fn read(&self, config: &Config) -> Result<Vec<Node>, Error> {
+    pub(in crate::client) fn read(&self, config: &Config) -> Result<Vec<Node>, Error> {
         let nodes = match self {
             Self::File(path) => {
                 let text = std::fs::read_to_string(path);

@@ -1,16 +1,16 @@
 //! The thread that looks after servers: probes of those that are away, checks of those in use, and
 //! the list of servers. Owns when, and what happens before a server is used again.
 
-use super::batch::Batch;
-use super::clock;
-use super::cluster::{Cluster, Server};
-use super::command::{Command, ServerCommand};
-use super::connection::{Call, Connection, Exchange, Limits, drive};
-use super::error::Error;
-use super::events::Event;
-use super::health::{Repairs, State};
-use super::key::WireKey;
-use super::reply::Reply;
+use crate::client::blocking::connection::{Call, Connection, Exchange, Limits, drive};
+use crate::client::clock;
+use crate::client::cluster::health::{Repairs, State};
+use crate::client::cluster::{Cluster, Server};
+use crate::client::error::Error;
+use crate::client::events::Event;
+use crate::client::placement::key::WireKey;
+use crate::client::wire::batch::Batch;
+use crate::client::wire::command::{Command, ServerCommand};
+use crate::client::wire::reply::Reply;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const REPAIRS_PER_BATCH: usize = 1000;
 const OPEN_ROUNDS_MAX: usize = 8;
 
 /// Starts the thread; it ends when the cluster is told to.
-pub(super) fn start(cluster: &Arc<Cluster>) -> Result<(), Error> {
+pub(in crate::client) fn start(cluster: &Arc<Cluster>) -> Result<(), Error> {
     let cluster = Arc::clone(cluster);
     let thread = std::thread::Builder::new().name("distcache-monitor".into());
     let started = thread.spawn(move || Monitor::new(cluster).run());

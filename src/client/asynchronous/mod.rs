@@ -4,22 +4,24 @@
 //! A call that is cancelled (its future dropped) closes its connection, so that its reply cannot
 //! reach another call.
 
-use super::batch::{Batch, Single, refused};
-use super::caller::Group;
-use super::client::{lease_seconds, parse_nodes, start, update_pause};
-use super::clock;
-use super::cluster::{Cluster, Route, Server, for_stand_in};
-use super::command::{Command, Effect, Expect, Mode, ServerCommand};
-use super::config::{Config, Expiry};
-use super::dialer::handshake_failed;
-use super::error::Error;
-use super::events::{Counters, ServerStatus, count};
-use super::key::{AsKey, WireKey};
-use super::login;
-use super::node::Node;
-use super::outcome::{self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned, nowhere};
-use super::reply::{Decoder, Reply};
-use super::stream::{self, Stream};
+use crate::client::blocking::caller::Group;
+use crate::client::blocking::client::{lease_seconds, parse_nodes, start, update_pause};
+use crate::client::clock;
+use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
+use crate::client::config::{Config, Expiry};
+use crate::client::error::Error;
+use crate::client::events::{Counters, ServerStatus, count};
+use crate::client::net::dialer::handshake_failed;
+use crate::client::net::stream::{self, Stream};
+use crate::client::placement::key::{AsKey, WireKey};
+use crate::client::placement::node::Node;
+use crate::client::wire::batch::{Batch, Single, refused};
+use crate::client::wire::command::{Command, Effect, Expect, Mode, ServerCommand};
+use crate::client::wire::login;
+use crate::client::wire::outcome::{
+    self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned, nowhere,
+};
+use crate::client::wire::reply::{Decoder, Reply};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -43,7 +45,7 @@ const LEASE_POLL: [Duration; 2] = [Duration::from_millis(2), Duration::from_mill
 
 /// Connections of one server.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(in crate::client) struct Pool {
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
 }

@@ -1,0 +1,8 @@
+//! The protocol without sockets: requests as bytes, replies as values, and which reply belongs to
+//! which request. Reads no time and waits for nothing.
+
+pub(in crate::client) mod batch;
+pub(in crate::client) mod command;
+pub(in crate::client) mod login;
+pub(in crate::client) mod outcome;
+pub(in crate::client) mod reply;
