@@ -398,6 +398,33 @@ fn resident_bytes_peak(wait: Duration) -> u64 {
     peak
 }
 
+/// P6: with workers that each had a part of the memory, 32 of these were refused.
+#[test]
+fn regression_uploads_at_once_that_fit_the_memory_are_taken_by_any_number_of_workers() {
+    const UPLOADS: usize = 64;
+    let value = vec![b'v'; 900 << 10];
+    for workers in [1, 32] {
+        let server = server(workers, |config| config.memory_bytes_max = 64 << 20);
+        let mut clients: Vec<_> = (0..UPLOADS).map(|_| Client::of(&server)).collect();
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.send(format!("set k{at} 0 0 {}\r\n", value.len()).as_bytes());
+            client.send(&value[..value.len() / 2]);
+        }
+        for client in &mut clients {
+            client.send(&value[value.len() / 2..]);
+            client.send(b"\r\n");
+        }
+        let stored = clients.iter_mut().filter_map(|c| (c.line() == "STORED\r\n").then_some(()));
+        assert!(stored.count() >= UPLOADS - 1, "{workers} workers");
+        let client = &mut clients[0];
+        let there = (0..UPLOADS).filter(|at| {
+            client.send(format!("mg k{at}\r\n").as_bytes());
+            client.line() == "HD\r\n"
+        });
+        assert!(there.count() >= UPLOADS - 1, "{workers} workers");
+    }
+}
+
 #[test]
 fn a_client_that_never_reads_costs_little() {
     if !is_alone("a_client_that_never_reads_costs_little") {

@@ -178,7 +178,7 @@ impl Server {
     /// The settings contradict each other, the data directory cannot be used, or the system refuses
     /// polls or threads.
     pub fn start_bound(
-        mut config: Config,
+        config: Config,
         bound: Vec<Bound>,
         mut hooks: Hooks,
     ) -> Result<Self, StartError> {
@@ -187,7 +187,6 @@ impl Server {
             Some(listener) => Some(listener),
             None => exporter::bind(&config)?,
         };
-        config.workers = workers_for(&config);
         let addresses = bound.iter().filter_map(Bound::tcp_address).collect();
         let listeners = bound.iter().map(Bound::describe).collect();
         let clock = Clock::start();
@@ -206,7 +205,12 @@ impl Server {
         });
         let mut opened = opened.transpose()?;
         let durability = opened.as_ref().map(|opened| Arc::clone(&opened.durability));
-        let shared = Arc::new(Shared::new(config, clock, listeners, durability, door, hooks));
+        let budget = match &opened {
+            Some(opened) => opened.budget(),
+            None => Budget::new(config.memory_bytes_max, count),
+        };
+        let shared =
+            Arc::new(Shared::new(config, clock, budget, listeners, durability, door, hooks));
         load_cluster(&shared)?;
         let Workers { queues, parts, addresses: addresses_of_workers, shards } =
             make_workers(&shared, opened.as_mut())?;
@@ -415,20 +419,6 @@ fn load_cluster(shared: &Shared) -> Result<(), StartError> {
     loaded.map_err(|why| StartError::File("--cluster-file", path.clone(), why))
 }
 
-/// Every shard has to hold a few of the largest items, or large values would be refused that fit
-/// the memory limit: with little memory there are fewer workers than asked for.
-fn workers_for(config: &Config) -> usize {
-    let room_for = config.memory_bytes_max / (u64::from(config.item_bytes_max) * 2).max(1);
-    let workers = config.workers.min(usize::try_from(room_for).unwrap_or(usize::MAX)).max(1);
-    if workers < config.workers {
-        log::warn!(
-            "{workers} workers instead of {}: each needs memory (-m) for two items of -I bytes",
-            config.workers
-        );
-    }
-    workers
-}
-
 /// One worker's ends of the channels.
 struct Wiring {
     poll: Poll,
@@ -467,7 +457,7 @@ fn make_workers(shared: &Arc<Shared>, opened: Option<&mut Opened>) -> io::Result
         cas: config.cas,
         prefix_delimiter: config.prefix_delimiter,
     };
-    let (shards, hasher) = make_shards(config, rules, opened)?;
+    let (shards, hasher) = make_shards(shared, rules, opened)?;
     let wirings: Vec<Wiring> =
         (0..config.workers).map(|_| wire(config.workers)).collect::<io::Result<_>>()?;
     let bells: Vec<_> = wirings.iter().map(|wiring| Arc::clone(&wiring.bell)).collect();
@@ -507,10 +497,11 @@ fn make_workers(shared: &Arc<Shared>, opened: Option<&mut Opened>) -> io::Result
 
 /// The shards, empty or as recovered, and the hash that spreads keys over them.
 fn make_shards(
-    config: &Config,
+    shared: &Shared,
     rules: Rules,
     opened: Option<&mut Opened>,
 ) -> io::Result<(Vec<Shard>, KeyHasher)> {
+    let Shared { config, budget, .. } = shared;
     let mut shards = Vec::new();
     let hasher = match opened {
         Some(opened) => {
@@ -526,7 +517,7 @@ fn make_shards(
             let hasher = KeyHasher::new([secrets[0], secrets[1]]);
             let count = shard_count_for(config);
             let settings = Settings {
-                budget: Budget::new(config.memory_bytes_max, count),
+                budget: Arc::clone(budget),
                 evict: config.evict,
                 hasher: hasher.clone(),
                 sequence_start: secrets[2] >> (u64::BITS - SEQUENCE_START_BITS),

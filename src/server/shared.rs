@@ -8,12 +8,10 @@ use crate::server::operator::compat::CompatSettings;
 use crate::server::operator::watch::Watchers;
 use crate::server::persistence::status::Durability;
 use crate::server::{FatalHook, Hooks, StopHook};
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use crate::store::budget::Budget;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Memory that all connections together may hold beside `-m`; more is taken from the stores.
-const HELD_BYTES_FREE: usize = 16 << 20;
 
 /// How the server is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +38,8 @@ pub struct Shared {
     pub listeners: Vec<(i32, String)>,
     /// `-v`, as changed by `verbosity`.
     pub verbosity: AtomicUsize,
-    /// Memory limit in bytes, as changed by `cache_memlimit`.
-    pub memory_bytes_max: AtomicU64,
-    /// What all connections hold outside the stores.
-    held_bytes: AtomicIsize,
+    /// The memory limit, as changed by `cache_memlimit`, and what stores and connections take of it.
+    pub budget: Arc<Budget>,
     /// Counts by prefix are being made.
     pub detail: AtomicBool,
     /// The state of the data directory, if there is one.
@@ -77,6 +73,7 @@ impl Shared {
     pub fn new(
         config: Config,
         clock: Clock,
+        budget: Arc<Budget>,
         listeners: Vec<(i32, String)>,
         durability: Option<Arc<Durability>>,
         door: Option<Door>,
@@ -91,8 +88,7 @@ impl Shared {
             rejected_connections: AtomicU64::new(0),
             listeners,
             verbosity: AtomicUsize::new(usize::from(config.verbosity)),
-            memory_bytes_max: AtomicU64::new(config.memory_bytes_max),
-            held_bytes: AtomicIsize::new(0),
+            budget,
             detail: AtomicBool::new(config.detail),
             compat_settings: CompatSettings::new(&config.accepted_only),
             door,
@@ -107,21 +103,6 @@ impl Shared {
             accepting: Mutex::new(Accepting::default()),
             config,
         }
-    }
-
-    /// A worker's connections hold so much more, or less, than it last told.
-    pub fn add_held(&self, bytes: isize) {
-        self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// What all connections hold outside the stores, in bytes.
-    pub fn held_bytes(&self) -> usize {
-        usize::try_from(self.held_bytes.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    /// What the stores give up for that: what is beyond an allowance.
-    pub fn lent_bytes(&self) -> u64 {
-        self.held_bytes().saturating_sub(HELD_BYTES_FREE) as u64
     }
 
     /// A worker takes turns.

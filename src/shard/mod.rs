@@ -247,11 +247,6 @@ impl Shard {
         more
     }
 
-    /// Memory used elsewhere that counts against the shard's limit.
-    pub fn lend(&mut self, bytes: u64) {
-        self.store.lend(bytes);
-    }
-
     /// The store, for statistics and dumps.
     pub fn store(&self) -> &Store {
         &self.store

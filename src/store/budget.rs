@@ -17,7 +17,7 @@
 
 use super::segment_bytes_for;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// Segments that all stores together may take above the limit, at least: a head and a tail for each
 /// of two stores, so that a store need not free a segment before it can take one.
@@ -30,13 +30,16 @@ const STORES_PER_SLACK_SEGMENT: u64 = 2;
 /// above theirs give memory back.
 const OVERSHOOT_SHARE: u64 = 32;
 
+/// Memory that is used elsewhere, by connections, beside the limit; what is more counts against it.
+pub const HELD_BYTES_FREE: u64 = 16 << 20;
+
 /// Memory of a server's stores; see the module's text.
 #[derive(Debug)]
 pub struct Budget {
     limit_bytes: AtomicU64,
     used_bytes: AtomicU64,
     dead_bytes: AtomicU64,
-    lent_bytes: AtomicU64,
+    held_bytes: AtomicI64,
     store_count: u64,
     segment_bytes: u64,
 }
@@ -49,7 +52,7 @@ impl Budget {
             limit_bytes: AtomicU64::new(limit_bytes),
             used_bytes: AtomicU64::new(0),
             dead_bytes: AtomicU64::new(0),
-            lent_bytes: AtomicU64::new(0),
+            held_bytes: AtomicI64::new(0),
             store_count,
             segment_bytes: segment_bytes_for(limit_bytes / store_count) as u64,
         })
@@ -76,9 +79,21 @@ impl Budget {
         self.dead_bytes.load(Relaxed)
     }
 
-    /// Memory used elsewhere that counts against the limit.
+    /// So much more, or less, is used elsewhere.
+    pub fn add_held_bytes(&self, bytes: i64) {
+        self.held_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// What is used elsewhere.
+    pub fn held_bytes(&self) -> u64 {
+        // Below zero for a moment, where what one thread gave back was told before what another
+        // one took.
+        u64::try_from(self.held_bytes.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// What of it counts against the limit: the stores give it up.
     pub fn lent_bytes(&self) -> u64 {
-        self.lent_bytes.load(Relaxed)
+        self.held_bytes().saturating_sub(HELD_BYTES_FREE)
     }
 
     /// What each store may have when all want as much as they can get.
@@ -158,38 +173,6 @@ impl Drop for Account {
     }
 }
 
-/// Memory used elsewhere that counts against a [`Budget`], such as what connections hold; given
-/// back when it is dropped.
-#[derive(Debug)]
-pub struct Loan {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-impl Loan {
-    /// Nothing lent so far.
-    pub fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, bytes: 0 }
-    }
-
-    /// How much it is now.
-    pub fn set_bytes(&mut self, bytes: u64) {
-        Budget::change(&self.budget.lent_bytes, self.bytes, bytes);
-        self.bytes = bytes;
-    }
-
-    /// How much it is.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        self.set_bytes(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,14 +182,14 @@ mod tests {
         let budget = Budget::new(64 << 20, 16);
         let (mut one, mut other) =
             (Account::new(Arc::clone(&budget)), Account::new(Arc::clone(&budget)));
-        let mut loan = Loan::new(Arc::clone(&budget));
         one.tell(1000, 700);
         other.tell(500, 500);
         one.tell(400, 300);
-        loan.set_bytes(100);
+        budget.add_held_bytes(HELD_BYTES_FREE as i64 + 100);
         assert_eq!((budget.used_bytes(), budget.dead_bytes()), (1000, 800));
         assert_eq!((one.used_by_all(450), one.dead_by_all(310)), (1050, 810));
-        drop((one, loan));
+        budget.add_held_bytes(-200);
+        drop(one);
         assert_eq!((budget.used_bytes(), budget.lent_bytes()), (500, 0));
         drop(other);
         assert_eq!((budget.used_bytes(), budget.dead_bytes()), (0, 0));

@@ -38,7 +38,7 @@ mod segment_list;
 mod tests;
 
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN};
-use budget::{Account, Budget, Loan};
+use budget::{Account, Budget};
 use bytes::{Bytes, BytesMut};
 use hash::KeyHasher;
 use index::{Handle, Index, Slot};
@@ -232,8 +232,6 @@ pub struct Store {
     account: Account,
     segment_memory_bytes: u64,
     live_bytes: u64,
-    /// See [`Store::lend`].
-    loan: Loan,
     evict: bool,
     hasher: KeyHasher,
     sequences: Sequences,
@@ -294,10 +292,9 @@ impl Store {
             tail: None,
             segment_bytes,
             offset_bits: (segment_bytes / ITEM_ALIGN_BYTES).trailing_zeros(),
-            account: Account::new(Arc::clone(&budget)),
+            account: Account::new(budget),
             segment_memory_bytes: 0,
             live_bytes: 0,
-            loan: Loan::new(budget),
             evict: settings.evict,
             hasher: settings.hasher,
             sequences: Sequences::new(settings.sequence_start),
@@ -742,11 +739,6 @@ impl Store {
     /// The memory limit, for all stores that share it.
     pub fn memory_bytes_max(&self) -> u64 {
         self.budget().limit_bytes()
-    }
-
-    /// Counts memory used elsewhere against the limit.
-    pub fn lend(&mut self, bytes: u64) {
-        self.loan.set_bytes(bytes);
     }
 
     /// Sets another memory limit for all stores that share it. Memory above a smaller one comes

@@ -14,6 +14,7 @@ use distcache::durable::{Fsync, OnLogError, Recover};
 use distcache::protocol::{self, MetaVerb, parse_line};
 use distcache::shard::Shard;
 use distcache::shard::operation::{Data, Verb};
+use distcache::store::budget::HELD_BYTES_FREE;
 use distcache::store::{Attributes, Ticks};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -337,7 +338,11 @@ impl Rig {
                     self.trace(format!("limit {bytes}"));
                     shard.set_memory_bytes_max(bytes);
                 }
-                9..=12 => shard.lend(self.below(MEMORY_BYTES_MAX / 4)),
+                9..=12 => {
+                    let budget = shard.store().budget();
+                    let wanted = HELD_BYTES_FREE + self.below(MEMORY_BYTES_MAX / 4);
+                    budget.add_held_bytes(wanted as i64 - budget.held_bytes() as i64);
+                }
                 13 if !shard.is_refusing() => {
                     self.trace("flush later");
                     shard.flush_later(now.plus_seconds(self.below(20)));

@@ -20,6 +20,7 @@ use crate::server::shared::Shared;
 use crate::server::stats::waiting::Recovering;
 use crate::server::worker::inbox::{Address, Bell};
 use crate::server::worker::shards::Shards;
+use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crate::store::{Store, Ticks};
 use crossbeam::channel::{Receiver, bounded, unbounded};
@@ -219,6 +220,12 @@ impl OpenedShard {
 }
 
 impl Opened {
+    /// The memory that they share.
+    pub fn budget(&self) -> Arc<Budget> {
+        // There is one at least, or the directory would have been refused.
+        Arc::clone(self.shards[0].store.budget())
+    }
+
     /// The shards, in order.
     pub fn take_shards(&mut self) -> impl Iterator<Item = OpenedShard> + use<> {
         std::mem::take(&mut self.shards).into_iter()

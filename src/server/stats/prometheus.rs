@@ -207,7 +207,7 @@ fn buckets(text: &mut Text, command: &str, times: &Histogram) {
 }
 
 fn items(text: &mut Text, total: &Totals, shared: &Shared) {
-    let limit = shared.memory_bytes_max.load(Ordering::Relaxed);
+    let limit = shared.budget.limit_bytes();
     text.gauge("items", "Items stored.", total.items);
     text.gauge("item_bytes", "Bytes of them, headers and index included.", total.live_bytes);
     text.gauge("memory_used_bytes", "Memory in use for items and index.", total.memory_bytes);

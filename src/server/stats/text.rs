@@ -375,7 +375,7 @@ fn capacity(lines: &mut Lines, total: &Totals, shared: &Shared) {
     }
     lines.put("bytes_read", total.traffic.bytes_read);
     lines.put("bytes_written", total.traffic.bytes_written);
-    lines.put("limit_maxbytes", shared.memory_bytes_max.load(Ordering::Relaxed));
+    lines.put("limit_maxbytes", shared.budget.limit_bytes());
     let (accepting, pauses, paused) = shared.accepting();
     lines.put("accepting_conns", u8::from(accepting));
     lines.put("listen_disabled_num", pauses);
@@ -640,7 +640,7 @@ fn settings(shared: &Shared) -> Vec<u8> {
         crate::server::config::Listener::Tcp(_) | crate::server::config::Listener::Tls(..) => None,
     });
     let mut lines = Lines::default();
-    lines.put("maxbytes", shared.memory_bytes_max.load(Ordering::Relaxed));
+    lines.put("maxbytes", shared.budget.limit_bytes());
     lines.put("maxconns", config.connections_max);
     lines.put("tcpport", accepted.tcp_port);
     lines.put("udpport", 0);

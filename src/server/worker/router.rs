@@ -26,10 +26,11 @@ use crate::store::Ticks;
 use crate::store::hash::KeyHasher;
 use crate::store::lookups::Lookups;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-/// Data blocks that are arriving may take one part in so many of the memory limit.
-const HELD_SHARE: u64 = 2;
+/// What connections hold, data blocks that are arriving above all, may take all of the memory limit
+/// but one part in so many: what is uploaded takes the place of what is stored, as with memcached,
+/// where it has it from the beginning.
+const KEPT_FROM_HELD_SHARE: u64 = 8;
 
 /// Ticks in which the sweep goes once through all segments.
 const SWEEP_ROUND_TICKS: usize = 40;
@@ -101,7 +102,7 @@ pub struct WorkerRouter {
     /// Connections of this worker that watch.
     pub watching: Vec<(ConnectionId, Arc<Watcher>)>,
     /// Memory that this worker's connections have come to hold since it was last told.
-    held_bytes_more: isize,
+    held_bytes_more: i64,
     /// Counters that are not the shards'.
     pub traffic: Traffic,
     /// How long commands take.
@@ -222,19 +223,19 @@ impl WorkerRouter {
     /// Follows the memory that a connection holds outside the store.
     pub fn count_held(&mut self, connection: &mut Connection) {
         let held_bytes = connection.session.held_bytes();
-        self.held_bytes_more += held_bytes as isize - connection.held_bytes as isize;
+        self.held_bytes_more += held_bytes as i64 - connection.held_bytes as i64;
         connection.held_bytes = held_bytes;
     }
 
     /// A connection is gone with what it held.
     pub fn forget_held(&mut self, connection: &Connection) {
-        self.held_bytes_more -= connection.held_bytes as isize;
+        self.held_bytes_more -= connection.held_bytes as i64;
     }
 
     /// Tells the other threads how much memory this worker's connections hold.
     pub fn tell_held(&mut self) {
         if self.held_bytes_more != 0 {
-            self.shared.add_held(std::mem::take(&mut self.held_bytes_more));
+            self.shared.budget.add_held_bytes(std::mem::take(&mut self.held_bytes_more));
         }
     }
 
@@ -242,12 +243,10 @@ impl WorkerRouter {
     /// do right away.
     pub fn maintain(&mut self) -> bool {
         let (count, workers) = (self.shards.count(), self.shared.config.workers);
-        let lent_bytes = self.shared.lent_bytes() / count as u64;
         let mut more = false;
         for at in (self.id..count).step_by(workers) {
             // Whoever holds it is at work on it; there is another tick.
             let Some(mut shard) = self.shards.hold_if_free(at) else { continue };
-            shard.lend(lent_bytes);
             let segments = shard.store().segment_count_max();
             more |= shard.maintain(self.now, segments.div_ceil(SWEEP_ROUND_TICKS));
             if self.watched {
@@ -401,9 +400,11 @@ impl Router for WorkerRouter {
         if block_bytes <= READ_BYTES {
             return true;
         }
-        let held_bytes_max = self.shared.memory_bytes_max.load(Ordering::Relaxed) / HELD_SHARE;
-        let held_bytes = self.shared.held_bytes().saturating_add_signed(self.held_bytes_more);
-        (held_bytes + block_bytes) as u64 <= held_bytes_max
+        let limit_bytes = self.shared.budget.limit_bytes();
+        let held_bytes_max = limit_bytes - limit_bytes / KEPT_FROM_HELD_SHARE;
+        let held_bytes =
+            self.shared.budget.held_bytes().saturating_add_signed(self.held_bytes_more);
+        held_bytes.saturating_add(block_bytes as u64) <= held_bytes_max
     }
 
     fn refused(&mut self, why: Refused) {

@@ -109,10 +109,8 @@ impl WorkerRouter {
             }
             Some(megabytes) => {
                 let bytes = u64::from(megabytes) << 20;
-                self.shared.memory_bytes_max.store(bytes, Ordering::Relaxed);
+                self.shared.budget.set_limit_bytes(bytes);
                 log::info!("memory limit set to {megabytes} MB");
-                // All of them share it.
-                self.shards.hold(0).set_memory_bytes_max(bytes);
                 reply::OK
             }
         }
@@ -198,8 +196,8 @@ impl WorkerRouter {
 
     /// Connections hold so much that lists have to wait.
     fn holds_much(&self) -> bool {
-        let memory_bytes_max = self.shared.memory_bytes_max.load(Ordering::Relaxed);
-        self.shared.held_bytes() as u64 > HELD_BYTES_LISTS + memory_bytes_max / HELD_SHARE_LISTS
+        let budget = &self.shared.budget;
+        budget.held_bytes() > HELD_BYTES_LISTS + budget.limit_bytes() / HELD_SHARE_LISTS
     }
 
     /// A part of the statistics, from what workers have told and what the shards know.

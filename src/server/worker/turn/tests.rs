@@ -34,14 +34,15 @@ impl Rig {
     fn new() -> Self {
         let rules = Rules { item_bytes_max: 1 << 20, cas: true, prefix_delimiter: b':' };
         let hasher = KeyHasher::new([1, 2]);
+        let budget = Budget::new(16 << 20, SHARDS);
         let settings = Settings {
-            budget: Budget::new(16 << 20, SHARDS),
+            budget: Arc::clone(&budget),
             evict: true,
             hasher: hasher.clone(),
             sequence_start: 1,
         };
         let (config, clock, hooks) = (Config::default(), Clock::start(), Hooks::default());
-        let shared = Arc::new(Shared::new(config, clock, Vec::new(), None, None, hooks));
+        let shared = Arc::new(Shared::new(config, clock, budget, Vec::new(), None, None, hooks));
         let shards = (0..SHARDS).map(|_| Shard::new(settings.clone(), rules)).collect();
         let poll = Poll::new().expect("descriptors are left");
         let waker = mio::Waker::new(poll.registry(), WAKER).expect("the same");
