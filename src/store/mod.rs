@@ -158,7 +158,7 @@ pub struct Counters {
     pub evicted_unfetched: u64,
     /// Of those, fetched lately.
     pub evicted_active: u64,
-    /// Expired items removed, on read or by the sweep.
+    /// Expired and flushed items removed, on read, by the sweep or by the flush.
     pub reclaimed: u64,
     /// Of those, never fetched.
     pub expired_unfetched: u64,

@@ -57,6 +57,7 @@ impl Store {
         if self.segment_memory_bytes == 0 {
             return;
         }
+        self.counters.reclaimed += self.items() as u64;
         let segments = first_of_segments(self.budget().share_bytes(), self.segment_bytes);
         let trash = &mut self.reclaim.trash;
         let arenas = self.index.clear();
