@@ -9,7 +9,7 @@ use crate::server::clock::Clock;
 use crate::server::config::{Config, ConfigError, Listener};
 use crate::server::connection::listener;
 use crate::server::connection::listener::{Acceptor, Bound, Limits, WorkerQueue};
-use crate::server::connection::login::{Checker, Door, UserFile};
+use crate::server::connection::login::{PasswordChecker, UserFile, Users};
 use crate::server::connection::socket::Arrival;
 use crate::server::connection::tls::{Tls, TlsError};
 use crate::server::persistence::start::{self, Keeping, Opened};
@@ -191,7 +191,7 @@ impl Server {
         let listeners = bound.iter().map(Bound::describe).collect();
         let clock = Clock::start();
         hooks.tls = open_tls(&config, &bound, hooks.tls, clock)?;
-        let (door, checker) = open_door(&config)?;
+        let (users, checker) = open_users(&config)?;
         let stop = hooks.stop_recovery.take().unwrap_or_default();
         let count = shard_count_for(&config);
         let opened = config.durability.as_ref();
@@ -210,7 +210,7 @@ impl Server {
             None => Budget::new(config.memory_bytes_max, count),
         };
         let shared =
-            Arc::new(Shared::new(config, clock, budget, listeners, durability, door, hooks));
+            Arc::new(Shared::new(config, clock, budget, listeners, durability, users, hooks));
         load_cluster(&shared)?;
         let Workers { queues, parts, addresses: addresses_of_workers, shards } =
             make_workers(&shared, opened.as_mut())?;
@@ -229,7 +229,7 @@ impl Server {
         }
         if let Some(checker) = checker {
             let workers = addresses_of_workers.clone();
-            // Not waited for: it ends when the last worker has let go of the door.
+            // Not waited for: it ends when the last worker has let go of the users.
             std::thread::Builder::new()
                 .name("login".to_owned())
                 .spawn(move || checker.run(&workers))?;
@@ -295,10 +295,10 @@ impl Server {
     /// it was, and the log says why. Answers whether there was anything to read.
     pub fn reload(&self) -> bool {
         let shared = &self.shared;
-        if let Some(door) = &shared.door {
-            match door.reload() {
+        if let Some(users) = &shared.users {
+            match users.reload() {
                 Ok(()) => {
-                    for file in door.files() {
+                    for file in users.files() {
                         log::info!("read {} again", file.path.display());
                     }
                 }
@@ -316,7 +316,7 @@ impl Server {
         if let Err(why) = load_cluster(shared) {
             log::warn!("{why}; the cluster stays as it was");
         }
-        shared.door.is_some() || shared.tls.is_some() || shared.config.cluster_file.is_some()
+        shared.users.is_some() || shared.tls.is_some() || shared.config.cluster_file.is_some()
     }
 
     /// Whether there is a data directory.
@@ -376,7 +376,7 @@ impl Pulse {
     }
 }
 
-fn open_door(config: &Config) -> Result<(Option<Door>, Option<Checker>), StartError> {
+fn open_users(config: &Config) -> Result<(Option<Users>, Option<PasswordChecker>), StartError> {
     let file = |path: &Option<PathBuf>, named_by, is_password_database| {
         path.clone().map(|path| UserFile { path, named_by, is_password_database })
     };
@@ -385,8 +385,8 @@ fn open_door(config: &Config) -> Result<(Option<Door>, Option<Checker>), StartEr
     if files.is_empty() {
         return Ok((None, None));
     }
-    match Door::open(files) {
-        Ok((door, checker)) => Ok((Some(door), Some(checker))),
+    match Users::open(files) {
+        Ok((users, checker)) => Ok((Some(users), Some(checker))),
         Err((file, why)) => Err(StartError::File(file.named_by, file.path, why)),
     }
 }
@@ -532,9 +532,13 @@ fn make_shards(
 
 /// More shards than workers, so that these seldom meet, and not many more: what a pipeline asks of
 /// one shard is brought from memory together, and every shard writes to a segment of its own. Each
-/// has to hold a few of the largest items.
+/// has to hold a few of the largest items. A worker alone needs one, unless there is a data
+/// directory, which keeps its number when there are more workers later.
 fn shard_count_for(config: &Config) -> usize {
-    let wanted = (config.workers + 1).next_power_of_two().min(SHARDS_MAX);
+    let wanted = match config.workers {
+        1 if config.durability.is_none() => 1,
+        workers => (workers + 1).next_power_of_two().min(SHARDS_MAX),
+    };
     let bytes_min = SHARD_MEMORY_BYTES_MIN.max(u64::from(config.item_bytes_max) * 4);
     let room_for = usize::try_from(config.memory_bytes_max / bytes_min).unwrap_or(usize::MAX);
     let room_for = room_for.max(1);

@@ -2,7 +2,7 @@
 
 use crate::server::clock::{Clock, Stopwatch};
 use crate::server::config::Config;
-use crate::server::connection::login::Door;
+use crate::server::connection::login::Users;
 use crate::server::connection::tls::{Tls, TlsError};
 use crate::server::operator::compat::CompatSettings;
 use crate::server::operator::watch::Watchers;
@@ -47,7 +47,7 @@ pub struct Shared {
     /// What commands of operators have set.
     pub compat_settings: CompatSettings,
     /// Who may log in, if anybody has to.
-    pub door: Option<Door>,
+    pub users: Option<Users>,
     /// Certificates, if there are listeners for TLS.
     pub tls: Option<Tls>,
     /// Connections that are told what happens.
@@ -76,7 +76,7 @@ impl Shared {
         budget: Arc<Budget>,
         listeners: Vec<(i32, String)>,
         durability: Option<Arc<Durability>>,
-        door: Option<Door>,
+        users: Option<Users>,
         hooks: Hooks,
     ) -> Self {
         let Hooks { stop: stop_hook, fatal: fatal_hook, tls, .. } = hooks;
@@ -91,7 +91,7 @@ impl Shared {
             budget,
             detail: AtomicBool::new(config.detail),
             compat_settings: CompatSettings::new(&config.accepted_only),
-            door,
+            users,
             tls,
             alive: (0..config.workers).map(|_| AtomicBool::new(true)).collect(),
             watchers: Watchers::default(),

@@ -55,9 +55,9 @@ pub struct UserFile {
 
 /// The users of a server.
 #[derive(Debug)]
-pub struct Door {
+pub struct Users {
     files: Vec<UserFile>,
-    users: Arc<RwLock<Arc<Users>>>,
+    table: Arc<RwLock<Arc<UserTable>>>,
     attempts: Sender<Attempt>,
     secret: [u8; 16],
 }
@@ -104,7 +104,7 @@ pub enum Verdict {
 
 /// The contents of a file of users.
 #[derive(Debug, Default)]
-struct Users {
+struct UserTable {
     secret: [u8; 16],
     /// Digests of user and password.
     plain: Vec<[u8; 32]>,
@@ -114,34 +114,34 @@ struct Users {
 
 /// What the thread needs.
 #[derive(Debug)]
-pub struct Checker {
-    users: Arc<RwLock<Arc<Users>>>,
+pub struct PasswordChecker {
+    table: Arc<RwLock<Arc<UserTable>>>,
     attempts: Receiver<Attempt>,
 }
 
-impl Door {
+impl Users {
     /// Reads the users. Also returns what the thread needs.
     ///
     /// # Errors
     /// Those of reading the file, and `InvalidData` with the line that is wrong.
-    pub fn open(files: Vec<UserFile>) -> Result<(Self, Checker), BadFile> {
+    pub fn open(files: Vec<UserFile>) -> Result<(Self, PasswordChecker), BadFile> {
         let mut secret = [0; 16];
         // Without it nothing could be compared safely; it is the first file's misfortune.
         let no_secret = |why| (files[0].clone(), io::Error::other(why));
         getrandom::fill(&mut secret).map_err(no_secret)?;
-        let users = Arc::new(RwLock::new(Arc::new(Users::read(&files, secret)?)));
+        let table = Arc::new(RwLock::new(Arc::new(UserTable::read(&files, secret)?)));
         let (sender, attempts) = bounded(ATTEMPTS_WAITING_MAX);
-        let checker = Checker { users: Arc::clone(&users), attempts };
-        Ok((Self { files, users, attempts: sender, secret }, checker))
+        let checker = PasswordChecker { table: Arc::clone(&table), attempts };
+        Ok((Self { files, table, attempts: sender, secret }, checker))
     }
 
     /// Reads the file again. If it is not as it should be, the users stay as they are.
     ///
     /// # Errors
-    /// As [`Door::open`].
+    /// As [`Users::open`].
     pub fn reload(&self) -> Result<(), BadFile> {
-        let users = Arc::new(Users::read(&self.files, self.secret)?);
-        *self.users.write().unwrap_or_else(PoisonError::into_inner) = users;
+        let table = Arc::new(UserTable::read(&self.files, self.secret)?);
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl Door {
         worker: usize,
         connection: ConnectionId,
     ) -> Verdict {
-        let users = current(&self.users);
+        let users = current(&self.table);
         if users.hashed.is_empty() {
             let found = users.has_plain(user, password);
             return if found { Verdict::Accepted } else { Verdict::Refused };
@@ -173,16 +173,16 @@ impl Door {
     }
 }
 
-fn current(users: &RwLock<Arc<Users>>) -> Arc<Users> {
+fn current(users: &RwLock<Arc<UserTable>>) -> Arc<UserTable> {
     Arc::clone(&users.read().unwrap_or_else(PoisonError::into_inner))
 }
 
-impl Checker {
+impl PasswordChecker {
     /// Checks attempts until the server is gone.
     pub fn run(self, workers: &[Address]) {
         let mut last = VecDeque::new();
         while let Some(attempt) = next_attempt(&self.attempts, &mut last) {
-            let accepted = current(&self.users).has(&attempt.user, &attempt.password);
+            let accepted = current(&self.table).has(&attempt.user, &attempt.password);
             let Some(address) = workers.get(attempt.worker) else { continue };
             address.send(Message::Login { connection: attempt.connection, accepted });
         }
@@ -218,7 +218,7 @@ fn next_attempt(attempts: &Receiver<Attempt>, last: &mut VecDeque<Attempt>) -> O
 /// A file of users that is not as it should be.
 pub type BadFile = (UserFile, io::Error);
 
-impl Users {
+impl UserTable {
     fn read(files: &[UserFile], secret: [u8; 16]) -> Result<Self, BadFile> {
         let mut users = Self { secret, ..Self::default() };
         for file in files {
@@ -338,13 +338,13 @@ mod tests {
     );
     const SHA256: &str = "$5$saltsalt$0IyaXrmV7.sGNS6tirgqHLqX/G.FBvgkYA.lpPdS5sA";
 
-    fn users(text: &str) -> Result<Users, String> {
+    fn users(text: &str) -> Result<UserTable, String> {
         let path =
             std::env::temp_dir().join(format!("login-{}-{}", std::process::id(), text.len()));
         std::fs::write(&path, text).unwrap();
         let file =
             UserFile { path, named_by: "-Y", is_password_database: text.starts_with("pwdb@") };
-        let users = Users::read(std::slice::from_ref(&file), [7; 16]);
+        let users = UserTable::read(std::slice::from_ref(&file), [7; 16]);
         std::fs::remove_file(file.path).unwrap();
         users.map_err(|(_, why)| why.to_string())
     }

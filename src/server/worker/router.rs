@@ -362,8 +362,8 @@ impl Router for WorkerRouter {
     }
 
     fn login(&mut self, user: &[u8], password: &[u8]) -> Verdict {
-        let Some(door) = &self.shared.door else { return Verdict::Refused };
-        let verdict = door.ask(user, password, self.id, self.current);
+        let Some(users) = &self.shared.users else { return Verdict::Refused };
+        let verdict = users.ask(user, password, self.id, self.current);
         match &verdict {
             Verdict::Accepted => self.count_login(true),
             Verdict::Refused | Verdict::Busy => self.count_login(false),
