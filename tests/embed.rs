@@ -650,6 +650,86 @@ fn random_streams_read_the_same_from_any_number_of_workers() {
     (160..200).for_each(|number| Stream::random(number, true).compare(&servers));
 }
 
+/// A stream that ends somewhere, perhaps in the middle of a command.
+struct CutStream {
+    number: u64,
+    commands: Vec<u8>,
+    /// Where the last command ends of which everything was sent.
+    complete: usize,
+    cut: usize,
+    is_reset: bool,
+}
+
+impl CutStream {
+    fn random(number: u64) -> Self {
+        let mut random = Random(number);
+        let (mut commands, mut ends) = (Vec::new(), vec![0]);
+        for _ in 0..20 + random.below(60) {
+            let mut one = Vec::new();
+            random_command(&mut random, &format!("c{number}-"), &mut one);
+            // Where one command ends is to be plain: no rows of them, none that is refused and
+            // leaves its data behind.
+            if !one.windows(5).any(|part| part == b"\r\nmd " || part == b"a b c") {
+                commands.extend(one);
+                ends.push(commands.len());
+            }
+        }
+        let cut = random.below(commands.len() as u64 + 1) as usize;
+        let complete = ends.into_iter().filter(|end| *end <= cut).max().unwrap_or(0);
+        Self { number, commands, complete, cut, is_reset: random.below(4) == 0 }
+    }
+
+    /// Sends it, and says no more.
+    fn replies(&self, server: &Server) -> Vec<u8> {
+        let mut client = Client::of(server);
+        let mut writer = client.reader.get_ref().try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // A client that resets may have done so before everything was sent.
+                let sent = writer.write_all(&self.commands[..self.cut]);
+                assert!(self.is_reset || sent.is_ok());
+                let _ = writer.shutdown(Shutdown::Write);
+            });
+            if self.is_reset {
+                // What it has not read makes the system reset the connection when it is closed.
+                drop(client);
+                return Vec::new();
+            }
+            client.rest()
+        })
+    }
+
+    fn check(&self, server: &Server, reference: &Server) {
+        let seen = self.replies(server);
+        if !self.is_reset {
+            let complete = [&self.commands[..self.complete]];
+            let expected = Client::of(reference).ask_in_pieces(complete.into_iter());
+            assert_same(&seen, &expected, &format!("stream {} cut at {}", self.number, self.cut));
+        }
+    }
+}
+
+/// S5: it was open whether servers or rigs end replies early.
+#[test]
+fn what_was_sent_whole_before_a_half_close_is_answered_whole() {
+    const CLIENTS: u64 = 30;
+    const STREAMS: u64 = 8;
+    let reference = server(1, |_| ());
+    for workers in [1, 2, 8] {
+        let server = server(workers, |_| ());
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (server, reference) = (&server, &reference);
+                scope.spawn(move || {
+                    let first = (workers as u64 * CLIENTS + client) * STREAMS;
+                    (first..first + STREAMS)
+                        .for_each(|number| CutStream::random(number).check(server, reference));
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn commands_on_one_key_take_effect_in_one_order() {
     const EACH: usize = 2_000;

@@ -105,11 +105,12 @@ impl Rule {
 
 /// Flags for both servers: so much room that nothing is evicted however long a run, and none of
 /// memcached's background threads, which hold on to items now and then and so change what incr does
-/// to them.
+/// to them. `workers`: `-t`, if not what each takes by itself.
 #[must_use]
-pub fn flags_of_both() -> ServerFlags {
-    let flags = "-m 1024 -o no_lru_maintainer -o no_lru_crawler";
-    ServerFlags::parse(flags).unwrap_or_default()
+pub fn flags_of_both(workers: Option<usize>) -> ServerFlags {
+    let workers = workers.map_or(String::new(), |workers| format!("-t {workers}"));
+    let flags = format!("-m 1024 -o no_lru_maintainer -o no_lru_crawler {workers}");
+    ServerFlags::parse(&flags).unwrap_or_default()
 }
 
 /// All rules. Where several apply to a request, the first that accepts the replies counts.

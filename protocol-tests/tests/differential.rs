@@ -21,7 +21,7 @@ fn random_streams_agree_with_memcached() {
     let seed = env::var("PROTOCOL_TESTS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("PROTOCOL_TESTS_SEED={seed}");
-    let flags = flags_of_both();
+    let flags = flags_of_both(None);
     for binary in binaries {
         let distcached = Target::start_distcached(&flags).unwrap();
         let memcached = Target::start_memcached(&binary, &flags).unwrap();

@@ -38,7 +38,7 @@ pub struct Shared {
     pub listeners: Vec<(i32, String)>,
     /// `-v`, as changed by `verbosity`.
     pub verbosity: AtomicUsize,
-    /// The memory limit, as changed by `cache_memlimit`, and what stores and connections take of it.
+    /// The memory limit, as changed by `cache_memlimit`, and what is taken of it.
     pub budget: Arc<Budget>,
     /// Counts by prefix are being made.
     pub detail: AtomicBool,

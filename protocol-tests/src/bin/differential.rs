@@ -24,6 +24,7 @@ const USAGE: &str =
 --oracle PATH  the memcached to compare with (default: from MEMCACHED or PATH)
 --failures N   go on until N unexplained differences are found (default 1)
 --binary       plays the binary protocol
+--workers N    how many workers each of both servers has (default: as many as each takes by itself)
 --rules        prints the intended differences and ends";
 
 struct Options {
@@ -32,6 +33,7 @@ struct Options {
     oracle: Option<PathBuf>,
     rules: bool,
     binary: bool,
+    workers: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn parse_options() -> Result<Options, lexopt::Error> {
         oracle: None,
         rules: false,
         binary: false,
+        workers: None,
     };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
@@ -63,6 +66,7 @@ fn parse_options() -> Result<Options, lexopt::Error> {
             Long("server") => options.server = Some(arguments.value()?.into()),
             Long("oracle") => options.oracle = Some(arguments.value()?.into()),
             Long("binary") => options.binary = true,
+            Long("workers") => options.workers = Some(arguments.value()?.parse()?),
             Long("rules") => options.rules = true,
             _ => return Err(argument.unexpected()),
         }
@@ -78,7 +82,7 @@ fn compare(options: Options) -> Result<bool, String> {
         }
         return Ok(true);
     }
-    let flags = flags_of_both();
+    let flags = flags_of_both(options.workers);
     let fails = |error: std::io::Error| error.to_string();
     let left = match &options.server {
         Some(binary) => Target::start_binary(binary, &flags),
