@@ -31,16 +31,18 @@ pub const OPTIONS: &[Opt] = &[
 ];
 
 const MIB: u64 = 1 << 20;
-const KEY_BYTES: usize = 24;
+/// Length of a key.
+pub const KEY_BYTES: usize = 24;
 /// What an item is taken to cost beside its key and value.
-const ITEM_BYTES: u64 = 24;
+pub const ITEM_BYTES: u64 = 24;
 /// Requests in a hundredth of a second of virtual time.
 const REQUESTS_PER_TICK: u64 = 1_000;
-const LIFETIME_SECONDS: u32 = 1_000_000;
+/// Nothing expires while it is measured.
+pub const LIFETIME_SECONDS: u32 = 1_000_000;
 
-/// What is done to a key.
+/// What is done to keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
+pub enum Change {
     /// Stores a value of the same size.
     Set,
     /// Stores a value of another size: half to one and a half times the mean.
@@ -49,6 +51,47 @@ enum Change {
     Touch,
     /// Each of these, appends, and deletes that are followed by a set.
     Mix,
+}
+
+/// One change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Another lifetime.
+    Touch,
+    /// A byte more.
+    Append,
+    /// A delete, followed by a set.
+    Delete,
+    /// A set of another size.
+    Resize,
+    /// A set of the usual size.
+    Set,
+}
+
+impl Change {
+    /// The next change.
+    pub fn kind(self, random: &mut Random) -> Kind {
+        match self {
+            Self::Set => Kind::Set,
+            Self::Resize => Kind::Resize,
+            Self::Touch => Kind::Touch,
+            Self::Mix => match random.below(8) {
+                0..2 => Kind::Touch,
+                2 => Kind::Append,
+                3 => Kind::Delete,
+                4..6 => Kind::Resize,
+                _ => Kind::Set,
+            },
+        }
+    }
+
+    /// The size that a key has at first, and stays with unless sizes change.
+    pub fn usual_bytes(self, value_bytes: usize, id: u64) -> usize {
+        match self {
+            Self::Set | Self::Touch => value_bytes,
+            Self::Resize | Self::Mix => spread(value_bytes, mix(id)),
+        }
+    }
 }
 
 impl std::str::FromStr for Change {
@@ -145,12 +188,8 @@ impl Churn {
         }
     }
 
-    /// The size that a key has at first, and stays with unless sizes change.
     fn usual_bytes(&self, id: u64) -> usize {
-        match self.change {
-            Change::Set | Change::Touch => self.value_bytes,
-            Change::Resize | Change::Mix => spread(self.value_bytes, mix(id)),
-        }
+        self.change.usual_bytes(self.value_bytes, id)
     }
 
     fn set(&mut self, id: u64, value_bytes: usize) {
@@ -199,44 +238,35 @@ impl Churn {
 
     /// One change; answers whether the key was there, as far as the change tells.
     fn change(&mut self, id: u64) -> bool {
-        let kind = match self.change {
-            Change::Mix => self.random.below(8),
-            Change::Set => 7,
-            Change::Resize => 4,
-            Change::Touch => 0,
-        };
+        let kind = self.change.kind(&mut self.random);
         let seconds = LIFETIME_SECONDS + self.random.below(100) as u32;
         match kind {
-            0..2 => {
+            Kind::Touch => {
                 let key = self.embedded.prepare(id);
-                self.embedded.touch(key, seconds)
+                return self.embedded.touch(key, seconds);
             }
-            2 => {
+            Kind::Append => {
                 // What is appended goes with the next set.
                 let key = self.embedded.prepare(id);
-                self.embedded.append(key, 1)
+                return self.embedded.append(key, 1);
             }
-            3 => {
+            Kind::Delete => {
                 let key = self.embedded.prepare(id);
                 self.embedded.delete(key);
                 self.set(id, self.usual_bytes(id));
-                true
             }
-            4..6 => {
+            Kind::Resize => {
                 let bits = self.random.bits();
                 self.set(id, spread(self.value_bytes, bits));
-                true
             }
-            _ => {
-                self.set(id, self.usual_bytes(id));
-                true
-            }
+            Kind::Set => self.set(id, self.usual_bytes(id)),
         }
+        true
     }
 }
 
 /// Half to one and a half times as much, evenly.
-fn spread(bytes: usize, bits: u64) -> usize {
+pub fn spread(bytes: usize, bits: u64) -> usize {
     bytes / 2 + crate::random::scale(bits, bytes as u64) as usize
 }
 

@@ -23,6 +23,7 @@
 //! simulate            the streams of `hitratio` against ideal policies; no sockets
 //! embedded            distcached's shard in this process; no sockets
 //! replay, pauses      the streams of `hitratio`, and the time of single calls, on `embedded`
+//! churn, working_set  a working set that fits: on `embedded`, on servers
 //! large_value         a value of a gibibyte in a server within this process
 //! overload            a well-behaved client beside attackers
 //! ```
@@ -63,6 +64,7 @@ pub mod threads;
 pub mod traces;
 pub mod trial;
 pub mod wire;
+pub mod working_set;
 pub mod zipf;
 
 /// What every fallible function here returns. The only consumer is a person reading one line on

@@ -6,7 +6,7 @@ use bench::options::{Opt, Options};
 use bench::{
     Result, churn, cleanup, compare, durability, hitratio, idle, large_value, latency,
     load_command, memory, overload, pauses, persistent, replay, restart, simulate, snapshot,
-    threads, traces, trial,
+    threads, traces, trial, working_set,
 };
 use lexopt::Arg;
 
@@ -87,6 +87,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         "a working set that fits, changed without pause: does all of it stay",
         &[churn::OPTIONS],
         churn::run,
+    ),
+    (
+        "working-set",
+        "the same on servers, and what that costs",
+        &[working_set::OPTIONS, trial::OPTIONS],
+        working_set::run,
     ),
     ("pauses", "time of single calls of distcached's store", &[pauses::OPTIONS], pauses::run),
     (
