@@ -35,19 +35,24 @@ pub fn run(options: &Options) -> Result<()> {
         "miss ratio",
         "misses/first",
         "avoidable/first",
+        "bytes missed",
+        "bytes/first",
     ]);
     let mut ratios = vec![Vec::new(); trial.servers.len()];
     let mut versions = Vec::new();
     for trace in &workload.traces {
         versions.clear();
-        let mut to_first = ToFirst::default();
+        let (mut to_first, mut bytes_to_first) = (ToFirst::default(), ToFirst::default());
+        let first_time_share = workload.first_time_share(trace);
         for (spec, ratios) in trial.servers.iter().zip(&mut ratios) {
             let server = Server::start(spec, &trial.flags)?;
             let outcome = play(&trial, &workload, trace, &server)
                 .map_err(|e| format!("{}, {}: {e}", trace.name, spec.name))?;
             versions.push((server.name.clone(), server.version.clone()));
             let miss_ratio = 1.0 - outcome.hit_ratio();
-            let (ratio, avoidable_ratio) = to_first.of(trace, miss_ratio);
+            let (ratio, avoidable_ratio) = to_first.of(miss_ratio, first_time_share);
+            let bytes_missed = outcome.byte_miss_ratio();
+            let (bytes_ratio, _) = bytes_to_first.of(bytes_missed, 0.0);
             eprintln!("{} {}: hit ratio {:.4}", trace.name, spec.name, outcome.hit_ratio());
             ratios.push(ratio);
             table.push(vec![
@@ -58,17 +63,23 @@ pub fn run(options: &Options) -> Result<()> {
                 format!("{miss_ratio:.4}"),
                 format!("{ratio:.3}"),
                 format!("{avoidable_ratio:.3}"),
+                format!("{bytes_missed:.4}"),
+                format!("{bytes_ratio:.3}"),
             ]);
         }
     }
     let title = format!("Hit ratio, look-aside, -m {}", trial.flags.memory_mib);
     let mut report = Report::new(&title, &versions);
     report.paragraph(&format!(
-        "{} keys; {} requests before counting; at {} requests per second where keys have \
-         lifetimes, otherwise as fast as the server answers. The last column leaves out the \
-         requests for keys that are asked for once (30 % where the stream says so): no server \
-         can have them.",
-        workload.keys, workload.warm_up, workload.ttl_rate
+        "{} keys, or {} of each stream like a production cache; {} requests before counting, {} % \
+         of them sets; at {} requests per second where keys have lifetimes, otherwise as fast as \
+         the server answers. *Avoidable* leaves out the requests that are the first for their key: \
+         no server can have them. *Bytes* are those of keys and values.",
+        workload.keys,
+        options.text("objects"),
+        workload.warm_up,
+        workload.sets_percent,
+        workload.ttl_rate
     ));
     report.table(&table);
     report.save(&trial.out, &trial.name)?;
@@ -80,19 +91,31 @@ fn play(trial: &Trial, workload: &Workload, trace: &Trace, server: &Server) -> R
         Lifetimes::Forever => None,
         Lifetimes::HalfShort => Some(workload.ttl_rate / KEYS_PER_GET as f64),
     };
+    // Of a hundred requests. A multi-get has many of them, a set is one.
+    let (sets, gets, keys_per_get) =
+        (workload.sets_percent, 100 - workload.sets_percent, KEYS_PER_GET as u64);
+    let mix = match sets {
+        0 => Mix::only(Verb::MultiGet),
+        _ => Mix::weighted(&[
+            (Verb::Set, (sets * keys_per_get) as u32),
+            (Verb::MultiGet, gets as u32),
+        ]),
+    };
+    let commands = |requests: u64| {
+        Until::Operations(requests * (sets * keys_per_get + gets) / keys_per_get / 100)
+    };
     let mut load = Load::connect(&Plan {
         connections: 1,
-        pipeline: GETS_PER_BATCH,
+        pipeline: GETS_PER_BATCH + GETS_PER_BATCH * KEYS_PER_GET * sets as usize / gets as usize,
         keys_per_get: KEYS_PER_GET,
-        mix: Mix::only(Verb::MultiGet),
+        mix,
         rate,
         look_aside: true,
         cores: trial.load_cores.clone(),
         ..Plan::new(server.address, workload.population(trace)?, workload.stream(trace))
     })?;
-    let gets = |requests: u64| Until::Operations(requests / KEYS_PER_GET as u64);
-    load.run(gets(workload.warm_up))?.check()?;
-    let outcome = load.run(gets(workload.requests))?;
+    load.run(commands(workload.warm_up))?.check()?;
+    let outcome = load.run(commands(workload.requests))?;
     outcome.check()?;
     Ok(outcome)
 }

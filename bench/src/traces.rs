@@ -4,6 +4,7 @@
 //! 2.2 million keys of 24 bytes, key and value together log-normal up to 1000 bytes with a mean of
 //! 302: some 660 MB of items for 64 MiB of memory. Popularity does not depend on size.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::Result;
 use crate::options::{Opt, Options, opt};
 use crate::population::{Lifetimes, Population, Sizes};
 use crate::production::Production;
-use crate::stream::{Popularity, StreamSpec};
+use crate::stream::{Popularity, Stream, StreamSpec};
 
 /// One stream.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +37,9 @@ pub struct ToFirst {
 }
 
 impl ToFirst {
-    /// All misses to those of the first, and those that can be avoided: a key that is asked for
-    /// once is missed by everybody.
-    pub fn of(&mut self, trace: &Trace, miss_ratio: f64) -> (f64, f64) {
-        let avoidable = miss_ratio - trace.once;
+    /// All misses to those of the first, and those that can be avoided: some are everybody's.
+    pub fn of(&mut self, miss_ratio: f64, unavoidable: f64) -> (f64, f64) {
+        let avoidable = miss_ratio - unavoidable;
         let misses_to_first = miss_ratio / *self.miss_ratio.get_or_insert(miss_ratio);
         (misses_to_first, avoidable / *self.avoidable.get_or_insert(avoidable))
     }
@@ -135,7 +135,7 @@ impl Workload {
             requests: options.get("requests")?,
             ttl_rate: options.get("ttl-rate")?,
             seed: options.get("seed")?,
-            sets_percent: options.get("sets")?,
+            sets_percent: options.get::<u64>("sets")?.min(99),
             resize: options.has("resize"),
         })
     }
@@ -153,6 +153,16 @@ impl Workload {
     /// How many keys are asked for more than once.
     pub fn keys_of(&self, trace: &Trace) -> u64 {
         trace.production.map_or(self.keys, |cache| cache.objects)
+    }
+
+    /// The share of the requests counted that are the first for their key. Nobody can have those.
+    pub fn first_time_share(&self, trace: &Trace) -> f64 {
+        let mut stream = Stream::new(&self.stream(trace), self.keys_of(trace), 0, 1);
+        let mut asked = HashSet::new();
+        let mut first_times =
+            |requests: u64| (0..requests).filter(|_| asked.insert(stream.next_id())).count() as f64;
+        first_times(self.warm_up);
+        first_times(self.requests) / self.requests.max(1) as f64
     }
 
     /// Its order of requests.

@@ -81,7 +81,7 @@ impl Connection {
     ) {
         tally.fills += self.fills.len() as u64;
         for id in self.fills.drain(..) {
-            requests.push_fill(id, &mut self.output);
+            tally.fill_bytes += requests.push_fill(id, &mut self.output);
         }
         requests.push_batch(count, sent_ns, &mut self.output, &mut self.pending);
     }
@@ -168,14 +168,14 @@ fn settle(
     match (reply, answer) {
         (Reply::Value { key, data }, Answer::Values) => {
             match Population::id_of(key).filter(|&id| keys.take(id, tally)) {
-                Some(id) if population.is_value(id, data) => tally.hits += 1,
+                Some(id) if population.is_value(id, data) => tally.hit(key.len() + data.len()),
                 _ => tally.wrong += 1,
             }
             false
         }
         (Reply::MetaValue(data), Answer::Meta) => {
             match keys.take_next() {
-                Some(id) if population.is_value(id, data) => tally.hits += 1,
+                Some(id) if population.is_value(id, data) => tally.hit(data.len()),
                 _ => tally.wrong += 1,
             }
             true

@@ -99,9 +99,10 @@ impl Requests {
         debug_assert_eq!(commands, 0, "the last command of a batch has a reply");
     }
 
-    /// Stores a key without a reply.
-    pub(super) fn push_fill(&self, id: u64, out: &mut Vec<u8>) {
+    /// Stores a key without a reply. Answers the bytes of key and value.
+    pub(super) fn push_fill(&self, id: u64, out: &mut Vec<u8>) -> u64 {
         wire::push_set(out, &self.population, id, true);
+        (self.population.key_bytes(id) + self.population.value_bytes(id)) as u64
     }
 
     #[inline]

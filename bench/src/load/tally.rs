@@ -20,6 +20,10 @@ pub struct Outcome {
     pub misses: u64,
     /// Keys stored because they were missing.
     pub fills: u64,
+    /// Bytes of the keys and values found.
+    pub hit_bytes: u64,
+    /// Bytes of the keys and values stored because they were missing.
+    pub fill_bytes: u64,
     /// Values that are not their key's, and keys that were not asked for. Must be zero.
     pub wrong: u64,
     /// Replies that are errors or make no sense here.
@@ -39,6 +43,8 @@ impl Default for Outcome {
             hits: 0,
             misses: 0,
             fills: 0,
+            hit_bytes: 0,
+            fill_bytes: 0,
             wrong: 0,
             failures: 0,
             first_failure: None,
@@ -56,6 +62,8 @@ impl Outcome {
         self.hits += other.hits;
         self.misses += other.misses;
         self.fills += other.fills;
+        self.hit_bytes += other.hit_bytes;
+        self.fill_bytes += other.fill_bytes;
         self.wrong += other.wrong;
         self.failures += other.failures;
         self.first_failure = self.first_failure.take().or_else(|| other.first_failure.clone());
@@ -68,6 +76,13 @@ impl Outcome {
     pub(super) fn answered(&mut self, commands: u64, latency_ns: u64) {
         self.operations += commands;
         self.latency.saturating_record_n(latency_ns, commands);
+    }
+
+    /// A key was found, with so many bytes.
+    #[inline]
+    pub(super) fn hit(&mut self, bytes: usize) {
+        self.hits += 1;
+        self.hit_bytes += bytes as u64;
     }
 
     pub(super) fn failed(&mut self, line: &[u8]) {
@@ -94,6 +109,12 @@ impl Outcome {
     /// Share of keys asked for that were found, 0 to 1.
     pub fn hit_ratio(&self) -> f64 {
         self.hits as f64 / (self.hits + self.misses).max(1) as f64
+    }
+
+    /// Share of the bytes asked for that were not found, 0 to 1. Only where what is missing is
+    /// stored.
+    pub fn byte_miss_ratio(&self) -> f64 {
+        self.fill_bytes as f64 / (self.hit_bytes + self.fill_bytes).max(1) as f64
     }
 
     /// The latency that `percent` of the commands stayed within, in microseconds.

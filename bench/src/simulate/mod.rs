@@ -114,7 +114,7 @@ pub fn run(options: &Options) -> Result<()> {
         for policy in &policies {
             let hit_ratio = play(&workload, trace, policy, limit_bytes, free_expired)?;
             let miss_ratio = 1.0 - hit_ratio;
-            let (ratio, avoidable_ratio) = to_first.of(trace, miss_ratio);
+            let (ratio, avoidable_ratio) = to_first.of(miss_ratio, trace.once);
             eprintln!("{} {}: hit ratio {hit_ratio:.4}", trace.name, policy.name);
             table.push(vec![
                 trace.name.to_owned(),
