@@ -37,13 +37,14 @@ pub fn run(options: &Options) -> Result<()> {
         "avoidable/first",
         "bytes missed",
         "bytes/first",
+        "avoidable bytes/first",
     ]);
     let mut ratios = vec![Vec::new(); trial.servers.len()];
     let mut versions = Vec::new();
     for trace in &workload.traces {
         versions.clear();
         let (mut to_first, mut bytes_to_first) = (ToFirst::default(), ToFirst::default());
-        let first_time_share = workload.first_time_share(trace);
+        let (first_time_share, first_time_bytes) = workload.first_time_shares(trace)?;
         for (spec, ratios) in trial.servers.iter().zip(&mut ratios) {
             let server = Server::start(spec, &trial.flags)?;
             let outcome = play(&trial, &workload, trace, &server)
@@ -52,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
             let miss_ratio = 1.0 - outcome.hit_ratio();
             let (ratio, avoidable_ratio) = to_first.of(miss_ratio, first_time_share);
             let bytes_missed = outcome.byte_miss_ratio();
-            let (bytes_ratio, _) = bytes_to_first.of(bytes_missed, 0.0);
+            let (bytes_ratio, avoidable_bytes) = bytes_to_first.of(bytes_missed, first_time_bytes);
             eprintln!("{} {}: hit ratio {:.4}", trace.name, spec.name, outcome.hit_ratio());
             ratios.push(ratio);
             table.push(vec![
@@ -65,6 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
                 format!("{avoidable_ratio:.3}"),
                 format!("{bytes_missed:.4}"),
                 format!("{bytes_ratio:.3}"),
+                format!("{avoidable_bytes:.3}"),
             ]);
         }
     }

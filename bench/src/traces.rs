@@ -155,14 +155,25 @@ impl Workload {
         trace.production.map_or(self.keys, |cache| cache.objects)
     }
 
-    /// The share of the requests counted that are the first for their key. Nobody can have those.
-    pub fn first_time_share(&self, trace: &Trace) -> f64 {
+    /// Of the requests counted, and of the bytes asked for, the shares that are asked for the first
+    /// time. Nobody can have those.
+    pub fn first_time_shares(&self, trace: &Trace) -> Result<(f64, f64)> {
+        let population = self.population(trace)?;
         let mut stream = Stream::new(&self.stream(trace), self.keys_of(trace), 0, 1);
         let mut asked = HashSet::new();
-        let mut first_times =
-            |requests: u64| (0..requests).filter(|_| asked.insert(stream.next_id())).count() as f64;
-        first_times(self.warm_up);
-        first_times(self.requests) / self.requests.max(1) as f64
+        let (mut first_times, mut first_bytes, mut all_bytes) = (0, 0, 0);
+        for request in 0..self.warm_up + self.requests {
+            let id = stream.next_id();
+            let is_first = asked.insert(id);
+            if request >= self.warm_up {
+                let bytes = population.key_bytes(id) + population.value_bytes(id);
+                first_times += usize::from(is_first);
+                first_bytes += if is_first { bytes } else { 0 };
+                all_bytes += bytes;
+            }
+        }
+        let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+        Ok((share(first_times, self.requests as usize), share(first_bytes, all_bytes)))
     }
 
     /// Its order of requests.
