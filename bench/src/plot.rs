@@ -18,7 +18,7 @@ pub struct Bars<'a> {
 }
 
 const WIDTH: f64 = 900.0;
-const LEFT: f64 = 180.0;
+const LEFT: f64 = 240.0;
 const RIGHT: f64 = 70.0;
 const TOP: f64 = 70.0;
 const BOTTOM: f64 = 50.0;

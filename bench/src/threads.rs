@@ -10,6 +10,7 @@ use crate::Result;
 use crate::compare::{Sample, measure, median_of};
 use crate::load::{self, Mix, Plan};
 use crate::options::{Opt, Options, opt};
+use crate::plot::Bars;
 use crate::population::Population;
 use crate::report::{Report, Table, save};
 use crate::scenarios::{KEY_SIZE, KEYS_PER_GET, THREADED, Threaded, WORKERS};
@@ -60,6 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
     );
     report.table(&table(&trial, &measured));
     report.save(&trial.out, &trial.name)?;
+    save(&trial.out, &format!("{}.svg", trial.name), &plot(&trial, &loads, &measured))?;
     save(&trial.out, &format!("{}.csv", trial.name), &raw(&trial, &measured).csv())
 }
 
@@ -140,6 +142,28 @@ fn table(trial: &Trial, measured: &[Measured]) -> Table {
         }
     }
     table
+}
+
+/// Ratios of the last server to the first: a group for each load, a bar for each number of threads.
+fn plot(trial: &Trial, loads: &[&Threaded], measured: &[Measured]) -> String {
+    let mut threads: Vec<usize> = measured.iter().map(|row| row.workers).collect();
+    threads.dedup();
+    let last = trial.servers.len() - 1;
+    let ratio = |row: &Measured| {
+        row.median_of(last, |sample| sample.cpu_us) / row.median_of(0, |sample| sample.cpu_us)
+    };
+    let series = threads.iter().map(|workers| {
+        let rows = measured.iter().filter(|row| row.workers == *workers);
+        (format!("-t {workers}"), rows.map(ratio).collect())
+    });
+    Bars {
+        title: "CPU per request by number of threads",
+        axis: "ratio to the first server with as many threads, lower is better",
+        labels: loads.iter().map(|load| load.scenario.title.to_owned()).collect(),
+        series: series.collect(),
+        line: Some((1.0, trial.servers[0].name.clone())),
+    }
+    .svg()
 }
 
 fn raw(trial: &Trial, measured: &[Measured]) -> Table {
