@@ -5,6 +5,7 @@ use crate::server::connection::session::{Session, Spoken};
 use crate::server::connection::tls::TlsStream;
 use crate::server::stats::latency::Probe;
 use crate::server::stats::report::ConnectionReport;
+use crate::server::worker::queues::Places;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
@@ -60,12 +61,8 @@ pub struct Connection {
     pub read_closed: bool,
     /// The end was read.
     pub ended: bool,
-    /// It is in the worker's list of connections to serve.
-    pub queued: bool,
-    /// It is in the worker's list of connections with replies to send.
-    pub dirty: bool,
-    /// Its replies wait for a record of a log to be safe.
-    pub gated: bool,
+    /// In which of its worker's lines it stands.
+    pub places: Places,
     /// When the bytes that wait to be served were read. `None`: in the turn that serves them, or
     /// they wait for the client to take its replies, and count as read when it has.
     pub read_at: Option<Moment>,
@@ -199,9 +196,7 @@ impl Connection {
             readable: false,
             read_closed: false,
             ended: false,
-            queued: false,
-            dirty: false,
-            gated: false,
+            places: Places::default(),
             read_at: None,
             probes: Vec::new(),
             held_bytes: 0,
@@ -243,7 +238,8 @@ impl Connection {
 
     /// Nothing more will come of this connection: its replies have left and no command is open.
     pub fn is_done(&self) -> bool {
-        let input_over = self.session.is_closing() || (self.ended && !self.queued);
+        let input_over =
+            self.session.is_closing() || (self.ended && !self.places.is_to_be_served());
         input_over && self.all_has_left()
     }
 

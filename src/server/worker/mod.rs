@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `turn` | the loop: poll, receive, execute, commit, reply |
+//! | `queues` | whose turn it is |
 //! | `router` | what a session reaches: the shards, and commands without a key |
 //! | `server_commands` | those commands |
 //! | `broadcast` | what is asked of all workers for one connection |
@@ -12,6 +13,7 @@
 pub mod broadcast;
 pub mod inbox;
 pub mod parking;
+pub mod queues;
 pub mod router;
 mod server_commands;
 pub mod shards;

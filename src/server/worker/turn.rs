@@ -14,11 +14,12 @@
 //! held by another worker waits until it is called (`shards`).
 
 use super::inbox::{Ask, AskedBy, Bell, Message, Question};
+use super::queues::Queues;
 use super::router::WorkerRouter;
 use crate::durable::progress::Safety;
 use crate::limits::{
-    CONTINUING_PER_TURN, LOOKUPS_ANNOUNCED_MAX, READ_BYTES, RECEIVED_TOGETHER_BYTES,
-    SENT_BYTES_PER_TURN, VALUE_BYTES_BY_REFERENCE_MIN,
+    LOOKUPS_ANNOUNCED_MAX, READ_BYTES, RECEIVED_TOGETHER_BYTES, SENT_BYTES_PER_TURN,
+    VALUE_BYTES_BY_REFERENCE_MIN,
 };
 use crate::server::connection::output::Flushed;
 use crate::server::connection::session::{Progress, Router};
@@ -30,7 +31,6 @@ use crate::store::Ticks;
 use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token};
 use slab::Slab;
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,18 +69,8 @@ pub struct Worker {
     arrivals: Receiver<Arrival>,
     connections: Slab<Connection>,
     next_serial: u64,
-    /// Connections to serve in the next turn.
-    ready: Vec<usize>,
-    /// Connections that had their turn and want another: a few are served in each.
-    continuing: VecDeque<usize>,
-    /// Connections whose shard is held by another worker, until this one is called.
-    waiting: Vec<usize>,
-    /// Connections with replies to send.
-    dirty: Vec<usize>,
-    /// Connections with more to send than a turn has room for; they are marked dirty too.
-    sending: VecDeque<usize>,
-    /// Connections whose replies wait for a log.
-    gated: Vec<usize>,
+    /// Whose turn it is.
+    queues: Queues,
     /// How far the log had moved when those connections were looked at.
     log_moves: u64,
     /// Changes that wait for others before they are written.
@@ -123,12 +113,7 @@ impl Worker {
             arrivals,
             connections: Slab::new(),
             next_serial: 0,
-            ready: Vec::new(),
-            continuing: VecDeque::new(),
-            waiting: Vec::new(),
-            sending: VecDeque::new(),
-            dirty: Vec::new(),
-            gated: Vec::new(),
+            queues: Queues::default(),
             log_moves: 0,
             gathering: Gathering::default(),
             router,
@@ -171,10 +156,9 @@ impl Worker {
                 return;
             }
             self.turn(events);
-            let unsent = self
-                .connections
-                .iter()
-                .any(|(_, connection)| connection.queued || !connection.all_has_left());
+            let unsent = self.connections.iter().any(|(_, connection)| {
+                connection.places.is_to_be_served() || !connection.all_has_left()
+            });
             let idle = !unsent && !self.router.is_asking() && self.inbox.is_empty();
             let all_idle = self.shared.note_idle(was_idle, idle);
             was_idle = idle;
@@ -185,8 +169,8 @@ impl Worker {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let can_send = !self.dirty.is_empty() || !self.sending.is_empty();
-        let busy = self.has_ready() || can_send || self.gathering.is_holding();
+        let has_work = self.queues.has_turns() || self.queues.has_to_send();
+        let busy = has_work || self.gathering.is_holding();
         let overdue = self.next_tick <= self.router.now;
         let timeout = if busy || overdue || !self.may_park() { Duration::ZERO } else { TICK };
         let polled = self.poll.poll(events, Some(timeout));
@@ -195,10 +179,6 @@ impl Worker {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }
-    }
-
-    fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.continuing.is_empty()
     }
 
     /// How far the log has moved, if there is one.
@@ -212,12 +192,12 @@ impl Worker {
         self.bell.parking.park();
         let nothing_came =
             self.inbox.is_empty() && self.arrivals.is_empty() && !self.bell.is_called();
-        nothing_came && (self.gated.is_empty() || self.log_moves() == self.log_moves)
+        nothing_came && (!self.queues.has_gated() || self.log_moves() == self.log_moves)
     }
 
     fn turn(&mut self, events: &Events) {
         self.router.begin_turn();
-        let idle = events.is_empty() && !self.has_ready();
+        let idle = events.is_empty() && !self.queues.has_turns();
         for event in events {
             self.note_event(event);
         }
@@ -225,7 +205,7 @@ impl Worker {
             self.welcome(arrival);
         }
         if self.bell.answer() {
-            self.ready.append(&mut self.waiting);
+            self.queues.call_waiting();
         }
         self.read_inbox();
         self.serve_ready();
@@ -239,7 +219,7 @@ impl Worker {
         self.router.tell_watchers();
         self.serve_watchers();
         self.send_replies();
-        self.bell.set_waits_for_log(!self.gated.is_empty());
+        self.bell.set_waits_for_log(self.queues.has_gated());
         self.router.tell_held();
         if self.router.now >= self.next_tick {
             self.tick();
@@ -269,35 +249,21 @@ impl Worker {
             if connection.read_closed {
                 connection.session.client_leaves();
             }
-            if !connection.queued {
-                connection.queued = true;
-                if connection.session.has_input() {
-                    // More of what it is in the middle of.
-                    self.continuing.push_back(token);
-                } else {
-                    self.ready.push(token);
-                }
+            if connection.session.has_input() {
+                // More of what it is in the middle of.
+                self.queues.serve_in_line(token, &mut connection.places);
+            } else {
+                self.queues.serve_soon(token, &mut connection.places);
             }
         }
         if event.is_writable() && !connection.all_has_left() {
-            Self::mark_dirty(&mut self.dirty, connection, token);
+            self.queues.send_soon(token, &mut connection.places);
         }
     }
 
     /// It wants another turn.
     fn enqueue_again(&mut self, token: usize) {
-        let connection = &mut self.connections[token];
-        if !connection.queued {
-            connection.queued = true;
-            self.continuing.push_back(token);
-        }
-    }
-
-    fn mark_dirty(dirty: &mut Vec<usize>, connection: &mut Connection, token: usize) {
-        if !connection.dirty {
-            connection.dirty = true;
-            dirty.push(token);
-        }
+        self.queues.serve_in_line(token, &mut self.connections[token].places);
     }
 
     fn welcome(&mut self, mut arrival: Arrival) {
@@ -360,7 +326,7 @@ impl Worker {
             && connection.session.login_done(accepted)
         {
             self.router.count_login(accepted);
-            Self::mark_dirty(&mut self.dirty, connection, id.token);
+            self.queues.send_soon(id.token, &mut connection.places);
         }
     }
 
@@ -370,22 +336,18 @@ impl Worker {
         if let Some(connection) = connection {
             connection.session.answer(text);
             self.router.count_held(connection);
-            Self::mark_dirty(&mut self.dirty, connection, id.token);
-            if connection.session.can_go_on() && !connection.queued {
+            self.queues.send_soon(id.token, &mut connection.places);
+            if connection.session.can_go_on() {
                 // It has waited already: what it said behind that does not go to the end of the
                 // line.
-                connection.queued = true;
-                self.ready.push(id.token);
+                self.queues.serve_soon(id.token, &mut connection.places);
             }
         }
     }
 
-    /// Who has just sent something goes first; of those who have had turns and want more, a few:
-    /// many of them do not make a turn long for the others.
+    /// Everybody's whose turn it is.
     fn serve_ready(&mut self) {
-        let mut ready = std::mem::take(&mut self.ready);
-        let again = CONTINUING_PER_TURN.min(self.continuing.len());
-        ready.extend(self.continuing.drain(..again));
+        let mut ready = self.queues.take_turns();
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut group = std::mem::take(&mut self.group);
         let mut tokens = ready.drain(..);
@@ -401,10 +363,7 @@ impl Worker {
         }
         drop(tokens);
         (self.scratch, self.group) = (scratch, group);
-        if self.ready.is_empty() {
-            // Keeps the memory of the list.
-            self.ready = ready;
-        }
+        self.queues.give_back_turns(ready);
     }
 
     /// Reads from the next few connections whose turn it is.
@@ -420,10 +379,8 @@ impl Worker {
             && let Some(token) = tokens.next()
         {
             let Some(connection) = self.connections.get_mut(token) else { continue };
-            // A connection that was closed while it was queued has left its token behind, and
-            // another one has that now: a group never has a connection twice.
-            if !std::mem::take(&mut connection.queued) || connection.gated {
-                // Behind a gate, it goes on when its replies have left.
+            // A group never has a connection twice, though a token may come twice.
+            if !connection.places.take_turn() {
                 continue;
             }
             let mut bytes = end..end;
@@ -499,8 +456,7 @@ impl Worker {
             }
             Progress::Busy => {
                 connection.read_at.get_or_insert(self.router.timing.now);
-                connection.queued = true;
-                self.waiting.push(token);
+                self.queues.serve_when_called(token, &mut connection.places);
                 false
             }
             Progress::Waits | Progress::Closing => {
@@ -510,7 +466,7 @@ impl Worker {
             }
         };
         self.router.count_held(connection);
-        Self::mark_dirty(&mut self.dirty, connection, token);
+        self.queues.send_soon(token, &mut connection.places);
         if more {
             self.enqueue_again(token);
         }
@@ -519,11 +475,9 @@ impl Worker {
     /// Connections that wait for a log are looked at again.
     fn look_at_gates(&mut self) {
         self.log_moves = self.log_moves();
-        for token in std::mem::take(&mut self.gated) {
-            let connection = self.connections.get_mut(token);
-            if let Some(connection) = connection.filter(|connection| connection.gated) {
-                connection.gated = false;
-                Self::mark_dirty(&mut self.dirty, connection, token);
+        for token in self.queues.take_gated() {
+            if let Some(connection) = self.connections.get_mut(token) {
+                self.queues.look_again(token, &mut connection.places);
             }
         }
     }
@@ -531,23 +485,22 @@ impl Worker {
     /// One write for each connection: small replies first, then those with much to send, in line,
     /// until the turn's share is used up.
     fn send_replies(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = self.queues.take_dirty();
         for token in dirty.drain(..) {
-            let Some(connection) = self.connections.get(token) else { continue };
+            let Some(connection) = self.connections.get_mut(token) else { continue };
             if connection.session.output.pending_bytes() >= VALUE_BYTES_BY_REFERENCE_MIN {
-                self.sending.push_back(token);
+                self.queues.send_in_line(token, &mut connection.places);
             } else {
                 self.send(token);
             }
         }
-        // Keeps the memory of the list.
-        self.dirty = dirty;
+        self.queues.give_back_dirty(dirty);
         let mut room_bytes = SENT_BYTES_PER_TURN;
-        for _ in 0..self.sending.len() {
+        for _ in 0..self.queues.sending_count() {
             if room_bytes == 0 {
                 break;
             }
-            let Some(token) = self.sending.pop_front() else { break };
+            let Some(token) = self.queues.next_sending() else { break };
             room_bytes = room_bytes.saturating_sub(self.send(token));
         }
     }
@@ -555,14 +508,13 @@ impl Worker {
     /// Writes what may leave and what the socket takes; returns the bytes written.
     fn send(&mut self, token: usize) -> usize {
         let Some(connection) = self.connections.get_mut(token) else { return 0 };
-        connection.dirty = false;
+        connection.places.take_sending();
         let output = &mut connection.session.output;
         if !output.gates().is_empty() {
             match self.router.safety(output.gates()) {
                 Safety::Safe => output.open_gates(),
                 Safety::Pending => {
-                    connection.gated = true;
-                    self.gated.push(token);
+                    self.queues.gate(token, &mut connection.places);
                     return 0;
                 }
                 Safety::Lost => {
@@ -602,8 +554,7 @@ impl Worker {
         match flushed {
             Flushed::All => self.all_sent(token),
             Flushed::More => {
-                connection.dirty = true;
-                self.sending.push_back(token);
+                self.queues.send_in_line(token, &mut connection.places);
             }
             Flushed::Blocked => {}
         }
@@ -636,7 +587,7 @@ impl Worker {
                 && watcher.has_lines()
             {
                 self.shared.watchers.take(watcher, &mut connection.session.output.here().bytes);
-                Self::mark_dirty(&mut self.dirty, connection, *token);
+                self.queues.send_soon(*token, &mut connection.places);
             }
         }
     }
@@ -661,7 +612,7 @@ impl Worker {
         self.router.timing.tick(now);
         self.next_tick = Ticks(now.0 + TICK.as_millis() as u64 * Ticks::PER_SECOND / 1000);
         // Changes may wait for room in the log, and nobody calls then.
-        self.ready.append(&mut self.waiting);
+        self.queues.call_waiting();
         if self.router.maintain() {
             // There is more to do: a little in each turn.
             self.next_tick = now;

@@ -6,6 +6,7 @@ use crate::server::Hooks;
 use crate::server::clock::Clock;
 use crate::server::config::Config;
 use crate::server::connection::socket::Stream;
+use crate::server::worker::queues::Places;
 use crate::server::worker::router;
 use crate::server::worker::shards::Shards;
 use crate::shard::{Rules, Shard};
@@ -100,7 +101,7 @@ fn a_token_that_a_closed_connection_left_behind_is_not_served_twice() {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
     drop(client);
     let (token, _) = rig.worker.connections.iter().next().expect("it is open");
-    rig.worker.continuing.push_back(token);
+    rig.worker.queues.serve_in_line(token, &mut Places::default());
     while !rig.worker.connections.is_empty() {
         rig.turn();
     }
