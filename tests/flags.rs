@@ -206,13 +206,51 @@ fn flags_that_cannot_be_followed() {
     }
 }
 
+/// Whom the process serves as.
+fn user_of(server: &Running) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.process.0.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:\t")).unwrap();
+    let all: Vec<u32> = line.split('\t').map(|number| number.parse().unwrap()).collect();
+    assert!(all.iter().all(|user| *user == all[0]), "{line}");
+    all[0]
+}
+
+/// In a container everybody is root, and the first command of the README is to work there.
 #[test]
-fn root_has_to_say_whom_to_become() {
+fn root_that_does_not_say_whom_to_become_becomes_nobody() {
     if !Uid::effective().is_root() {
         return check_refused(&mut distcached(&["-u", "whoever", "-c", "0"]), 1, "-c: 0");
     }
-    check_refused(Command::new(BINARY).stderr(Stdio::piped()), 64, "must add '-u root'");
-    check_refused(&mut distcached(&["-u", ""]), 64, "must add '-u root'");
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let data = temporary("data");
+    let kept = format!("--data-dir={}", data.display());
+    for flags in [&[][..], &["-u", ""], &[&kept], &[&kept]] {
+        let server = Running::spawn(
+            Command::new(BINARY)
+                .args(["-l", "127.0.0.1", "-p", "-1"])
+                .args(flags)
+                .stderr(Stdio::piped()),
+        );
+        assert!(server.answers());
+        assert_eq!(user_of(&server), nobody.uid.as_raw(), "{flags:?}");
+        let said = server.end(Signal::SIGTERM);
+        assert!(said.ends_with(", as user nobody\n"), "{said}");
+    }
+    // The directory was made for it. One that root has made is not used, and not given away.
+    assert_eq!(fs::metadata(&data).unwrap().uid(), nobody.uid.as_raw());
+    let other = temporary("data");
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o700)).unwrap();
+    let flags = ["-l", "127.0.0.1", "-p", "-1", &format!("--data-dir={}", other.display())];
+    let hint = format!("chown -R {} {}\" makes it right", nobody.uid, other.display());
+    check_refused(Command::new(BINARY).args(flags).stderr(Stdio::piped()), 74, &hint);
+    let missing = other.join("a/b");
+    let flags = ["-l", "127.0.0.1", "-p", "-1", &format!("--data-dir={}", missing.display())];
+    let hint = format!("\"install -d -o nobody -m 700 {}\"", missing.display());
+    check_refused(Command::new(BINARY).args(flags).stderr(Stdio::piped()), 74, &hint);
+    for path in [data, other] {
+        remove_with_directory(&path);
+    }
     let unknown = "can't find the user no-such-user to switch to";
     check_refused(&mut distcached(&["-u", "no-such-user"]), 67, unknown);
 }
@@ -227,6 +265,12 @@ fn a_port_in_use() {
     check_refused(&mut distcached(&["-p", &port, "-l", "127.0.0.1"]), 71, message);
     // Also for a daemon: whoever started it hears about it.
     check_refused(&mut distcached(&["-d", "-p", &port, "-l", "127.0.0.1"]), 71, message);
+    let hint = format!(" at 127.0.0.1:{port}\nanother program listens there");
+    check_refused(&mut distcached(&["-p", &port, "-l", "127.0.0.1"]), 71, &hint);
+    let at = format!("--metrics-address=127.0.0.1:{port}");
+    let hint =
+        format!("--metrics-address: Address already in use (os error 98) at 127.0.0.1:{port}");
+    check_refused(&mut distcached(&["-p", "-1", "-l", "127.0.0.1", &at]), 71, &hint);
     let nowhere = ["-s", "/no/such/directory/socket"];
     let message = "failed to listen on UNIX socket: /no/such/directory/socket: No such file";
     check_refused(&mut distcached(&nowhere), 71, message);
@@ -234,8 +278,10 @@ fn a_port_in_use() {
 
 #[test]
 fn signals() {
-    assert_eq!(Running::start(&[]).end(Signal::SIGTERM), "", "silent unless asked");
-    assert_eq!(Running::start(&[]).end(Signal::SIGINT), "");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let said = Running::start(&[]).end(signal);
+        assert_eq!(said.lines().count(), 1, "one line unless asked for more: {said}");
+    }
     let server = Running::start(&["-v"]);
     server.signal(Signal::SIGHUP);
     server.signal(Signal::SIGPIPE);
@@ -344,10 +390,12 @@ fn a_daemon_leaves_its_number_and_takes_it_away() {
     let flags = ["-d", "-P", "pid", "-s", "socket"];
     let foreground = output(distcached(&flags).current_dir(directory));
     assert_eq!(foreground.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&foreground.stderr);
+    assert!(said.contains(" ready: unix:"), "{said}");
 
-    let pid: u32 = eventually("the pid file", || {
-        fs::read_to_string(&pid_path).ok()?.strip_suffix('\n')?.parse().ok()
-    });
+    // It is there when the foreground returns.
+    let pid = fs::read_to_string(&pid_path).unwrap();
+    let pid: u32 = pid.strip_suffix('\n').unwrap().parse().unwrap();
     let answers =
         UnixStream::connect(directory.join("socket")).is_ok_and(|peer| knows_version(&peer, &peer));
     // Nobody else ends it: no assertion before this.
@@ -357,6 +405,140 @@ fn a_daemon_leaves_its_number_and_takes_it_away() {
     let this = Pid::from_raw(pid.try_into().unwrap());
     eventually("the daemon to end", || kill(this, None).is_err().then_some(()));
     remove_with_directory(&pid_path);
+}
+
+/// Whoever starts a daemon learns what came of it, as from a start in the foreground.
+#[test]
+fn a_daemon_that_does_not_start_says_so() {
+    let path = temporary("data");
+    let kept = format!("--data-dir={}", path.display());
+    let served = ["-l", "127.0.0.1", "-p", "-1"];
+    let user = if Uid::effective().is_root() { &["-u", "root"][..] } else { &[] };
+    // In use by another one.
+    let server = Running::start(&[&kept]);
+    for mode in [&[][..], &["-d"], &["-d", "-v"]] {
+        let flags = [&served[..], user, mode, &[&kept]].concat();
+        check_refused(&mut distcached(&flags), 75, "end the other process");
+    }
+    server.end(Signal::SIGTERM);
+    // Damaged.
+    for name in ["IDENTITY", "IDENTITY.2"] {
+        fs::write(path.join(name), "?").unwrap();
+    }
+    let missing = ["-Y", "/no/such/file"];
+    for mode in [&[][..], &["-d"]] {
+        let flags = [&served[..], user, mode, &[&kept]].concat();
+        check_refused(&mut distcached(&flags), 65, "distcached check");
+        let flags = [&served[..], user, mode, &missing].concat();
+        check_refused(&mut distcached(&flags), 1, "-Y /no/such/file: No such file");
+    }
+    // With a log file as well, where its descriptors are its own.
+    let log = format!("--log-file={}", path.with_extension("log").display());
+    let flags = [&served[..], user, &["-d", &kept, &log]].concat();
+    check_refused(&mut distcached(&flags), 65, "distcached check");
+    remove_with_directory(&path);
+}
+
+/// `x=$(distcached -d --log-file=F 2>&1)` returns: standard output and error are let go of.
+#[test]
+fn a_daemon_lets_go_of_its_output() {
+    let pid_path = temporary("pid");
+    let log = format!("--log-file={}", pid_path.with_extension("log").display());
+    for verbose in [&[][..], &["-vv"]] {
+        let flags = ["-d", "-P", pid_path.to_str().unwrap(), "-l", "127.0.0.1", "-p", "-1", &log];
+        let flags = [&flags[..], verbose].concat();
+        // Returns when nobody has the pipes open any more.
+        let output = distcached(&flags).output().unwrap();
+        let pid = fs::read_to_string(&pid_path).unwrap().trim().parse().unwrap();
+        let held = ["0", "1", "2"].map(|descriptor| {
+            fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap_or_default()
+        });
+        let directory = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+        signal_to(pid, Signal::SIGTERM);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(held.iter().all(|path| path == Path::new("/dev/null")), "{held:?}");
+        assert_eq!(directory, Path::new("/"));
+        eventually("the pid file to go", || (!pid_path.exists()).then_some(()));
+    }
+    remove_with_directory(&pid_path);
+}
+
+/// A file of flags that can be read once is read once.
+#[test]
+fn a_daemon_follows_a_configuration_from_a_pipe() {
+    let pid_path = temporary("pid");
+    let mut command = distcached(&["-d", "--config", "/dev/stdin"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let flags = format!("-P {}\n-l 127.0.0.1\n-p -1\n-m 77", pid_path.display());
+    child.stdin.take().unwrap().write_all(flags.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let pid = fs::read_to_string(&pid_path).unwrap().trim().parse().unwrap();
+    signal_to(pid, Signal::SIGTERM);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("; 77 MB of memory"), "{said}");
+    eventually("the pid file to go", || (!pid_path.exists()).then_some(()));
+    remove_with_directory(&pid_path);
+}
+
+/// Certificates as people make them by hand, with OpenSSL.
+#[test]
+fn certificates_of_older_habits() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        println!("skipped: no openssl");
+        return;
+    }
+    let path = temporary("x");
+    let directory = path.parent().unwrap();
+    let openssl = |words: &str| {
+        let mut command = Command::new("openssl");
+        let output = command.args(words.split(' ')).current_dir(directory).output().unwrap();
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let request = |name: &str, kind: &str| {
+        openssl(&format!(
+            "req -new -newkey {kind} -nodes -keyout {name}.key -out {name}.csr -subj /CN=127.0.0.1"
+        ));
+        // Without extensions it is of version 1.
+        openssl(&format!("x509 -req -in {name}.csr -signkey {name}.key -out {name}.cert -days 9"));
+    };
+    request("one", "rsa:2048");
+    request("other", "rsa:2048");
+    request("wide", "ec -pkeyopt ec_paramgen_curve:secp521r1");
+    let flags = |cert: &str, key: &str| {
+        let file =
+            |name: &str, end: &str| directory.join(format!("{name}.{end}")).display().to_string();
+        format!("ssl_chain_cert={},ssl_key={}", file(cert, "cert"), file(key, "key"))
+    };
+    let started = ["-l", "127.0.0.1", "-p", "-1", "-Z", "-o"];
+    let server = Running::start(&["-Z", "-o", &flags("one", "one")]);
+    let address = format!("127.0.0.1:{}", server.port);
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-quiet", "-no_ign_eof", "-connect", &address]);
+    let client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut client = client.spawn().unwrap();
+    client.stdin.as_mut().unwrap().write_all(b"version\r\nquit\r\n").unwrap();
+    let mut answer = String::new();
+    client.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    client.wait().unwrap();
+    assert!(answer.starts_with("VERSION 1.6."), "{answer}");
+    let said = server.end(Signal::SIGTERM);
+    assert!(said.contains("version 3 is made with -extfile"), "{said}");
+
+    let mixed = flags("one", "other");
+    check_refused(&mut distcached(&[&started[..], &[&mixed]].concat()), 64, "validating");
+    let wide = flags("wide", "wide");
+    let hint = "openssl ecparam -name prime256v1";
+    check_refused(&mut distcached(&[&started[..], &[&wide]].concat()), 64, hint);
+    remove_with_directory(&path);
+}
+
+#[test]
+fn the_name_memcached_answers_as_memcached() {
+    for (flag, expected) in [("-V", "memcached 1.6.45\n"), ("-h", "memcached 1.6.45\n")] {
+        let output = Command::new(BINARY).arg0("memcached").arg(flag).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).starts_with(expected), "{flag}");
+        assert_eq!(output.status.code(), Some(0));
+    }
 }
 
 #[test]
@@ -382,9 +564,9 @@ fn a_pid_file_that_cannot_be_written_is_no_reason_to_stop() {
 fn flags_without_effect_are_named_in_one_line() {
     let server = Running::start(&["-f", "1.1", "-n", "80", "-o", "hashpower=20,no_lru_crawler"]);
     let said = server.end(Signal::SIGTERM);
-    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
     let all = "without effect here: -f, -n, -o hashpower, -o no_lru_crawler";
-    assert!(said.trim_end().ends_with(all), "{said}");
+    assert!(said.lines().next().unwrap().ends_with(all), "{said}");
 }
 
 /// The binary, run as someone who may not raise limits, below so many open files. `None` where
@@ -440,7 +622,58 @@ fn more_memory_than_address_space() {
 fn environment_decides_what_is_logged() {
     let mut command = distcached(&["-l", "127.0.0.1", "-p", "-1", "-vvv"]);
     let server = Running::spawn(command.env("RUST_LOG", "off"));
-    assert_eq!(server.end(Signal::SIGTERM), "");
+    let said = server.end(Signal::SIGTERM);
+    assert!(said.starts_with("distcached ") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn a_start_says_in_one_line_what_was_started() {
+    let server = Running::start(&["-m", "96", "-t", "3"]);
+    let port = server.port;
+    let said = server.end(Signal::SIGTERM);
+    let own = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        "distcached {own} (as memcached 1.6.45) ready: tcp:127.0.0.1:{port}; 96 MB of memory, \
+         3 threads; data is not kept (--data-dir keeps it)"
+    );
+    assert!(said.starts_with(&expected), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+
+    // With a log file it is said in both places.
+    let path = temporary("log");
+    let data = path.with_file_name("data");
+    let (log, kept) =
+        (format!("--log-file={}", path.display()), format!("--data-dir={}", data.display()));
+    let said = Running::start(&[&log, &kept]).end(Signal::SIGTERM);
+    let expected = format!("; data in {}", data.display());
+    assert!(said.contains(&expected), "{said}");
+    let logged = fs::read_to_string(&path).unwrap();
+    assert!(logged.contains("INFO") && logged.contains(said.trim_end()), "{logged}");
+    remove_with_directory(&path);
+}
+
+/// `-e FILE` of memcached, and SIGUSR1: what was there is there again.
+#[test]
+fn a_memory_file_keeps_the_data() {
+    let file = temporary("memory");
+    let flags = ["-m", "64", "-e", file.to_str().unwrap()];
+    let ask = |server: &Running, said: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        answer
+    };
+    let server = Running::start(&flags);
+    assert_eq!(ask(&server, "set k 0 0 1\r\nv\r\n"), "STORED\r\n");
+    let said = server.end(Signal::SIGUSR1);
+    let directory = format!("in the directory {}.data", file.display());
+    assert_eq!(said.matches(&directory).count(), 1, "{said}");
+    let server = Running::start(&flags);
+    assert_eq!(ask(&server, "get k\r\n"), "VALUE k 0 1\r\n");
+    server.end(Signal::SIGTERM);
+    assert!(!file.exists());
+    remove_with_directory(&file);
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! | room | what it holds |
 //! |---|---|
 //! | `run` | the order of start and stop |
-//! | `os` | limits, identity, background, pid file, exit codes |
+//! | `background` | `-d`, and its outcome for who waits |
+//! | `os` | limits, identity, pid file, exit codes |
 //! | `systemd` | manners towards a service manager |
 //! | `log_file` | the log, opened again when asked |
 //! | `options` | the command line |
 //! | `tools` | the sub-commands check, dump, repair and load |
 
+pub mod background;
 pub mod log_file;
 pub mod options;
 pub mod os;

@@ -1,5 +1,5 @@
 //! What the daemon asks of the operating system before and after it serves: limits, identity,
-//! background, locked memory, the pid file, the ports file, signals, and the exit codes.
+//! locked memory, the pid file, the ports file, signals, and the exit codes.
 //!
 //! Each function does one thing and leaves the order to its caller (`crate::daemon::run`).
 //! Never opens a listening socket, never decides from flags, and holds no `unsafe`: every system
@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 
 use log::{info, warn};
@@ -194,8 +195,8 @@ pub fn check_address_space(memory_bytes_max: u64, workers: u64) -> Result<(), Ex
     Ok(())
 }
 
-/// Keeps all memory of the process, now and later, from being paged out (`-k`). Call it after
-/// [`daemonize`]: a child does not inherit the lock. A refusal is only worth a warning.
+/// Keeps all memory of the process, now and later, from being paged out (`-k`). A refusal is only
+/// worth a warning.
 pub fn lock_memory() {
     if let Err(why) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
         let why = why.desc();
@@ -213,32 +214,73 @@ pub struct Identity {
     group: Gid,
 }
 
+/// Whom root becomes if it was not told: nobody else's files are in reach of a cache then.
+const USER_DEFAULT: &str = "nobody";
+
+/// The number of user and group `nobody`, for systems that have no list of users, as a container
+/// with nothing but this program.
+const NOBODY: u32 = 65534;
+
 /// Looks up who to become, `None` when there is nothing to drop: only root changes identity, for
 /// anyone else `-u` is ignored. Call it before limits are lowered: it opens files.
 ///
 /// # Errors
-/// Root without a user to become, and a user that does not exist.
+/// A user that does not exist.
 pub fn identity(user: Option<&str>) -> Result<Option<Identity>, Exit> {
     if !Uid::current().is_root() && !Uid::effective().is_root() {
         return Ok(None);
     }
-    let name = user
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| Exit::usage("must add '-u root' to start as root"))?;
+    let given = user.filter(|name| !name.is_empty());
+    let name = given.unwrap_or(USER_DEFAULT);
+    let unknown = |why: &str| Exit {
+        code: EX_NOUSER,
+        message: format!(
+            "can't find the user {name} to switch to{why}\n\"useradd -r -s /usr/sbin/nologin {name}\" \
+             makes it; without -u it is {USER_DEFAULT}"
+        ),
+    };
     match User::from_name(name) {
         Ok(Some(found)) => {
             Ok(Some(Identity { name: name.to_owned(), user: found.uid, group: found.gid }))
         }
-        Ok(None) => Err(Exit {
-            code: EX_NOUSER,
-            message: format!("can't find the user {name} to switch to"),
-        }),
-        Err(why) => Err(Exit {
-            code: EX_NOUSER,
-            message: format!("can't find the user {name} to switch to: {}", why.desc()),
-        }),
+        _ if given.is_none() => Ok(Some(Identity {
+            name: NOBODY.to_string(),
+            user: Uid::from_raw(NOBODY),
+            group: Gid::from_raw(NOBODY),
+        })),
+        Ok(None) => Err(unknown("")),
+        Err(why) => Err(unknown(&format!(": {}", why.desc()))),
     }
 }
+
+impl Identity {
+    /// The user's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes a directory for this user, if it is not there. Its parents have to be.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn make_directory(&self, path: &Path) -> io::Result<()> {
+        match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+            Ok(()) => lchown(path, Some(self.user.as_raw()), Some(self.group.as_raw())),
+            Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(why) => Err(why),
+        }
+    }
+}
+
+/// The name of the user this process runs as, or the number.
+pub fn user_name() -> String {
+    let user = Uid::effective();
+    let found = User::from_uid(user).ok().flatten();
+    found.map_or_else(|| user.to_string(), |found| found.name)
+}
+
+/// Values of clients are in it.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// Becomes `identity` for good, leaving every supplementary group.
 ///
@@ -276,33 +318,6 @@ fn drop_supplementary_groups() -> Result<(), Errno> {
 #[cfg(target_vendor = "apple")]
 fn drop_supplementary_groups() -> Result<(), Errno> {
     Ok(())
-}
-
-// Background
-
-/// Leaves the terminal and goes on in the background; the foreground process exits with 0 inside
-/// this call (`-d`). Must run before any thread starts: threads do not survive it.
-///
-/// `stay_in_directory` keeps the working directory, where core files go, instead of `/`.
-/// `keep_output` leaves standard output and error open, for `-v`.
-///
-/// # Errors
-/// When the system refuses another process.
-#[cfg(not(target_vendor = "apple"))]
-pub fn daemonize(stay_in_directory: bool, keep_output: bool) -> Result<(), Exit> {
-    nix::unistd::daemon(stay_in_directory, keep_output).map_err(|why| {
-        let why = why.desc();
-        Exit::failure(format!("failed to daemon() in order to daemonize: {why}"))
-    })
-}
-
-/// macOS has no safe call for it.
-///
-/// # Errors
-/// Always.
-#[cfg(target_vendor = "apple")]
-pub fn daemonize(_stay_in_directory: bool, _keep_output: bool) -> Result<(), Exit> {
-    Err(Exit::usage("-d is not offered on this system: let launchd run the server, without -d"))
 }
 
 /// Asks the process to end the way a signal from outside does: the loop in

@@ -5,19 +5,21 @@
 //! `crate::server`. Programs that embed a server start it directly and never come here: this module
 //! changes the whole process (identity, signals, log).
 
+use std::io::{self, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use env_logger::Target;
-use log::{info, warn};
+use log::{LevelFilter, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::systemd;
+use super::{background, systemd};
 use crate::daemon::log_file::LogFile;
 use crate::daemon::options::Settings;
 use crate::daemon::os::{self, Exit};
@@ -42,6 +44,9 @@ const DESCRIPTORS_PER_WORKER: u64 = 4;
 /// Serves until a signal says stop. Returns the exit code: 0 after a stop, one of `os`'s codes when
 /// the start failed, which has been explained on standard error by then.
 pub fn run(settings: Settings) -> ExitCode {
+    if settings.process.daemonize && !background::is_waited_for() {
+        return background::start(&settings.words).unwrap_or_else(|exit| report(&exit));
+    }
     let log_file = match start_log(settings.config.verbosity, settings.process.log_file.clone()) {
         Ok(log_file) => log_file,
         Err(exit) => return report(&exit),
@@ -57,7 +62,6 @@ pub fn run(settings: Settings) -> ExitCode {
 
 /// Explains on standard error why the process ends, and returns its exit code.
 pub fn report(exit: &Exit) -> ExitCode {
-    use std::io::Write;
     // Standard error may be closed, and then there is nobody left to tell.
     let _ = writeln!(std::io::stderr(), "{exit}");
     ExitCode::from(exit.code)
@@ -67,7 +71,7 @@ pub fn report(exit: &Exit) -> ExitCode {
 fn start_log(verbosity: u8, path: Option<PathBuf>) -> Result<Option<LogFile>, Exit> {
     let level = config::log_level(usize::from(verbosity));
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_default_env();
+    builder.filter_level(level).filter_module(ANNOUNCED, LevelFilter::Info).parse_default_env();
     let mut log_file = None;
     if let Some(path) = path {
         // -d moves to `/`, from where it is opened again.
@@ -82,8 +86,7 @@ fn start_log(verbosity: u8, path: Option<PathBuf>) -> Result<Option<LogFile>, Ex
     Ok(log_file)
 }
 
-/// The steps in order. What usually goes wrong, a port in use or a user that does not exist, goes
-/// wrong before `daemonize`, while the exit code and the message still reach whoever started us.
+/// The steps in order.
 fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
     let Settings { mut config, mut process, .. } = settings;
     if process.daemonize && !process.core_dumps {
@@ -101,12 +104,14 @@ fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
     // The key may be one that only root can read.
     let tls = config.tls.as_ref().map(Tls::open).transpose();
     let tls = tls.map_err(|why| Exit::usage(why.to_string()))?;
-    let bound = bind_as(identity.as_ref(), &config)?;
-    let metrics = exporter::bind(&config)
-        .map_err(|why| Exit::os(format!("failed to listen for --metrics-address: {why}")))?;
-    if process.daemonize {
-        os::daemonize(process.core_dumps, 0 < config.verbosity)?;
+    if let (Some(identity), Some(kept)) = (&identity, &config.durability) {
+        // What goes wrong here is said when the directory is opened.
+        let _ = identity.make_directory(&kept.directory);
     }
+    let bound = bind_as(identity.as_ref(), &config)?;
+    let metrics = exporter::bind(&config).map_err(|why| {
+        Exit::os(format!("failed to listen for --metrics-address: {why}{}", hint_of(&why)))
+    })?;
     if process.lock_memory {
         os::lock_memory();
     }
@@ -114,6 +119,7 @@ fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
     let orders = Orders::listen(log_file)?;
     let port_file = config.port_file.clone();
     let snapshot_on_exit = config.durability.as_ref().is_some_and(|kept| kept.snapshot_on_exit);
+    let keep_errors = 0 < config.verbosity && orders.log_file.is_none();
     let server = start(config, bound, metrics, tls, Arc::clone(&orders.asked))?;
     let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
     if let Some(path) = port_file {
@@ -121,12 +127,42 @@ fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
     }
     systemd::send_signs_of_life(&server);
     systemd::ready();
+    announce(&server, identity.as_ref(), orders.log_file.is_some());
+    if process.daemonize {
+        background::detach(process.core_dumps, keep_errors)?;
+    }
     orders.wait_and_stop(server, snapshot_on_exit);
     // Without -d memcached leaves the file, and a supervisor may look for it there.
     if let Some(file) = pid_file.filter(|_| process.daemonize) {
         file.remove();
     }
     Ok(())
+}
+
+/// Where the line that says "ready" is logged, at whatever `-v`.
+const ANNOUNCED: &str = "distcached::ready";
+
+/// Says in one line what has been started, to whoever started it, and to the log file.
+fn announce(server: &Server, identity: Option<&os::Identity>, to_log_file: bool) {
+    let (own, config) = (env!("CARGO_PKG_VERSION"), server.config());
+    let places = server.listeners().join(", ");
+    let places = if places.is_empty() { "nowhere".to_owned() } else { places };
+    let (memory, threads) = (config.memory_bytes_max >> 20, config.workers);
+    let data = match &config.durability {
+        Some(kept) => format!("data in {}", kept.directory.display()),
+        None => "data is not kept (--data-dir keeps it)".to_owned(),
+    };
+    let user = identity.map(|identity| format!(", as user {}", identity.name()));
+    let user = user.unwrap_or_default();
+    let compat = config::COMPAT_VERSION;
+    let line = format!(
+        "distcached {own} (as memcached {compat}) ready: {places}; {memory} MB of memory, \
+         {threads} threads; {data}{user}"
+    );
+    if to_log_file {
+        info!(target: ANNOUNCED, "{line}");
+    }
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Listens and becomes the user who serves. Ports below 1024 need root; socket files are to belong
@@ -182,7 +218,26 @@ fn allow_descriptors(config: &mut Config) -> Result<(), Exit> {
 
 /// Listens everywhere `config` says.
 fn bind(config: &Config) -> Result<Vec<Bound>, Exit> {
-    listener::bind(config).map_err(|why| Exit::os(format!("{}: {why}", what_failed(config))))
+    let refused =
+        |why: io::Error| Exit::os(format!("{}: {why}{}", what_failed(config), hint_of(&why)));
+    listener::bind(config).map_err(refused)
+}
+
+/// What to do about an address that cannot be listened on, in a line of its own.
+fn hint_of(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => {
+            "\nanother program listens there (\"ss -lntp\" shows which): end it, or choose another \
+             port with -p"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "\nthis machine has no such address (\"ip addr\" shows those it has)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "\nports below 1024 are root's: start as root, or choose another port with -p"
+        }
+        _ => "",
+    }
 }
 
 /// The words before the reason, as memcached has them: scripts look for them.
@@ -214,27 +269,53 @@ fn start(
         fatal: Some(Box::new(|| std::process::exit(os::EX_IOERR.into()))),
         tls,
     };
+    let directory = config.durability.as_ref().map(|kept| kept.directory.clone());
+    let directory = directory.unwrap_or_default();
     Server::start_bound(config, bound, hooks).map_err(|why| match why {
-        StartError::Data(why) => refuse_data(&why),
+        StartError::Data(why) => refuse_data(&why, &directory),
         why => Exit::failure(format!("failed to start: {why}")),
     })
 }
 
 /// The exit code and the next step for each kind of trouble with the data directory.
-fn refuse_data(why: &durable::Error) -> Exit {
+fn refuse_data(why: &durable::Error, directory: &Path) -> Exit {
+    let at = directory.display();
     let (code, hint) = match why.kind {
         ErrorKind::Damaged => (
             os::EX_DATAERR,
-            "look at it with \"distcached check DIR\"; --recover=salvage starts with what is \
-             intact, --recover=discard starts empty",
+            format!(
+                "look at it with \"distcached check {at}\"; --recover=salvage starts with what is \
+                 intact, --recover=discard starts empty"
+            ),
         ),
-        ErrorKind::OtherVersion => (os::EX_CONFIG, "use that version, or another --data-dir"),
-        ErrorKind::Memory => (os::EX_CONFIG, "see -m and -M"),
-        ErrorKind::Interrupted => (0, "nothing was changed"),
-        ErrorKind::InUse => (os::EX_TEMPFAIL, "end the other process, or use another --data-dir"),
-        ErrorKind::Io => (os::EX_IOERR, "see to the disk and the rights of its directory"),
+        ErrorKind::OtherVersion => {
+            (os::EX_CONFIG, "use that version, or another --data-dir".to_owned())
+        }
+        ErrorKind::Memory => (os::EX_CONFIG, "see -m and -M".to_owned()),
+        ErrorKind::Interrupted => (0, "nothing was changed".to_owned()),
+        ErrorKind::InUse => {
+            (os::EX_TEMPFAIL, "end the other process, or use another --data-dir".to_owned())
+        }
+        ErrorKind::Io => (os::EX_IOERR, what_to_do_about(directory)),
     };
     Exit { code, message: format!("failed to use the data directory: {why}\n{hint}") }
+}
+
+/// What makes a directory that is missing or another's one that may be used.
+fn what_to_do_about(directory: &Path) -> String {
+    let (at, user) = (directory.display(), os::user_name());
+    let own = nix::unistd::geteuid().as_raw();
+    match std::fs::metadata(directory).map(|found| found.uid()) {
+        Ok(owner) if owner == own => "see to the disk and the rights of its directory".to_owned(),
+        Ok(_) => format!(
+            "it is not {user}'s: serve as its owner (-u), or give it to {user}, as root; see to the \
+             rights of its directory too"
+        ),
+        Err(_) => format!(
+            "\"install -d -o {user} -m 700 {at}\", as root, makes it; see to the rights of its \
+             directory too"
+        ),
+    }
 }
 
 fn write_port_file(path: &Path, server: &Server) {

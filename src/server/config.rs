@@ -265,6 +265,8 @@ pub struct AcceptedOnly {
     pub unix_mode: u32,
     /// `-o hash_algorithm`
     pub hash_algorithm: String,
+    /// `-e`
+    pub memory_file: Option<PathBuf>,
     /// The lines of [`UNUSED_SETTINGS`], in its order, with the values that were given.
     pub unused: Vec<(&'static str, String)>,
 }
@@ -285,9 +287,9 @@ impl AcceptedOnly {
     }
 }
 
-/// `stats settings` about slabs, LRUs, crawlers and buffers, which do not exist here: the names
+/// `stats settings` about slabs, LRUs, crawlers, buffers and flash, which do not exist here: the names
 /// as memcached prints them, in its order, with the values of a memcached started without flags.
-pub const UNUSED_SETTINGS: [(&str, &str); 23] = [
+pub const UNUSED_SETTINGS: [(&str, &str); 34] = [
     ("hashpower_init", "0"),
     ("slab_reassign", "yes"),
     ("slab_automove", "1"),
@@ -310,6 +312,17 @@ pub const UNUSED_SETTINGS: [(&str, &str); 23] = [
     ("worker_logbuf_size", "65536"),
     ("read_buf_mem_limit", "0"),
     ("track_sizes", "no"),
+    ("ext_item_size", "512"),
+    ("ext_item_age", "4294967295"),
+    ("ext_low_ttl", "0"),
+    ("ext_recache_rate", "2000"),
+    ("ext_wbuf_size", "4194304"),
+    ("ext_compact_under", "0"),
+    ("ext_drop_under", "0"),
+    ("ext_max_sleep", "1000000"),
+    ("ext_max_frag", "0.80"),
+    ("slab_automove_freeratio", "0.010"),
+    ("ext_drop_unread", "no"),
     ("num_napi_ids", "0"),
 ];
 
@@ -516,6 +529,7 @@ impl Default for AcceptedOnly {
             udp_port: 0,
             unix_mode: UNIX_MODE_DEFAULT,
             hash_algorithm: "murmur3".to_owned(),
+            memory_file: None,
             unused: UNUSED_SETTINGS.map(|(name, value)| (name, value.to_owned())).into(),
         }
     }

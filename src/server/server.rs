@@ -270,6 +270,16 @@ impl Server {
         &self.addresses
     }
 
+    /// The settings it was started with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Where it listens: `tcp:127.0.0.1:11211`, `unix:/run/cache`.
+    pub fn listeners(&self) -> Vec<&str> {
+        self.shared.listeners.iter().map(|(_, place)| place.as_str()).collect()
+    }
+
     /// Where it serves metrics, if it does.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address

@@ -6,7 +6,7 @@ use super::{Draft, Exit};
 use crate::durable::{Fsync, OnLogError, Recover};
 use crate::server::config::DurabilityConfig;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Less would have a snapshot taken all the time.
 const LOG_BYTES_MAX_MIN: u64 = 64 << 20;
@@ -21,6 +21,19 @@ pub(super) struct DurabilityDraft {
 }
 
 impl DurabilityDraft {
+    /// Keeps the data in a directory beside a file of this name, which it answers, unless another
+    /// directory was named. What is kept there takes little more than the items do.
+    pub(super) fn keep_beside(&mut self, file: &Path) -> Option<PathBuf> {
+        if self.directory.is_some() {
+            return None;
+        }
+        let mut directory = file.as_os_str().to_owned();
+        directory.push(".data");
+        let directory = PathBuf::from(directory);
+        self.directory = Some(directory.clone());
+        Some(directory)
+    }
+
     /// The settings, if a directory was named; else the option that has no effect without one.
     pub(super) fn finish(self) -> Result<Option<DurabilityConfig>, &'static str> {
         match (self.directory, self.given) {

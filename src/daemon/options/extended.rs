@@ -6,8 +6,9 @@
 
 use std::ffi::OsStr;
 
-use super::values::{COUNT_MAX, fraction, unsigned, whole};
-use super::{Draft, Exit, explain, refuse_not_offered, tls};
+use super::texts::explain;
+use super::values::{COUNT_MAX, fraction, leading_whole, whole};
+use super::{Draft, Exit, refuse_not_offered, tls};
 
 /// One extended option.
 struct Suboption {
@@ -22,8 +23,8 @@ enum Kind {
     Sets(&'static [(&'static str, &'static str)]),
     /// A whole number within the range, shown in `line` multiplied by `unit`.
     Whole { line: Option<&'static str>, min: i64, max: i64, unit: i64 },
-    /// A number above 0 and up to `max`, shown in `line` with two digits.
-    Fraction { line: Option<&'static str>, max: f64 },
+    /// A number above `above` and up to `max`, shown in `line` with so many digits.
+    Fraction { line: &'static str, above: f64, max: f64, digits: usize },
     /// Anything else; the value is `None` without an equals sign.
     Other(fn(&mut Draft, Option<&str>) -> Result<(), String>),
 }
@@ -42,20 +43,34 @@ const fn number(line: &'static str, min: i64, max: i64) -> Kind {
     Kind::Whole { line: Some(line), min, max, unit: 1 }
 }
 
-/// Kilobytes or megabytes on the command line, bytes in `stats settings`, 32 bits in memcached.
-const fn size(line: &'static str, min: i64, max: i64, unit: i64) -> Kind {
-    assert!(max <= U32_MAX / unit);
-    Kind::Whole { line: Some(line), min, max, unit }
+/// Kilobytes or megabytes on the command line, bytes in `stats settings`.
+const fn size(line: &'static str, unit: i64) -> Kind {
+    Kind::Whole { line: Some(line), min: 0, max: U32_MAX, unit }
+}
+
+/// A number above 0, shown with two digits.
+const fn factor(line: &'static str, max: f64) -> Kind {
+    Kind::Fraction { line, above: 0.0, max, digits: 2 }
+}
+
+/// Any number.
+const fn ratio(line: &'static str, digits: usize) -> Kind {
+    Kind::Fraction { line, above: f64::MIN, max: f64::MAX, digits }
 }
 
 const U32_MAX: i64 = u32::MAX as i64;
 
-/// For flash storage, which needs `ext_path` to be used at all, and that one is refused.
-const FLASH: Kind = Kind::Whole { line: None, min: 0, max: U32_MAX, unit: 1 };
+/// For flash storage, shown nowhere.
+const FLASH: Kind = Kind::Whole { line: None, min: 0, max: i64::MAX, unit: 1 };
+
+/// For flash storage, shown in `line`.
+const fn flash(line: &'static str) -> Kind {
+    number(line, 0, i64::MAX)
+}
 
 /// Every extended option, heeded ones first. Skipped by rustfmt so that a row stays a row.
 #[rustfmt::skip]
-static SUBOPTIONS: [Suboption; 63] = [
+static SUBOPTIONS: [Suboption; 64] = [
     heeded("maxconns_fast", Other(|draft, _| refuse_fast(draft, true)),
         "answer connections beyond -c with an error\n(default)"),
     heeded("no_maxconns_fast", Other(|draft, _| refuse_fast(draft, false)), "let them wait"),
@@ -82,11 +97,11 @@ static SUBOPTIONS: [Suboption; 63] = [
     row("no_slab_reassign", Sets(&[("slab_reassign", "no")])),
     row("slab_automove", Other(slab_automove)),
     row("no_slab_automove", Sets(&[("slab_automove", "0")])),
-    row("slab_automove_ratio", Kind::Fraction { line: Some("slab_automove_ratio"), max: 1.0 }),
-    row("slab_automove_window", number("slab_automove_window", 3, 1800)),
-    row("slab_automove_freeratio", Kind::Fraction { line: None, max: f64::MAX }),
+    row("slab_automove_ratio", factor("slab_automove_ratio", 1.0)),
+    row("slab_automove_window", number("slab_automove_window", 3, COUNT_MAX)),
+    row("slab_automove_freeratio", ratio("slab_automove_freeratio", 3)),
     row("slab_sizes", Other(slab_sizes)),
-    row("slab_chunk_max", size("slab_chunk_max", 1, 1 << 10, 1 << 10)),
+    row("slab_chunk_max", Other(slab_chunk_max)),
     row("no_chunked_items", Sets(&[("slab_chunk_max", "1048576")])),
     row("tail_repair_time", number("tail_repair_time", 10, COUNT_MAX)),
     row("lru_crawler", Sets(&[("lru_crawler", "yes")])),
@@ -97,12 +112,12 @@ static SUBOPTIONS: [Suboption; 63] = [
     row("no_lru_maintainer", Sets(&[("lru_maintainer_thread", "no"), ("lru_segmented", "no")])),
     row("hot_lru_pct", number("hot_lru_pct", 1, 79)),
     row("warm_lru_pct", number("warm_lru_pct", 1, 79)),
-    row("hot_max_factor", Kind::Fraction { line: Some("hot_max_factor"), max: f64::MAX }),
-    row("warm_max_factor", Kind::Fraction { line: Some("warm_max_factor"), max: f64::MAX }),
+    row("hot_max_factor", factor("hot_max_factor", f64::MAX)),
+    row("warm_max_factor", factor("warm_max_factor", f64::MAX)),
     row("temporary_ttl", Other(temporary_ttl)),
-    row("watcher_logbuf_size", size("watcher_logbuf_size", 0, U32_MAX >> 10, 1 << 10)),
-    row("worker_logbuf_size", size("worker_logbuf_size", 0, U32_MAX >> 10, 1 << 10)),
-    row("read_buf_mem_limit", size("read_buf_mem_limit", 0, U32_MAX >> 20, 1 << 20)),
+    row("watcher_logbuf_size", size("watcher_logbuf_size", 1 << 10)),
+    row("worker_logbuf_size", size("worker_logbuf_size", 1 << 10)),
+    row("read_buf_mem_limit", size("read_buf_mem_limit", 1 << 20)),
     row("resp_obj_mem_limit", Sets(&[])),
     row("track_sizes", Sets(&[("track_sizes", "yes")])),
     row("inline_ascii_resp", Sets(&[])),
@@ -110,19 +125,20 @@ static SUBOPTIONS: [Suboption; 63] = [
     row("drop_privileges", Sets(&[])),
     row("no_drop_privileges", Sets(&[])),
     row("relaxed_privileges", Sets(&[])),
+    row("ext_path", Other(flash_path)),
     row("ext_page_size", FLASH),
-    row("ext_wbuf_size", FLASH),
+    row("ext_wbuf_size", size("ext_wbuf_size", 1 << 20)),
     row("ext_threads", FLASH),
     row("ext_io_depth", FLASH),
-    row("ext_item_size", FLASH),
-    row("ext_item_age", FLASH),
-    row("ext_low_ttl", FLASH),
-    row("ext_recache_rate", FLASH),
-    row("ext_compact_under", FLASH),
-    row("ext_drop_under", FLASH),
-    row("ext_max_sleep", FLASH),
-    row("ext_max_frag", Kind::Fraction { line: None, max: f64::MAX }),
-    row("ext_drop_unread", Sets(&[])),
+    row("ext_item_size", flash("ext_item_size")),
+    row("ext_item_age", flash("ext_item_age")),
+    row("ext_low_ttl", flash("ext_low_ttl")),
+    row("ext_recache_rate", flash("ext_recache_rate")),
+    row("ext_compact_under", flash("ext_compact_under")),
+    row("ext_drop_under", flash("ext_drop_under")),
+    row("ext_max_sleep", flash("ext_max_sleep")),
+    row("ext_max_frag", ratio("ext_max_frag", 2)),
+    row("ext_drop_unread", Sets(&[("ext_drop_unread", "yes")])),
 ];
 
 /// Follows one `-o` list.
@@ -143,7 +159,8 @@ fn apply_one(draft: &mut Draft, given: &str) -> Result<(), Exit> {
     let Some(suboption) = SUBOPTIONS.iter().find(|suboption| suboption.name == name) else {
         return Err(Exit::failure(format!("Illegal suboption \"{given}\"")));
     };
-    if suboption.help.is_empty() {
+    // Said in a line of its own.
+    if suboption.help.is_empty() && name != "ext_path" {
         draft.unused(&flag);
     }
     match suboption.kind {
@@ -152,11 +169,11 @@ fn apply_one(draft: &mut Draft, given: &str) -> Result<(), Exit> {
             Ok(())
         }
         Kind::Whole { line, min, max, unit } => needed(&flag, value)
-            .and_then(|value| whole(&flag, value, min..=max))
-            .map(|number| show(draft, line, (number * unit).to_string())),
-        Kind::Fraction { line, max } => needed(&flag, value)
-            .and_then(|value| fraction(&flag, value, 0.0, max))
-            .map(|number| show(draft, line, format!("{number:.2}"))),
+            .and_then(|value| leading_whole(&flag, value, min..=max))
+            .map(|number| show(draft, line, number.saturating_mul(unit).to_string())),
+        Kind::Fraction { line, above, max, digits } => needed(&flag, value)
+            .and_then(|value| fraction(&flag, value, above, max))
+            .map(|number| show(draft, Some(line), format!("{number:.digits$}"))),
         Other(apply) => apply(draft, value),
     }
     .map_err(Exit::failure)
@@ -181,7 +198,9 @@ fn refuse_fast(draft: &mut Draft, refuse: bool) -> Result<(), String> {
 
 fn idle_timeout(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
     let flag = "-o idle_timeout";
-    draft.config().idle_timeout_seconds = unsigned(flag, needed(flag, value)?, 0..=COUNT_MAX)?;
+    let seconds = whole(flag, needed(flag, value)?, 0..=i64::MAX)
+        .map_err(|why| format!("{why} (seconds; 0: never)"))?;
+    draft.config().idle_timeout_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
     Ok(())
 }
 
@@ -210,16 +229,34 @@ fn hash_algorithm(draft: &mut Draft, value: Option<&str>) -> Result<(), String> 
 
 fn slab_automove(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
     let value = OsStr::new(value.unwrap_or("1"));
-    let level = whole("-o slab_automove", value, 0..=2)?;
+    let level = leading_whole("-o slab_automove", value, 0..=2)?;
     draft.accepted().set_unused("slab_automove", level.to_string());
     Ok(())
 }
 
 fn temporary_ttl(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
     let flag = "-o temporary_ttl";
-    let seconds = whole(flag, needed(flag, value)?, 0..=U32_MAX)?;
+    let seconds = leading_whole(flag, needed(flag, value)?, i64::MIN..=i64::MAX)?;
     draft.accepted().set_unused("temporary_ttl", seconds.to_string());
     draft.accepted().set_unused("temp_lru", "yes");
+    Ok(())
+}
+
+/// Kilobytes up to a megabyte; bytes from there on, as before 1.6.19.
+fn slab_chunk_max(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
+    const KILOBYTES_MAX: i64 = 1 << 10;
+    let flag = "-o slab_chunk_max";
+    let given = leading_whole(flag, needed(flag, value)?, 1..=COUNT_MAX)?;
+    let bytes = if given <= KILOBYTES_MAX { given << 10 } else { given };
+    draft.accepted().set_unused("slab_chunk_max", bytes.to_string());
+    Ok(())
+}
+
+/// The file for what memory has no room for; [`super::finish`] says that there is none.
+fn flash_path(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
+    let flag = "-o ext_path";
+    needed(flag, value)?;
+    draft.flash = true;
     Ok(())
 }
 

@@ -1,27 +1,40 @@
 //! `--config FILE`: flags from a file, in the form of Debian's `/etc/memcached.conf`.
 //!
 //! One flag a line, `#` starts a comment. `-d` and `-h` are skipped and so are lines that are no
-//! flags (`logfile ...`), as Debian's start scripts skip them, so that the same file serves here
-//! unchanged. Quotes keep spaces within a word. Owns that form; what the flags mean is decided
-//! where those of the command line are.
+//! flags, as Debian's start scripts skip them, so that the same file serves here unchanged; but for
+//! `logfile ...`, which Debian's has, they are warned of. Quotes keep spaces within a word. Bytes are
+//! bytes, in whatever encoding, and a byte-order mark is skipped. Owns that form; what the flags
+//! mean is decided where those of the command line are.
 
 use super::Exit;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 /// The option, as it is written.
 const OPTION: &str = "--config";
 
-/// Puts the flags of files in place of each `--config FILE` and `--config=FILE`.
+/// Some editors begin a file with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The one word of Debian's file that is no flag. It names the log of `memcached -v`, which its
+/// start scripts redirect; here it is `--log-file`.
+const SKIPPED: &[u8] = b"logfile";
+
+/// Longest part of a line that a warning repeats.
+const REPEATED_BYTES_MAX: usize = 40;
+
+/// Puts the flags of files in place of each `--config FILE` and `--config=FILE`. Answers them, and
+/// a warning for each line that is no flag.
 ///
 /// # Errors
 /// A file that cannot be read, or quotes that do not end.
 pub fn expand(
     args: impl IntoIterator<Item = OsString>,
-    read: impl Fn(&Path) -> io::Result<String>,
-) -> Result<Vec<OsString>, Exit> {
-    let mut expanded = Vec::new();
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<(Vec<OsString>, Vec<String>), Exit> {
+    let (mut expanded, mut warnings) = (Vec::new(), Vec::new());
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let attached = arg.to_str().and_then(|arg| arg.strip_prefix("--config=")).map(OsStr::new);
@@ -35,61 +48,105 @@ pub fn expand(
             continue;
         };
         let path = Path::new(&named);
-        let refused = |why: String| Exit::usage(format!("{OPTION} {}: {why}", path.display()));
+        let named = |why: String| format!("{OPTION} {}: {why}", path.display());
+        let refused = |why: String| Exit::usage(named(why));
         let text = read(path).map_err(|why| refused(why.to_string()))?;
-        expanded.extend(flags(&text).map_err(refused)?.into_iter().map(OsString::from));
+        let (flags, odd) = flags(&text).map_err(refused)?;
+        expanded.extend(flags);
+        warnings.extend(odd.into_iter().map(named));
     }
-    Ok(expanded)
+    Ok((expanded, warnings))
 }
 
-/// The words of the lines that are flags.
-fn flags(text: &str) -> Result<Vec<String>, String> {
-    let mut all = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let line = line.trim_start();
-        if line.starts_with('-') && !line.starts_with("-d") && !line.starts_with("-h") {
-            let words = words(line).ok_or(format!("line {}: a quote does not end", at + 1))?;
-            all.extend(words);
+/// The words of the lines that are flags, and what is odd about others.
+fn flags(text: &[u8]) -> Result<(Vec<OsString>, Vec<String>), String> {
+    let (mut all, mut odd) = (Vec::new(), Vec::new());
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        match line.first() {
+            None | Some(b'#') => {}
+            Some(b'-') if line.starts_with(b"-d") || line.starts_with(b"-h") => {}
+            Some(b'-') => {
+                let words = words(line).ok_or(format!("line {}: a quote does not end", at + 1))?;
+                all.extend(words);
+            }
+            _ if line.starts_with(SKIPPED) => {}
+            _ => {
+                let line = String::from_utf8_lossy(&line[..line.len().min(REPEATED_BYTES_MAX)]);
+                odd.push(format!("line {}: {line:?} is no flag and is ignored", at + 1));
+            }
         }
     }
-    Ok(all)
+    Ok((all, odd))
 }
 
 /// The words of a line, up to a comment. `None`: a quote does not end.
-fn words(line: &str) -> Option<Vec<String>> {
+fn words(line: &[u8]) -> Option<Vec<OsString>> {
     let mut found = Vec::new();
-    let mut word: Option<String> = None;
+    let mut word: Option<Vec<u8>> = None;
     let mut quote = None;
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
-        match (letter, quote) {
-            (letter, Some(open)) if letter == open => quote = None,
-            (letter, Some(_)) => word.get_or_insert_default().push(letter),
-            ('\'' | '"', None) => {
-                quote = Some(letter);
+    let mut bytes = line.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match (byte, quote) {
+            (byte, Some(open)) if byte == open => quote = None,
+            (byte, Some(_)) => word.get_or_insert_default().push(byte),
+            (b'\'' | b'"', None) => {
+                quote = Some(byte);
                 word.get_or_insert_default();
             }
-            ('\\', None) => word.get_or_insert_default().push(letters.next().unwrap_or('\\')),
-            ('#', None) => break,
-            (letter, None) if letter.is_whitespace() => found.extend(word.take()),
-            (letter, None) => word.get_or_insert_default().push(letter),
+            (b'\\', None) => word.get_or_insert_default().push(bytes.next().unwrap_or(b'\\')),
+            (b'#', None) => break,
+            (byte, None) if byte.is_ascii_whitespace() => found.extend(word.take()),
+            (byte, None) => word.get_or_insert_default().push(byte),
         }
     }
     found.extend(word);
-    quote.is_none().then_some(found)
+    quote.is_none().then(|| found.into_iter().map(OsString::from_vec).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn expanded(args: &[&str], file: &str) -> Result<Vec<String>, String> {
+    fn expanded(args: &[&str], file: impl AsRef<[u8]>) -> Result<Vec<String>, String> {
+        let (words, _) = expanded_and_warned(args, file)?;
+        Ok(words.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    fn expanded_and_warned(
+        args: &[&str],
+        file: impl AsRef<[u8]>,
+    ) -> Result<(Vec<OsString>, Vec<String>), String> {
         let read = |path: &Path| match path.to_str() {
-            Some("/conf") => Ok(file.to_owned()),
+            Some("/conf") => Ok(file.as_ref().to_owned()),
             _ => Err(io::Error::from(io::ErrorKind::NotFound)),
         };
-        let words = expand(args.iter().map(OsString::from), read).map_err(|exit| exit.message)?;
-        Ok(words.into_iter().map(|word| word.into_string().unwrap()).collect())
+        expand(args.iter().map(OsString::from), read).map_err(|exit| exit.message)
+    }
+
+    /// Once such files were refused, or lost their first line without a word.
+    #[test]
+    fn bytes_are_bytes() {
+        let check = |file: &[u8], flags: &[&[u8]], warned: &[&str]| {
+            let (found, warnings) = expanded_and_warned(&["--config", "/conf"], file).unwrap();
+            let flags: Vec<_> =
+                flags.iter().map(|flag| OsString::from_vec(flag.to_vec())).collect();
+            assert_eq!(found, flags, "{file:?}");
+            let warned: Vec<_> =
+                warned.iter().map(|line| format!("--config /conf: {line}")).collect();
+            assert_eq!(warnings, warned, "{file:?}");
+        };
+        check(b"\xef\xbb\xbf-l 127.0.0.1\n-m 5\n", &[b"-l", b"127.0.0.1", b"-m", b"5"], &[]);
+        check(b"# f\xfcr alle\n-m 5 # gr\xf6\xdfer\r\n", &[b"-m", b"5"], &[]);
+        check(b"-s /run/\xe9 -v", &[b"-s", b"/run/\xe9", b"-v"], &[]);
+        let odd = "line 2: \"m 64\" is no flag and is ignored";
+        check(b"-v\nm 64\nlogfile /x\n\n -m 5", &[b"-v", b"-m", b"5"], &[odd]);
+        let odd = "line 1: \"\\u{feff}-l 127.0.0.1\" is no flag and is ignored";
+        check(b"\xef\xbb\xbf\xef\xbb\xbf-l 127.0.0.1", &[], &[odd]);
+        let long = "x".repeat(100);
+        let odd = format!("line 1: {:?} is no flag and is ignored", "x".repeat(40));
+        check(long.as_bytes(), &[], &[&odd]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line: memcached's flags, read into [`Settings`] the way getopt reads them.
 //!
-//! Owns what each flag is called, which values it takes, what it means here, and the help text.
+//! Owns how words become settings, and what is decided when all of them are known; what each flag is
+//! called is in `table`, which values it takes in `values` and its neighbours.
 //! [`parse_in`] is a pure function: the environment variables, the number of cores and the name
 //! service it needs come in as [`Surroundings`], and what is to be said is in the value it returns.
 //! Never prints, logs or exits, and leaves no file or socket open.
@@ -17,12 +18,14 @@ mod extended;
 mod file;
 mod listen;
 mod observe;
+mod table;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod tls;
 mod values;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -30,16 +33,12 @@ use std::path::PathBuf;
 
 pub use crate::daemon::os::Exit;
 use crate::server::config::{
-    AcceptedOnly, COMPAT_VERSION, Config, ConfigError, Listener, PORT_DEFAULT, Protocol,
-    WORKERS_LIMIT,
+    AcceptedOnly, Config, ConfigError, Listener, PORT_DEFAULT, Protocol, WORKERS_LIMIT,
 };
 use durability::DurabilityDraft;
+use table::Effect::{Flag, Print, Value};
+use table::{Effect, Opt, options};
 use tls::TlsDraft;
-use values::{
-    auth_file, backlog, chunk_size, cluster_file, connections, growth_factor, item_bytes,
-    listen_on, memory, napi_ids, pid_file, prefix_delimiter, protocol, requests_per_turn, tcp_port,
-    udp_port, unix_mode, unix_socket, user, workers,
-};
 
 /// What the flags ask for.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +58,9 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// One line each, to be logged as warnings once there is a log.
     pub warnings: Vec<String>,
+    /// The command line they were read from, with files of flags in the place of their names.
+    /// Empty if it was not that of this process.
+    pub words: Vec<OsString>,
 }
 
 /// What to do to the process before it serves. A program that embeds a server has no use for it.
@@ -112,12 +114,22 @@ impl Surroundings<'_> {
 /// cache that was meant to be closed, lose data that was meant to be kept, or answer in the wrong
 /// protocol. By the flag as it is written; a final `*` stands for any ending. A feature that
 /// arrives deletes its rows and gives its flags an effect in the tables.
-const NOT_OFFERED: [(&str, &str); 5] = [
-    ("-e", "items would not survive the restart"),
-    ("-o ext_path", "items have to fit in memory; drop the option and set -m accordingly"),
-    ("-o proxy_*", "this server keeps items itself and does not pass requests on"),
-    ("-o sock_cookie_id", "sockets would go unmarked, and firewall rules would miss them"),
-    ("-l proto[proxy]", "this server keeps items itself and does not pass requests on"),
+const NOT_OFFERED: [(&str, &str); 3] = [
+    (
+        "-o proxy_*",
+        "this server keeps items itself and does not pass requests on; let clients know all \
+         servers, or put memcached's proxy before them",
+    ),
+    (
+        "-o sock_cookie_id",
+        "sockets would go unmarked, and firewall rules would miss them; let the rules go by port \
+         or by user",
+    ),
+    (
+        "-l proto[proxy]",
+        "this server keeps items itself and does not pass requests on; let clients know all \
+         servers, or put memcached's proxy before them",
+    ),
 ];
 
 /// Refuses what [`NOT_OFFERED`] lists.
@@ -132,168 +144,8 @@ fn refuse_not_offered(flag: &str) -> Result<(), Exit> {
     }
 }
 
-/// One option.
-struct Opt {
-    short: char,
-    /// Without the dashes; empty where memcached has no long form.
-    long: &'static str,
-    effect: Effect,
-    /// How `-h` calls the value; empty if it takes none.
-    value: &'static str,
-    /// What `-h` says, line by line; empty for an option that does nothing here.
-    help: &'static str,
-}
-
-/// What an option does. The variants are also what tells whether it takes a value.
-enum Effect {
-    /// Takes no value.
-    Flag(fn(&mut Draft)),
-    /// Takes a value, attached or as the next word.
-    Value(fn(&mut Draft, &OsStr) -> Result<(), Exit>),
-    /// Takes no value as `-v`, but memcached declares that `--verbose=x` may have one; unused.
-    Verbose,
-    /// Ends parsing.
-    Print(fn() -> String),
-}
-
-use Effect::{Flag, Print, Value};
-
-const fn opt(
-    short: char,
-    long: &'static str,
-    value: &'static str,
-    effect: Effect,
-    help: &'static str,
-) -> Opt {
-    Opt { short, long, effect, value, help }
-}
-
-/// An option that only stands for a row of [`NOT_OFFERED`], which is looked at first.
-const fn refused(short: char, long: &'static str) -> Opt {
-    Opt { short, long, effect: Flag(|_| ()), value: "", help: "" }
-}
-
-/// Every option, in the order of the help text. Skipped by rustfmt so that a row stays a row.
-#[rustfmt::skip]
-static OPTIONS: [Opt; 51] = [
-    opt('p', "port", "<num>", Value(tcp_port), "TCP port (default: 11211; 0: none; -1: any free)"),
-    opt('U', "udp-port", "<num>", Value(udp_port), ""),
-    opt('s', "unix-socket", "<file>", Value(unix_socket), "Unix socket to listen on, not TCP"),
-    opt('a', "unix-mask", "<mask>", Value(unix_mode), "access to it, in octal (default: 700)"),
-    opt('A', "enable-shutdown", "", Flag(|draft| draft.config().shutdown = true),
-        "obey the \"shutdown\" command"),
-    opt('l', "listen", "<addr>", Value(listen_on),
-        "address to listen on (default: all); separate\n\
-         several by commas: host, ip:port, [ip6]:port;\n\
-         with -Z, before it notls: (no TLS there), btls:\n\
-         (no client certificate) or mtls: (one required)"),
-    opt('d', "daemon", "", Flag(|draft| draft.process().daemonize = true), "run as a daemon"),
-    opt('r', "enable-coredumps", "", Flag(|draft| draft.process().core_dumps = true),
-        "maximize core file limit"),
-    opt('u', "user", "<user>", Value(user), "identity to assume when started as root"),
-    opt('m', "memory-limit", "<num>", Value(memory), "megabytes for items (default: 64)"),
-    opt('M', "disable-evictions", "", Flag(|draft| draft.config().evict = false),
-        "answer an error when memory is full instead of\n\
-         evicting"),
-    opt('c', "conn-limit", "<num>", Value(connections), "connections at a time (default: 1024)"),
-    opt('k', "lock-memory", "", Flag(|draft| draft.process().lock_memory = true),
-        "keep all memory from being paged out"),
-    opt('v', "verbose", "", Effect::Verbose,
-        "say more; -vv: commands and replies, -vvv: all\n\
-         (the environment variable RUST_LOG wins)"),
-    opt('h', "help", "", Print(help_text), "print this help and exit"),
-    opt('i', "license", "", Print(license_text), "print the license and exit"),
-    opt('V', "version", "", Print(version_text), "print the version and exit"),
-    opt('P', "pidfile", "<file>", Value(pid_file), "save the process number in <file>"),
-    opt('f', "slab-growth-factor", "<num>", Value(growth_factor), ""),
-    opt('n', "slab-min-size", "<bytes>", Value(chunk_size), ""),
-    opt('L', "enable-largepages", "", Flag(|draft| draft.unused("-L")), ""),
-    opt('D', "", "<char>", Value(prefix_delimiter),
-        "character that ends the prefix of a key (default:\n\
-         \":\"); turns \"stats detail\" on from the start"),
-    opt('t', "threads", "<num>", Value(workers), "threads (default: the number of cores)"),
-    opt('R', "max-reqs-per-event", "<num>", Value(requests_per_turn),
-        "requests of one connection before others get\n\
-         their turn (default: 20)"),
-    opt('C', "disable-cas", "", Flag(|draft| draft.config().cas = false), "disable use of CAS"),
-    opt('b', "listen-backlog", "<num>", Value(backlog), "listen queue length (default: 1024)"),
-    opt('B', "protocol", "<name>", Value(protocol),
-        "ascii, binary, or auto: the first byte of a\n\
-         connection tells (default: auto)"),
-    opt('I', "max-item-size", "<num>", Value(item_bytes),
-        "largest item (default: 1m, min: 1k, max: 1024m)"),
-    opt('S', "enable-sasl", "", Flag(|draft| draft.config().sasl = true),
-        "clients of the binary protocol have to log in by\n\
-         SASL, mechanism PLAIN, as a user of -Y or of the\n\
-         file that MEMCACHED_SASL_PWDB names; without -Y,\n\
-         clients of the text protocol are refused"),
-    opt('F', "disable-flush-all", "", Flag(|draft| draft.config().flush = false),
-        "disable flush_all command"),
-    opt('X', "disable-dumping", "", Flag(|draft| draft.config().dump = false),
-        "disable what lists keys: stats cachedump, hotkeys\n\
-         and bigkeys, lru_crawler metadump"),
-    opt('W', "disable-watch", "", Flag(|draft| draft.config().watch = false),
-        "disable watch commands"),
-    opt('Y', "auth-file", "<file>", Value(auth_file),
-        "clients have to log in; <file> has lines of\n\
-         user:password, the password plain or as made by\n\
-         \"openssl passwd -6\", and is read again on SIGHUP"),
-    refused('e', "memory-file"),
-    opt('Z', "enable-ssl", "", Flag(|draft| draft.tls.enabled = true),
-        "enable TLS; with -o ssl_chain_cert and ssl_key,\n\
-         which are read again on SIGHUP"),
-    opt('o', "extended", "<list>", Value(extended::apply), "comma separated list of"),
-    opt('N', "napi-ids", "<num>", Value(napi_ids), ""),
-    opt(LONG_ONLY, "config", "<file>", Value(values::nested_config),
-        "flags from a file, one a line, as in Debian's\n\
-         memcached.conf; -d in it is skipped"),
-    opt(LONG_ONLY, "cluster-file", "<file>", Value(cluster_file),
-        "what \"config get cluster\" answers: a line with a\n\
-         version number, then nodes as host|address|port;\n\
-         read again on SIGHUP"),
-    opt(LONG_ONLY, "data-dir", "<dir>", Value(durability::data_dir),
-        "keep the data in <dir>: come back with it after a\n\
-         stop or a crash (default: nothing is kept)"),
-    opt(LONG_ONLY, "fsync", "<mode>", Value(durability::fsync),
-        "always: each change is on the device before its\n\
-         reply; everysec: at most two seconds are at stake\n\
-         when power fails (default); no: up to the kernel"),
-    opt(LONG_ONLY, "snapshot-interval", "<sec>", Value(durability::snapshot_interval),
-        "seconds between snapshots, taken when something\n\
-         has changed (default: 60; 0: only when asked,\n\
-         or before the logs are too large)"),
-    opt(LONG_ONLY, "snapshot-growth", "<percent>", Value(durability::snapshot_growth),
-        "how much the log grows first, in percent of the\n\
-         data (default: 50; small data: whatever it grows)"),
-    opt(LONG_ONLY, "snapshot-bytes-per-second", "<n>", Value(durability::snapshot_rate),
-        "bytes of a snapshot written in a second, such as\n\
-         50m (default: 0, as fast as it goes)"),
-    opt(LONG_ONLY, "snapshot-on-exit", "", Flag(durability::snapshot_on_exit),
-        "take a snapshot before the end: the next start is\n\
-         quicker, and the stop takes as long as that"),
-    opt(LONG_ONLY, "log-bytes-max", "<n>", Value(durability::log_bytes_max),
-        "bytes of logs at which changes wait, such as 2g\n\
-         (default: twice -m, and 512m)"),
-    opt(LONG_ONLY, "recover", "<mode>", Value(durability::recover),
-        "damaged files: refuse to start (strict, default),\n\
-         take what is intact (salvage), or start empty if\n\
-         there is damage (discard)"),
-    opt(LONG_ONLY, "on-log-error", "<mode>", Value(durability::on_log_error),
-        "a log that cannot be written: refuse changes\n\
-         (default), serve without it, or exit"),
-    opt(LONG_ONLY, "metrics-address", "<addr>", Value(observe::metrics_address),
-        "serve metrics for Prometheus at host:port, path\n\
-         /metrics, to whoever asks (default: nowhere)"),
-    opt(LONG_ONLY, "slow-command-us", "<num>", Value(observe::slow_command),
-        "log commands that take so many microseconds, and\n\
-         time all instead of some (default: 0, none)"),
-    opt(LONG_ONLY, "log-file", "<file>", Value(observe::log_file),
-        "append the log to <file> instead of standard\n\
-         error; it is opened again on SIGHUP"),
-];
-
-/// In place of the letter of an option that has none.
-const LONG_ONLY: char = '\0';
+/// This program, where its name is not known.
+const PROGRAM: &str = "distcached";
 
 /// What has been read so far.
 struct Draft {
@@ -312,6 +164,10 @@ struct Draft {
     slab_sizes: Option<String>,
     /// Flags that were accepted for memcached's sake, as they are written.
     unused: Vec<String>,
+    /// `-e`
+    memory_file: Option<PathBuf>,
+    /// `-o ext_path`
+    flash: bool,
     /// `--data-dir` and what goes with it.
     durability: DurabilityDraft,
     /// `--metrics-address`
@@ -332,7 +188,7 @@ impl Draft {
         };
         let process = ProcessSettings::default();
         Self {
-            settings: Settings { config, process, warnings: Vec::new() },
+            settings: Settings { config, process, warnings: Vec::new(), words: Vec::new() },
             socket: None,
             tcp_port_given: false,
             protocol_given: false,
@@ -340,6 +196,8 @@ impl Draft {
             napi_ids: 0,
             slab_sizes: None,
             unused: Vec::new(),
+            memory_file: None,
+            flash: false,
             durability: DurabilityDraft::default(),
             metrics_address: None,
             tls: TlsDraft::default(),
@@ -375,8 +233,13 @@ impl Draft {
 /// # Errors
 /// Flags that cannot be followed, with memcached's exit code and a message that says what to do.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Exit> {
-    let args = file::expand(args, |path| std::fs::read_to_string(path))?;
-    parse_in(args, &Surroundings::of_this_process())
+    let (words, warnings) = file::expand(args, |path| std::fs::read(path))?;
+    let mut action = parse_in(words.clone(), &Surroundings::of_this_process())?;
+    if let Action::Run(settings) = &mut action {
+        settings.warnings.splice(0..0, warnings);
+        settings.words = words;
+    }
+    Ok(action)
 }
 
 /// Reads a command line, the program's name first, as it would be read in `around`.
@@ -390,6 +253,7 @@ pub fn parse_in(
     let mut parser = lexopt::Parser::from_iter(args);
     // As in getopt, the value of `-D=` is an equals sign.
     parser.set_short_equals(false);
+    let program = parser.bin_name().unwrap_or(PROGRAM).to_owned();
     let mut draft = Draft::new(around);
     while let Some(given) = next_option(&mut parser, &mut draft)? {
         match given.option.effect {
@@ -398,10 +262,15 @@ pub fn parse_in(
             Effect::Verbose => {
                 draft.config().verbosity = draft.config().verbosity.saturating_add(1);
             }
-            Print(text) => return Ok(Action::Print(text())),
+            Print(text) => return Ok(Action::Print(text(&program))),
         }
     }
     Ok(Action::Run(Box::new(finish(draft, around)?)))
+}
+
+/// The text of `-h`, for a program of this name.
+pub fn help_text(program: &str) -> String {
+    texts::help(program)
 }
 
 // Reading words as getopt_long does
@@ -414,7 +283,7 @@ struct Given {
 
 /// The next option with its value; words that are not options are skipped, as getopt skips them.
 fn next_option(parser: &mut lexopt::Parser, draft: &mut Draft) -> Result<Option<Given>, Exit> {
-    let program = parser.bin_name().unwrap_or("distcached").to_owned();
+    let program = parser.bin_name().unwrap_or(PROGRAM).to_owned();
     // The two lines that memcached's getopt and main() print, which scripts know.
     let illegal = |complaint: String| {
         Exit::failure(format!(
@@ -435,24 +304,23 @@ fn next_option(parser: &mut lexopt::Parser, draft: &mut Draft) -> Result<Option<
             }
         };
         let option = found.map_err(&illegal)?;
-        refuse_not_offered(&format!("-{}", option.short))?;
         let value = value_of(parser, option, is_long).map_err(&illegal)?;
         return Ok(Some(Given { option, value }));
     }
 }
 
 fn find_short(letter: char) -> Result<&'static Opt, String> {
-    let found = OPTIONS.iter().find(|option| option.short == letter);
+    let found = options().find(|option| option.short == letter);
     found.ok_or_else(|| format!("invalid option -- '{letter}'"))
 }
 
 /// An exact name, or the beginning of just one.
 fn find_long(name: &str) -> Result<&'static Opt, String> {
-    if let Some(exact) = OPTIONS.iter().find(|option| option.long == name && !name.is_empty()) {
+    if let Some(exact) = options().find(|option| option.long == name && !name.is_empty()) {
         return Ok(exact);
     }
     let begins = |option: &&Opt| !option.long.is_empty() && option.long.starts_with(name);
-    let candidates: Vec<&Opt> = OPTIONS.iter().filter(begins).collect();
+    let candidates: Vec<&Opt> = options().filter(begins).collect();
     match candidates[..] {
         [] => Err(format!("unrecognized option '--{name}'")),
         [one] => Ok(one),
@@ -517,9 +385,12 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
         draft.config().metrics_address = Some(observe::resolve(&given, around)?);
     }
     draft.config().check().map_err(invalid)?;
-    match std::mem::take(&mut draft.durability).finish() {
-        Ok(settings) => draft.config().durability = settings,
-        Err(option) => draft.warn(format!("{option} has no effect without --data-dir")),
+    durability(&mut draft);
+    if draft.flash {
+        draft.warn(
+            "-o ext_path: there is no flash tier; items are kept in memory as far as -m goes, and \
+             the file is not used",
+        );
     }
     if draft.workers_given.is_some_and(|workers| 64 < workers) {
         draft.warn("more than 64 threads (-t) are not recommended: use the number of cores");
@@ -529,6 +400,25 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
         draft.warn(format!("accepted as memcached accepts them, but without effect here: {flags}"));
     }
     Ok(draft.settings)
+}
+
+/// Where data is kept, if anywhere.
+fn durability(draft: &mut Draft) {
+    if let Some(file) = draft.memory_file.take() {
+        let directory = draft.durability.keep_beside(&file);
+        if let Some(directory) = directory {
+            let (file, directory) = (file.display(), directory.display());
+            draft.warn(format!(
+                "-e {file}: the data is kept in the directory {directory}, at every kind of stop \
+                 (as by --data-dir={directory})"
+            ));
+        }
+        draft.accepted().memory_file = Some(file);
+    }
+    match std::mem::take(&mut draft.durability).finish() {
+        Ok(settings) => draft.config().durability = settings,
+        Err(option) => draft.warn(format!("{option} has no effect without --data-dir")),
+    }
 }
 
 /// Where to listen, and what is spoken where.
@@ -567,54 +457,4 @@ fn listeners(draft: &mut Draft, around: &Surroundings<'_>) -> Result<(), Exit> {
     draft.config().protocols = own.collect();
     draft.config().listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
     Ok(())
-}
-
-// Texts
-
-/// The first number of `-V` and `-h` is what tools compare, so it is memcached's; the second line
-/// has this program's own.
-fn version_text() -> String {
-    let own = env!("CARGO_PKG_VERSION");
-    format!("distcached {COMPAT_VERSION}\ndistcache {own}\n")
-}
-
-fn license_text() -> String {
-    format!(
-        "{}\ndistcache may be used under either license of: {}\n",
-        version_text(),
-        env!("CARGO_PKG_LICENSE")
-    )
-}
-
-/// Where the explanations of `-h` start.
-const HELP_COLUMN: usize = 30;
-
-/// Only what works: tools search this text to learn what is built in.
-fn help_text() -> String {
-    let mut text = version_text();
-    for option in OPTIONS.iter().filter(|option| !option.help.is_empty()) {
-        let name = match option {
-            Opt { short: LONG_ONLY, long, value: "", .. } => format!("--{long}"),
-            Opt { short: LONG_ONLY, long, value, .. } => format!("--{long}={value}"),
-            Opt { short, long: "", value, .. } => format!("-{short} {value}"),
-            Opt { short, long, value: "", .. } => format!("-{short}, --{long}"),
-            Opt { short, long, value, .. } => format!("-{short}, --{long}={value}"),
-        };
-        explain(&mut text, &name, option.help);
-        if option.short == 'o' {
-            extended::explain_all(&mut text);
-        }
-    }
-    text.push_str("Other options of memcached are accepted where ignoring them does no harm.\n");
-    text.push_str("Tools for data directories: distcached check, dump, repair, load (-h: how).\n");
-    text
-}
-
-/// Appends `name` and, from [`HELP_COLUMN`] on, the lines of `help`.
-fn explain(text: &mut String, name: &str, help: &str) {
-    let mut name = name;
-    for line in help.lines() {
-        text.push_str(&format!("{name:<HELP_COLUMN$} {line}\n"));
-        name = "";
-    }
 }

@@ -108,6 +108,9 @@ fn each_flag_does_one_thing() {
     check(&["-P", "/run/x.pid"], |s| s.process.pid_file = Some("/run/x.pid".into()));
     check(&["-m", "8"], |s| s.config.memory_bytes_max = 8 << 20);
     check(&["-m", "2"], |s| s.config.memory_bytes_max = 2 << 20);
+    for given in ["256", "256m", "256M", "256mb", " 256MB", "256MiB"] {
+        check(&["-m", given], |s| s.config.memory_bytes_max = 256 << 20);
+    }
     check(&["-c", "1"], |s| s.config.connections_max = 1);
     check(&["-t", "1"], |s| s.config.workers = 1);
     check(&["-R", "500"], |s| s.config.requests_per_turn_max = 500);
@@ -204,8 +207,8 @@ fn words_that_are_no_options_are_refused_as_getopt_does() {
         (&["--help=x"], "distcached: option '--help' doesn't allow an argument"),
         (
             &["--li=x"],
-            "distcached: option '--li' is ambiguous; possibilities: '--listen' '--license' \
-             '--listen-backlog'",
+            "distcached: option '--li' is ambiguous; possibilities: '--listen' \
+             '--listen-backlog' '--license'",
         ),
     ] {
         check_refused(words, EXIT_FAILURE, &format!("{complaint}{illegal}"));
@@ -220,7 +223,7 @@ fn numbers_are_checked_with_memcached_s_exit_codes() {
     {
         check_refused(&split(words), EXIT_FAILURE, &words[..2]);
     }
-    for words in "-p 65536|-p -2|-p http|-U 65536|-m 0|-m -1|-m 64m|-m 1|-a 9|-a 1777|-b -1|\
+    for words in "-p 65536|-p -2|-p http|-U 65536|-m 0|-m -1|-m 1|-a 9|-a 1777|-b -1|\
                   -I 1000|-I 256m|-I 1.5m|-I m|-I 1g|-N 5"
         .split('|')
     {
@@ -390,7 +393,7 @@ fn threads_default_to_cores() {
 
 #[test]
 fn what_is_dangerous_to_ignore_is_refused() {
-    for words in "-e /mnt/x|-o ext_path=/x:1G|\
+    for words in "\
                   -o proxy_config=routelib|-o hashpower=20,proxy_arg=x|-o sock_cookie_id=1|\
                   -l proto[proxy]:127.0.0.1|-l 127.0.0.1,notls:proto[proxy]:tag_x_:[::1]:5"
         .split('|')
@@ -398,6 +401,58 @@ fn what_is_dangerous_to_ignore_is_refused() {
         check_refused(&split(words), EX_USAGE, "is not offered: ");
     }
     check_refused(&["-B", "http"], EX_USAGE, "Invalid value for binding protocol: http");
+}
+
+#[test]
+fn other_units_of_memory_are_refused_with_what_to_write() {
+    for (given, part) in [
+        ("2g", "-m 2g: the number is of megabytes: -m 2048"),
+        ("1GB", ": -m 1024"),
+        ("1048577k", ": -m 1025"),
+        ("64 kb", ": -m 1"),
+        ("5x", "\"5x\" is not a whole number"),
+        ("m", "\"\" is not a whole number"),
+        ("0m", "out of range"),
+    ] {
+        check_refused(&["-m", given], EX_USAGE, part);
+    }
+}
+
+/// What charts of other programs start memcached with.
+#[test]
+fn a_flash_file_is_let_pass_and_said_once() {
+    let flags = [
+        "-m 8192",
+        "--extended=modern,track_sizes,ext_path=/data/file:9G,ext_wbuf_size=16",
+        "-I",
+        "5m",
+        "-c",
+        "16384",
+        "-v",
+        "-u",
+        "11211",
+    ];
+    let found = settings(&flags);
+    assert_eq!(found.config.memory_bytes_max, 8192 << 20);
+    let about = found.warnings.iter().filter(|line| line.contains("ext_path"));
+    assert_eq!(about.count(), 1, "{:?}", found.warnings);
+    assert!(found.warnings[0].contains("there is no flash tier"), "{:?}", found.warnings);
+    let others = without_effect("-o modern, -o track_sizes, -o ext_wbuf_size");
+    assert_eq!(found.warnings[1..], [others]);
+}
+
+#[test]
+fn a_memory_file_means_a_directory_beside_it() {
+    let found = settings(&["-m", "1024", "-e", "/mnt/pmem/file"]);
+    let kept = found.config.durability.unwrap();
+    assert_eq!(kept.directory, PathBuf::from("/mnt/pmem/file.data"));
+    assert_eq!(found.config.accepted_only.memory_file, Some("/mnt/pmem/file".into()));
+    assert_eq!(found.warnings.len(), 1);
+    assert!(found.warnings[0].contains("in the directory /mnt/pmem/file.data"));
+    // Who says where means it.
+    let found = settings(&["-e", "/mnt/pmem/file", "--data-dir=/d"]);
+    assert_eq!(found.config.durability.unwrap().directory, PathBuf::from("/d"));
+    assert_eq!(found.warnings, [""; 0]);
 }
 
 /// `-Z` with a certificate and a key, and what else is given.
@@ -561,6 +616,7 @@ fn heeded_extended_options() {
     check(&["-o", "no_maxconns_fast,maxconns_fast"], |_| ());
     check(&["-o", "idle_timeout=30,"], |s| s.config.idle_timeout_seconds = 30);
     check(&["--extended=idle_timeout=30"], |s| s.config.idle_timeout_seconds = 30);
+    check(&["-o", "idle_timeout=99999999999"], |s| s.config.idle_timeout_seconds = u32::MAX);
     check(&["-o", ""], |_| ());
     let modern = settings(&["-o", "no_modern"]);
     assert!(!modern.config.connections_refuse_fast);
@@ -576,6 +632,17 @@ fn every_extended_option_without_effect() {
         ("slab_automove_ratio=0.5", &[("slab_automove_ratio", "0.50")]),
         ("slab_automove_window=1800", &[("slab_automove_window", "1800")]),
         ("slab_chunk_max=16", &[("slab_chunk_max", "16384")]),
+        ("slab_chunk_max=16384", &[("slab_chunk_max", "16384")]),
+        ("slab_automove=x", &[("slab_automove", "0")]),
+        ("slab_automove_window=1801", &[("slab_automove_window", "1801")]),
+        ("slab_automove_freeratio=-1", &[("slab_automove_freeratio", "-1.000")]),
+        ("hashpower=20x", &[("hashpower_init", "20")]),
+        ("temporary_ttl=-1", &[("temporary_ttl", "-1"), ("temp_lru", "yes")]),
+        ("watcher_logbuf_size=4194304", &[("watcher_logbuf_size", "4294967296")]),
+        ("read_buf_mem_limit=4096", &[("read_buf_mem_limit", "4294967296")]),
+        ("ext_item_size=4294967296", &[("ext_item_size", "4294967296")]),
+        ("ext_max_frag=-1", &[("ext_max_frag", "-1.00")]),
+        ("ext_drop_unread", &[("ext_drop_unread", "yes")]),
         ("no_chunked_items", &[("slab_chunk_max", "1048576")]),
         ("slab_sizes=100-200-300", &[]),
         ("tail_repair_time=10", &[("tail_repair_time", "10")]),
@@ -604,10 +671,12 @@ fn extended_options_are_checked() {
     for given in split(
         "hashpower hashpower= hashpower=11 hashpower=33 hashpower=x slab_automove=3 \
          slab_automove_ratio=0 slab_automove_ratio=1.5 slab_automove_window=2 slab_sizes \
-         slab_chunk_max=0 slab_chunk_max=1025 tail_repair_time=9 hash_algorithm \
+         slab_automove_freeratio=x ext_max_frag=x ext_path \
+         slab_chunk_max=0 slab_chunk_max=x tail_repair_time=9 hash_algorithm \
          hash_algorithm=md5 lru_crawler_sleep=1000001 lru_crawler_tocrawl=4294967296 \
          hot_lru_pct=0 warm_lru_pct=80 hot_max_factor=0 temporary_ttl idle_timeout \
-         idle_timeout=-1 watcher_logbuf_size=4194304 read_buf_mem_limit=4096 ext_threads",
+         idle_timeout=-1 idle_timeout=x watcher_logbuf_size=-1 read_buf_mem_limit=4294967296 \
+         ext_threads ext_item_size=-1",
     ) {
         let name = given.split('=').next().unwrap_or_default();
         check_refused(&["-o", given], EXIT_FAILURE, &format!("-o {name}"));
@@ -636,6 +705,20 @@ fn texts_are_what_tools_read() {
     let help = text("-h");
     assert_eq!(text("--help"), help);
     assert!(help.starts_with(&version));
+    let place = |what: &str| help.find(what).expect(what);
+    assert!(place("usage: distcached") < place("Memory:"));
+    assert!(place("--data-dir=<dir>") < place("Network:"));
+    let named = |name: &str, flag: &str| match parse_in(
+        [name, flag].map(OsString::from),
+        &surroundings(),
+    ) {
+        Ok(Action::Print(text)) => text,
+        other => panic!("{name} {flag}: {other:?}"),
+    };
+    // Scripts that start memcached look for its name and its number.
+    assert_eq!(named("/usr/bin/memcached", "-V"), "memcached 1.6.45\n");
+    assert!(named("memcached", "-h").starts_with("memcached 1.6.45\ndistcache "));
+    assert_eq!(named("./distcached", "-h"), help);
     assert!(help.contains("--unix-socket=<file>"));
     // Test suites search for these to learn what is built in.
     assert!(help.contains("--enable-ssl"));
@@ -648,15 +731,13 @@ fn texts_are_what_tools_read() {
 
 #[test]
 fn tables_hold_together() {
-    for (index, option) in OPTIONS.iter().enumerate() {
-        let others = &OPTIONS[..index];
+    let all: Vec<&Opt> = options().collect();
+    for (index, option) in all.iter().enumerate() {
+        let others = &all[..index];
         let is_free = others.iter().all(|other| other.short != option.short);
-        assert!(is_free || option.short == LONG_ONLY, "{}", option.short);
+        assert!(is_free || option.short == table::LONG_ONLY, "{}", option.short);
         assert!(option.long.is_empty() || others.iter().all(|other| other.long != option.long));
         let takes_value = matches!(option.effect, Value(_));
         assert_eq!(takes_value, !option.value.is_empty(), "{}", option.short);
     }
-    let refused = OPTIONS.iter().filter(|o| refuse_not_offered(&format!("-{}", o.short)).is_err());
-    assert!(refused.clone().all(|option| option.help.is_empty()));
-    assert_eq!(refused.map(|option| option.short).collect::<String>(), "e");
 }

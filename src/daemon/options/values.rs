@@ -27,6 +27,24 @@ pub(super) fn whole(flag: &str, value: &OsStr, range: RangeInclusive<i64>) -> Re
     }
 }
 
+/// A whole number as memcached reads most of its extended options: the digits at the beginning, 0
+/// without any. For options without effect, where a slip does no harm.
+pub(super) fn leading_whole(
+    flag: &str,
+    value: &OsStr,
+    range: RangeInclusive<i64>,
+) -> Result<i64, String> {
+    let text = value.to_string_lossy();
+    let text = text.trim();
+    let sign = usize::from(text.starts_with(['-', '+']));
+    let ends = |(at, letter): (usize, char)| (sign <= at && !letter.is_ascii_digit()).then_some(at);
+    let digits = &text[..text.char_indices().find_map(ends).unwrap_or(text.len())];
+    match digits.trim_matches(['-', '+']) {
+        "" => whole(flag, OsStr::new("0"), range),
+        _ => whole(flag, OsStr::new(digits), range),
+    }
+}
+
 /// A whole number that fits the unsigned type of its setting. The cast cannot fail for a range
 /// that is within the type, and every table row has such a range.
 pub(super) fn unsigned<T: TryFrom<i64>>(
@@ -43,6 +61,9 @@ pub(super) fn fraction(flag: &str, value: &OsStr, above: f64, max: f64) -> Resul
     let number: Option<f64> = value.to_str().and_then(|text| text.trim().parse().ok());
     match number.filter(|&number| above < number && number <= max) {
         Some(number) => Ok(number),
+        None if above == f64::MIN => {
+            Err(format!("{flag}: \"{}\" is not a number", value.display()))
+        }
         None if max == f64::MAX => {
             let value = value.display();
             Err(format!("{flag}: \"{value}\" is not a number greater than {above}"))
@@ -107,9 +128,24 @@ pub(super) fn user(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
     Ok(())
 }
 
+/// Megabytes; the suffix of them is let pass, as in memcached, where a gigabyte would be one too.
 pub(super) fn memory(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
-    let megabytes: u64 = unsigned("-m", value, 1..=COUNT_MAX)
-        .map_err(|why| Exit::usage(format!("{why} (megabytes, without a suffix)")))?;
+    let text = value.to_string_lossy().trim().to_lowercase();
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    let megabytes = |digits: &str| -> Result<u64, Exit> {
+        unsigned("-m", OsStr::new(digits), 1..=COUNT_MAX)
+            .map_err(|why| Exit::usage(format!("{why} (megabytes)")))
+    };
+    let hint = |megabytes: u64| {
+        let value = value.display();
+        Err(Exit::usage(format!("-m {value}: the number is of megabytes: -m {megabytes}")))
+    };
+    let megabytes = match &text[digits.len()..] {
+        "" | "m" | "mb" | "mib" => megabytes(digits)?,
+        "g" | "gb" | "gib" => return hint(megabytes(digits)?.saturating_mul(1 << 10)),
+        "k" | "kb" | "kib" => return hint(megabytes(digits)?.div_ceil(1 << 10)),
+        _ => megabytes(&text)?,
+    };
     draft.config().memory_bytes_max = megabytes << 20;
     Ok(())
 }
@@ -210,6 +246,12 @@ pub(super) fn item_bytes(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
     let bytes = count.saturating_mul(unit);
     // Too large for the type is too large for memcached by far; `Config::check` says it best.
     draft.config().item_bytes_max = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Ok(())
+}
+
+/// Where memcached keeps items; here a directory beside it has them.
+pub(super) fn memory_file(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
+    draft.memory_file = Some(path("-e", value)?);
     Ok(())
 }
 

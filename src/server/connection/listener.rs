@@ -45,7 +45,8 @@ pub enum Bound {
 /// Binds everything the configuration names.
 ///
 /// # Errors
-/// Those of bind and listen: address in use, not ours, or not permitted.
+/// Those of bind and listen: address in use, not ours, or not permitted. The text names the
+/// address.
 pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
     let protocol_at = |address: &SocketAddr| {
         let own = config.protocols.iter().find(|(at, _)| at == address);
@@ -69,6 +70,7 @@ pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let named = |why: io::Error| io::Error::new(why.kind(), format!("{why} at {address}"));
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -78,7 +80,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     // Accepted sockets inherit both on Linux, which saves two calls for each.
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
-    socket.bind(&address.into())?;
+    socket.bind(&address.into()).map_err(named)?;
     Ok(socket.into())
 }
 

@@ -264,11 +264,37 @@ fn certified_key(
         KeyFormat::Der => PrivateKeyDer::try_from(bytes).map_err(|why| refused(why.to_owned()))?,
     };
     let key = provider.key_provider.load_private_key(key);
-    let certified = CertifiedKey::new(chain, key.map_err(|why| refused(why.to_string()))?);
+    let certified = CertifiedKey::new(chain, key.map_err(|_| refused(KEYS.to_owned()))?);
     match certified.keys_match() {
         // A kind of certificate whose key rustls cannot read: clients will see.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        // One of X.509 version 1, as "openssl x509 -req" makes them without extensions. rustls does
+        // not read them; to serve one nothing has to be read.
+        Err(rustls::Error::InvalidCertificate(why)) if holds_its_key(&certified) => {
+            log::warn!(
+                "{}: {why:?}: clients that use OpenSSL take it, others may not; version 3 is made \
+                 with -extfile or -addext",
+                settings.chain_cert.display()
+            );
+            Ok(certified)
+        }
         Err(why) => Err(TlsError::other("Error validating the certificate", why)),
+    }
+}
+
+/// What to do about a key of another kind.
+const KEYS: &str = "no key of a kind that is offered, which are RSA from 2048 bits, ECDSA with P-256 \
+     or P-384, and Ed25519: \"openssl ecparam -name prime256v1 -genkey -noout\" makes one (and the \
+     certificate has to be made anew with it)";
+
+/// Whether a certificate has the public key in it, as the standard writes keys in certificates.
+fn holds_its_key(certified: &CertifiedKey) -> bool {
+    let (key, certificate) = (certified.key.public_key(), certified.end_entity_cert());
+    match (key, certificate) {
+        (Some(key), Ok(certificate)) => {
+            memchr::memmem::find(certificate.as_ref(), key.as_ref()).is_some()
+        }
+        _ => false,
     }
 }
 

@@ -87,7 +87,7 @@ pub fn open(
     let disk = RealDisk::open(&settings.directory, Access::Exclusive);
     let disk = disk.map_err(|why| match why.kind() {
         io::ErrorKind::WouldBlock => Error::io(path, "used by another process", why),
-        io::ErrorKind::PermissionDenied => {
+        io::ErrorKind::PermissionDenied if settings.directory.exists() => {
             let user = rustix::process::geteuid().as_raw();
             let what = format!("not to be opened; \"chown -R {user} {path}\" makes it right");
             Error::io(path, what, why)

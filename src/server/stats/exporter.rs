@@ -50,9 +50,13 @@ const WAKER: Token = Token(usize::MAX);
 /// Binds the address of `--metrics-address`, if there is one.
 ///
 /// # Errors
-/// Those of bind and listen.
+/// Those of bind and listen. The text names the address.
 pub fn bind(config: &Config) -> io::Result<Option<std::net::TcpListener>> {
-    config.metrics_address.map(std::net::TcpListener::bind).transpose()
+    let bind = |address: SocketAddr| {
+        let named = |why: io::Error| io::Error::new(why.kind(), format!("{why} at {address}"));
+        std::net::TcpListener::bind(address).map_err(named)
+    };
+    config.metrics_address.map(bind).transpose()
 }
 
 /// The thread's state.

@@ -680,7 +680,8 @@ fn settings(shared: &Shared) -> Vec<u8> {
     lines.put("idle_timeout", config.idle_timeout_seconds);
     lines.put("inline_ascii_response", "no");
     tls_settings(&mut lines, config.tls.as_ref());
-    lines.put("memory_file", "(null)");
+    let memory_file = accepted.memory_file.as_ref().map(|path| path.display().to_string());
+    lines.put("memory_file", memory_file.as_deref().unwrap_or("(null)"));
     lines.put("client_flags_size", size_of::<u32>());
     lines.end()
 }
