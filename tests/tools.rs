@@ -257,9 +257,15 @@ fn a_load_says_what_was_refused_or_is_missing() {
     }
     for name in ["check", "dump", "repair", "backup", "load"] {
         let output = tool(&[name, "-h"]);
-        assert!(text(&output.stdout).contains("distcached check DIR"), "{name}");
+        assert!(text(&output.stdout).starts_with(&format!("usage: distcached {name} ")), "{name}");
         assert_eq!(output.status.code(), Some(0), "{name}");
+        assert_eq!(tool(&["help", name]).stdout, output.stdout, "{name}");
+        assert!(text(&output.stdout).lines().all(|line| line.len() <= 80), "{name}");
     }
+    assert_eq!(tool(&["help"]).stdout, tool(&["-h"]).stdout);
+    let output = tool(&["help", "serve"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("none of check, dump"), "{}", text(&output.stderr));
     check_tool(&["check"], &temporary.join("nowhere"), 74);
 }
 
@@ -415,8 +421,127 @@ fn a_running_memcached_is_copied() {
     // Reading a stale item makes the reader the one who is to renew it.
     assert_eq!(get("mg won f"), "HD f3 Z X\r\n");
     assert_eq!(get("mg many199 v f"), "VA 4 f199\r\n0199\r\n");
-    // A distcached does not list its keys.
-    let output = tool(&["load", "--to", &target.address(), "--from", &target.address()]);
+}
+
+/// The items of `fill` that one server has, in another one that was loaded from it.
+#[track_caller]
+fn check_copied(to: &str, from: &str, options: &[&str], environment: &[(&str, &str)]) {
+    let mut command = Command::new(BINARY);
+    command.args(["load", "--to", to, "--from", from]).args(options);
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("208 items stored"), "{}", text(&output.stderr));
+}
+
+/// Its list of keys begins with `OK`, which was taken for an error once.
+#[test]
+fn a_running_distcached_is_copied() {
+    let temporary = Temporary::new();
+    let source = Server::start(BINARY, &temporary.join("source"), &[]);
+    fill(&source);
+    let target = Server::start(BINARY, &temporary.join("target"), &[]);
+    check_copied(&target.address(), &source.address(), &[], &[]);
+    let get = |request: &str| target.ask(format!("{request}\r\n").as_bytes());
+    assert_eq!(get("mg plain v f t"), "VA 3 f5 t-1\r\nabc\r\n");
+    assert_eq!(get("mg YSAAYg== b k v f"), "VA 2 kYSAAYg== b f7\r\n\0\n\r\n");
+    assert_eq!(get("mg gone"), "EN\r\n");
+
+    // One that lists nothing says so.
+    let source = Server::start(BINARY, &temporary.join("silent"), &["-X"]);
+    let load = ["load", "--to", &target.address(), "--from", &source.address()];
+    let output = tool(&load);
     assert_eq!(output.status.code(), Some(74));
-    assert!(text(&output.stderr).contains("does not list its keys"));
+    assert!(text(&output.stderr).contains("it was started with -X"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn servers_with_logins_and_tls_are_copied() {
+    let temporary = Temporary::new();
+    let users = temporary.join("users");
+    fs::write(&users, "bob:secret\n").unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    fs::write(temporary.join("ca"), authority.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = rcgen::Issuer::new(authority, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    fs::write(temporary.join("cert"), own.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    fs::write(temporary.join("key"), key.serialize_pem()).unwrap();
+    let path = |name: &str| temporary.join(name).display().to_string();
+    let (ca, cert, key) = (path("ca"), path("cert"), path("key"));
+
+    let data = temporary.join("data");
+    let filled = Server::with_data(&data, &[]);
+    fill(&filled);
+    filled.kill();
+    let tls = format!("ssl_chain_cert={cert},ssl_key={key},ssl_ca_cert={ca},ssl_verify_mode=2");
+    let users = users.display().to_string();
+    let secured = ["-Z", "-o", &tls, "-Y", &users];
+    let source = Server::with_data(&data, &secured);
+    let target = Server::start(BINARY, &temporary.join("target"), &secured);
+    let options = [
+        "--from-user=bob",
+        "--from-tls-ca",
+        &ca,
+        "--from-tls-cert",
+        &cert,
+        "--from-tls-key",
+        &key,
+        "--to-user=bob",
+        "--to-tls-ca",
+        &ca,
+        "--to-tls-cert",
+        &cert,
+        "--to-tls-key",
+        &key,
+    ];
+    let passwords = [("DISTCACHED_FROM_PASSWORD", "secret"), ("DISTCACHED_TO_PASSWORD", "secret")];
+    check_copied(&target.address(), &source.address(), &options, &passwords);
+
+    // What is wrong is said, and by which side.
+    let refused = |options: &[&str], password: Option<&str>, code: i32, part: &str| {
+        let mut command = Command::new(BINARY);
+        command.args(["load", "--to", &target.address()]).args(options);
+        if let Some(password) = password {
+            command.env("DISTCACHED_TO_PASSWORD", password);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(part), "{said}");
+    };
+    let to = &options[7..];
+
+    refused(to, Some("wrong"), 74, "the login of bob is refused: \"CLIENT_ERROR authentication");
+    refused(to, None, 64, "expected in DISTCACHED_TO_PASSWORD");
+    refused(&to[..3], Some("secret"), 74, "CertificateRequired");
+    refused(&["--to-tls-cert", &cert], None, 64, "--to-tls-key: give both");
+    refused(&["--from-user=bob"], None, 64, "--from HOST:PORT is missing");
+    refused(&["--to-what=1"], None, 64, "--to-what");
+}
+
+/// What memcached-tool prints is taken: `add` commands, and nothing behind the last.
+#[test]
+fn a_dump_of_memcached_tool_is_loaded() {
+    let temporary = Temporary::new();
+    let target = Server::start(BINARY, &temporary.join("target"), &[]);
+    assert_eq!(target.ask(b"set b 1 0 3\r\nold\r\n"), "STORED\r\n");
+    let file = temporary.join("dump");
+    fs::write(&file, format!("add a 5 {EXPTIME} 3\r\nx\ny\r\nadd b 0 0 3\r\nnew\r\n")).unwrap();
+    let said = check_tool(&["load", "--to", &target.address()], &file, 0);
+    assert!(said.contains("1 items stored") && said.contains("were there already"), "{said}");
+    assert_eq!(target.ask(b"get a b\r\n"), "VALUE a 5 3\r\nx\ny\r\nVALUE b 1 3\r\nold\r\nEND\r\n");
+
+    let script = Path::new("/usr/share/memcached/scripts/memcached-tool");
+    if !script.exists() {
+        println!("skipped: no {}", script.display());
+        return;
+    }
+    let source = Server::start(BINARY, &temporary.join("source"), &[]);
+    assert_eq!(source.ask(b"set c 7 0 2\r\n\r\n\r\n"), "STORED\r\n");
+    let dump = Command::new(script).args([&source.address(), "dump"]).output().unwrap().stdout;
+    fs::write(&file, dump).unwrap();
+    check_tool(&["load", "--to", &target.address()], &file, 0);
+    assert_eq!(target.ask(b"get c\r\n"), "VALUE c 7 2\r\n\r\n\r\nEND\r\n");
 }

@@ -2,12 +2,11 @@
 //!
 //! Commands are sent in batches that end in `mn`. While the server works at one, the next is sent;
 //! its `MN` says that the batch is done, and every line before it is about something that went
-//! wrong. Owns the connection to the server; where the items come from is the caller's.
+//! wrong. Owns what is said to the server; where the items come from is the caller's.
 
+use super::peer::{Link, Peer, read_line};
 use super::stream::Command;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io::{self, Write};
 
 /// A batch is full at so many bytes or commands: few enough that the answers to them fit what the
 /// sockets hold while nobody reads.
@@ -16,12 +15,6 @@ const BATCH_COMMANDS: usize = 512;
 
 /// Batches on their way.
 const BATCHES_IN_FLIGHT_MAX: usize = 2;
-
-/// A server that is silent for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Longest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 4096;
 
 /// What ends a load.
 #[derive(Debug)]
@@ -39,6 +32,8 @@ pub enum Trouble {
 pub struct Loaded {
     /// Items sent.
     pub items: u64,
+    /// Items that were not to be stored over others, and met some.
+    pub met: u64,
     /// Commands that the server refused.
     pub refused: u64,
     /// Its first answer to one of them.
@@ -47,42 +42,20 @@ pub struct Loaded {
 
 /// See the module's text.
 pub struct Loader {
-    to_server: BufWriter<TcpStream>,
-    from_server: BufReader<TcpStream>,
-    batch_bytes: usize,
+    server: Link,
+    /// Commands that have not been sent.
+    batch: Vec<u8>,
     batch_commands: usize,
     in_flight: usize,
     loaded: Loaded,
 }
 
-/// Connects to a server that is not waited for without end.
-pub(super) fn connect(address: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-/// Reads a line without its end.
-pub(super) fn read_line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    io::Read::take(&mut *from, ANSWER_BYTES_MAX).read_until(b'\n', &mut line)?;
-    if line.pop() != Some(b'\n') {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up"));
-    }
-    line.truncate(line.strip_suffix(b"\r").map_or(line.len(), <[u8]>::len));
-    Ok(line)
-}
-
 impl Loader {
     /// Connects to the server to be loaded.
-    pub fn connect(address: &str) -> io::Result<Self> {
-        let stream = connect(address)?;
+    pub fn connect(peer: &Peer) -> io::Result<Self> {
         Ok(Self {
-            to_server: BufWriter::with_capacity(BATCH_BYTES, stream.try_clone()?),
-            from_server: BufReader::new(stream),
-            batch_bytes: 0,
+            server: peer.connect()?,
+            batch: Vec::new(),
             batch_commands: 0,
             in_flight: 0,
             loaded: Loaded::default(),
@@ -95,32 +68,27 @@ impl Loader {
     }
 
     /// Sends a command, now or with those that follow.
-    pub fn push(&mut self, command: &Command) -> Result<(), Trouble> {
-        self.write(command).map_err(target)?;
-        if self.batch_bytes >= BATCH_BYTES || self.batch_commands >= BATCH_COMMANDS {
+    pub fn push(&mut self, Command { line, value }: &Command) -> Result<(), Trouble> {
+        self.batch.extend_from_slice(line);
+        self.batch.extend_from_slice(b"\r\n");
+        self.batch_commands += 1;
+        if let Some(value) = value {
+            self.batch.extend_from_slice(value);
+            self.batch.extend_from_slice(b"\r\n");
+            self.loaded.items += 1;
+        }
+        if self.batch.len() >= BATCH_BYTES || self.batch_commands >= BATCH_COMMANDS {
             self.end_batch()?;
         }
         Ok(())
     }
 
-    fn write(&mut self, Command { line, value }: &Command) -> io::Result<()> {
-        self.to_server.write_all(line)?;
-        self.to_server.write_all(b"\r\n")?;
-        self.batch_bytes += line.len();
-        self.batch_commands += 1;
-        if let Some(value) = value {
-            self.to_server.write_all(value)?;
-            self.to_server.write_all(b"\r\n")?;
-            self.batch_bytes += value.len();
-            self.loaded.items += 1;
-        }
-        Ok(())
-    }
-
     fn end_batch(&mut self) -> Result<(), Trouble> {
-        self.to_server.write_all(b"mn\r\n").map_err(target)?;
-        self.to_server.flush().map_err(target)?;
-        (self.batch_bytes, self.batch_commands) = (0, 0);
+        self.batch.extend_from_slice(b"mn\r\n");
+        let server = self.server.get_mut();
+        server.write_all(&self.batch).and_then(|()| server.flush()).map_err(target)?;
+        self.batch.clear();
+        self.batch_commands = 0;
         self.in_flight += 1;
         while self.in_flight >= BATCHES_IN_FLIGHT_MAX {
             self.read_answers()?;
@@ -130,7 +98,7 @@ impl Loader {
 
     fn read_answers(&mut self) -> Result<(), Trouble> {
         loop {
-            let line = read_line(&mut self.from_server).map_err(target)?;
+            let line = read_line(&mut self.server).map_err(target)?;
             match &line[..] {
                 b"MN" => break,
                 b"ERROR" => {
@@ -139,6 +107,7 @@ impl Loader {
                 }
                 // To `mg`; and to `md` of an item that had to make room already.
                 line if line.starts_with(b"HD") || line == b"EN" || line.starts_with(b"NF") => {}
+                line if line.starts_with(b"NS") => self.loaded.met += 1,
                 line => {
                     self.loaded.refused += 1;
                     let text = || String::from_utf8_lossy(line).into_owned();

@@ -1,17 +1,17 @@
-//! Gets the items of a running memcached: the list of its keys from `lru_crawler metadump`, and
+//! Gets the items of a running server, memcached or distcached: the list of its keys from `lru_crawler metadump`, and
 //! their values, flags and remaining time with `mg`.
 //!
 //! The source goes on serving. What changes there after it was read is not copied, and an item that
 //! goes in between is left out.
 
-use super::load::{Loader, Trouble, connect, read_line};
+use super::load::{Loader, Trouble};
+use super::peer::{Link, Peer, read_line};
 use super::stream::Command;
 use crate::limits::{EXPTIME_RELATIVE_SECONDS_MAX, KEY_BYTES_MAX, VALUE_BYTES_ANNOUNCED_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use indicatif::ProgressBar;
-use std::io::{self, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
 
 /// Keys asked for at a time.
 const KEYS_PER_BATCH: usize = 64;
@@ -24,17 +24,16 @@ struct Listed {
     expires_at: i64,
 }
 
-/// Copies all items of the memcached at `from`.
-pub fn migrate(from: &str, loader: &mut Loader, bar: &ProgressBar) -> Result<(), Trouble> {
-    let broken = |why: io::Error| Trouble::Source(format!("{from}: {why}"));
-    let stream = connect(from).map_err(broken)?;
-    let mut reader = BufReader::with_capacity(1 << 20, stream.try_clone().map_err(broken)?);
-    let listed = list(&stream, &mut reader).map_err(broken)?;
+/// Copies all items of the server `from`.
+pub fn migrate(from: &Peer, loader: &mut Loader, bar: &ProgressBar) -> Result<(), Trouble> {
+    let broken = |why: io::Error| Trouble::Source(format!("{}: {why}", from.address));
+    let mut link = from.connect().map_err(broken)?;
+    let listed = list(&mut link).map_err(broken)?;
     bar.set_length(listed.len() as u64);
     for keys in listed.chunks(KEYS_PER_BATCH) {
-        ask(&stream, keys).map_err(broken)?;
+        ask(&mut link, keys).map_err(broken)?;
         let mut next = 0;
-        while let Some(answer) = read_answer(&mut reader).map_err(broken)? {
+        while let Some(answer) = read_answer(&mut link).map_err(broken)? {
             // Answers come in the order of the keys; those of items that are gone are left out.
             let behind = keys.get(next..).unwrap_or_default();
             let key = answer.plain_key();
@@ -50,27 +49,37 @@ pub fn migrate(from: &str, loader: &mut Loader, bar: &ProgressBar) -> Result<(),
     Ok(())
 }
 
-/// All keys.
-fn list(mut stream: &TcpStream, reader: &mut BufReader<TcpStream>) -> io::Result<Vec<Listed>> {
-    stream.write_all(b"lru_crawler metadump all\r\n")?;
-    let mut listed = Vec::new();
+/// All keys. The list begins with `OK` since memcached 1.6.43, and with the first key before.
+fn list(link: &mut Link) -> io::Result<Vec<Listed>> {
+    link.get_mut().write_all(b"lru_crawler metadump all\r\n")?;
+    let (mut listed, mut is_first) = (Vec::new(), true);
     loop {
-        let line = read_line(reader)?;
+        let line = read_line(link)?;
         if line == b"END" {
             return Ok(listed);
         }
         let text = String::from_utf8_lossy(&line);
         match parse_listed(&text) {
             Some(found) => listed.push(found),
-            None if text.starts_with("key=") => {}
-            None => {
-                return Err(io::Error::other(format!(
-                    "it does not list its keys (lru_crawler metadump all): {text:?}; only \
-                     memcached does, a distcached's data directory is read by \"dump\""
-                )));
-            }
+            None if text.starts_with("key=") || (is_first && text == "OK") => {}
+            None => return Err(io::Error::other(why_no_list(&text))),
         }
+        is_first = false;
     }
+}
+
+/// What an answer in the place of the list means, and what to do.
+fn why_no_list(answer: &str) -> String {
+    let hint = match answer {
+        "CLIENT_ERROR unauthenticated" => "it wants a login: --from-user",
+        "ERROR metadump not allowed" | "ERROR key dump not allowed" => {
+            "it was started with -X; \"distcached dump\" reads a data directory"
+        }
+        "CLIENT_ERROR lru crawler disabled" => "\"lru_crawler enable\" there makes it possible",
+        _ if answer.starts_with("BUSY") => "somebody else is listing keys there: try again",
+        _ => "memcached does since 1.4.31, and distcached",
+    };
+    format!("it does not list its keys (lru_crawler metadump all): {answer:?}; {hint}")
 }
 
 /// A line of the list: `key=a%20b exp=1700000000 la=... ...`
@@ -102,7 +111,7 @@ fn token_of(key: &[u8]) -> (Vec<u8>, bool) {
     if is_word { (key.to_vec(), false) } else { (STANDARD.encode(key).into_bytes(), true) }
 }
 
-fn ask(mut stream: &TcpStream, keys: &[Listed]) -> io::Result<()> {
+fn ask(link: &mut Link, keys: &[Listed]) -> io::Result<()> {
     let mut lines = Vec::new();
     for listed in keys {
         let (token, binary) = token_of(&listed.key);
@@ -111,7 +120,7 @@ fn ask(mut stream: &TcpStream, keys: &[Listed]) -> io::Result<()> {
         lines.extend_from_slice(if binary { b" b k v f t q\r\n" } else { b" k v f t q\r\n" });
     }
     lines.extend_from_slice(b"mn\r\n");
-    stream.write_all(&lines)
+    link.get_mut().write_all(&lines)
 }
 
 /// An item, as `mg` answers it.
@@ -128,7 +137,7 @@ struct Answer {
 }
 
 /// The next item; `None` once the server has answered for all.
-fn read_answer(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Answer>> {
+fn read_answer(reader: &mut Link) -> io::Result<Option<Answer>> {
     let line = read_line(reader)?;
     if line == b"MN" {
         return Ok(None);
@@ -212,6 +221,7 @@ mod tests {
             ("key= exp=1", None),
             ("key=a", None),
             ("BUSY currently processing crawler request", None),
+            ("OK", None),
         ] {
             assert_eq!(parse_listed(line), expected, "{line}");
         }

@@ -7,12 +7,17 @@
 //! |---|---|
 //! | `stream` | reading a dump |
 //! | `load` | storing items in a running server |
-//! | `migrate` | getting items from a running memcached |
+//! | `migrate` | getting items from a running server |
+//! | `peer` | the way to a server: TCP, TLS, login |
+//! | `help` | what `-h` behind each says |
 
+mod help;
 mod load;
 mod migrate;
+mod peer;
 mod stream;
 
+use crate::daemon::options::help_text;
 use crate::daemon::os::{self, Exit};
 use crate::durable::disk::{Access, Disk, RealDisk};
 use crate::durable::tools::backup::backup;
@@ -23,6 +28,7 @@ use crate::durable::{Error, ErrorKind};
 use crate::server::clock::Clock;
 use indicatif::{ProgressBar, ProgressStyle};
 use lexopt::{Arg, Parser};
+use peer::Peer;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -30,50 +36,71 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const USAGE: &str = "\
-distcached check DIR             verify every file; says what is where
-distcached dump [--salvage] DIR  all items to standard output, as commands of the text protocol;
-                                 --salvage: what is intact of a damaged directory
-distcached repair DIR            make a damaged directory whole with what is intact; the damaged
-                                 files are kept, with .damaged behind their names
-distcached backup --from DIR --to DIR
-                                 copy a directory, which a server may use meanwhile, to a new one,
-                                 and verify the copy
-distcached load --to HOST:PORT [FILE | -]
-                                 store a dump (of standard input by default) in a running server
-distcached load --to HOST:PORT --from HOST:PORT
-                                 copy the items of a running memcached
-
-check, dump and repair work on directories that no server uses; backup on any. Exit codes: 0 done
-(of check: intact), 1 a server refused items, 64 usage, 65 damaged, 74 input or output failed,
-75 in use, 78 written by another version.
-";
-
 /// The dump's buffer.
 const OUTPUT_BYTES: usize = 1 << 20;
 
 /// What a tool ends with, and what it says on standard error then.
 type Ended = Result<(), Exit>;
 
-/// Runs the tool that the first word behind the program's name asks for. `None`: none is.
+/// A sub-command: how it is called, what it does, and its help.
+struct Tool {
+    name: &'static str,
+    run: fn(Parser) -> Ended,
+    help: &'static str,
+}
+
+const fn tool(name: &'static str, run: fn(Parser) -> Ended, help: &'static str) -> Tool {
+    Tool { name, run, help }
+}
+
+const TOOLS: [Tool; 5] = [
+    tool("check", run_check, help::CHECK),
+    tool("dump", run_dump, help::DUMP),
+    tool("repair", run_repair, help::REPAIR),
+    tool("backup", run_backup, help::BACKUP),
+    tool("load", run_load, help::LOAD),
+];
+
+/// Runs the tool that the first word behind the program's name asks for; `help` alone is the
+/// daemon's help. `None`: none is asked for.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Option<Ended> {
-    let mut args = args.into_iter().skip(1);
-    let tool: fn(Parser) -> Ended = match args.next()?.to_str()? {
-        "check" => run_check,
-        "dump" => run_dump,
-        "repair" => run_repair,
-        "backup" => run_backup,
-        "load" => run_load,
-        _ => return None,
-    };
+    let mut args = args.into_iter();
+    let program = args.next()?.to_string_lossy().into_owned();
+    let word = args.next()?;
+    if word == "help" {
+        return Some(help(&program, args.next()));
+    }
+    let found = TOOLS.iter().find(|tool| word == tool.name)?;
     // For whoever wants to see more: RUST_LOG. A log that is there already is used.
     let mut log = env_logger::Builder::new();
     let _ = log.filter_level(log::LevelFilter::Off).parse_default_env().try_init();
-    Some(tool(Parser::from_args(args)))
+    let rest: Vec<OsString> = args.collect();
+    if rest.iter().any(|arg| arg == "-h" || arg == "--help") {
+        return Some(print(found.help));
+    }
+    Some((found.run)(Parser::from_args(rest)).map_err(|exit| match exit.code {
+        os::EX_USAGE => Exit::usage(format!("{}: {exit}\n\n{}", found.name, found.help)),
+        _ => exit,
+    }))
+}
+
+/// `help`, and `help TOOL`.
+fn help(program: &str, about: Option<OsString>) -> Ended {
+    let Some(about) = about else { return print(&help_text(program)) };
+    match TOOLS.iter().find(|tool| about == tool.name) {
+        Some(tool) => print(tool.help),
+        None => {
+            let names = TOOLS.map(|tool| tool.name).join(", ");
+            Err(Exit::usage(format!(
+                "help: {:?} is none of {names}; \"distcached help\" is about the server",
+                about.display()
+            )))
+        }
+    }
 }
 
 fn usage(why: impl std::fmt::Display) -> Exit {
-    Exit::usage(format!("{why}\n{USAGE}"))
+    Exit::usage(why.to_string())
 }
 
 /// Writes to standard output. Nobody reading any more is no trouble.
@@ -114,18 +141,17 @@ fn refused(why: &Error) -> Exit {
 }
 
 /// Reads a command line that names one directory and perhaps gives the one flag there is.
-fn directory_of(mut parser: Parser, flag: Option<&str>) -> Result<Option<(PathBuf, bool)>, Exit> {
+fn directory_of(mut parser: Parser, flag: Option<&str>) -> Result<(PathBuf, bool), Exit> {
     let (mut directory, mut given) = (None, false);
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(None),
             Arg::Long(name) if Some(name) == flag => given = true,
             Arg::Value(word) if directory.is_none() => directory = Some(PathBuf::from(word)),
             other => return Err(usage(other.unexpected())),
         }
     }
     match directory {
-        Some(directory) => Ok(Some((directory, given))),
+        Some(directory) => Ok((directory, given)),
         None => Err(usage("name a directory")),
     }
 }
@@ -150,7 +176,7 @@ fn random() -> crate::durable::directory::Random {
 }
 
 fn run_check(parser: Parser) -> Ended {
-    let Some((path, _)) = directory_of(parser, None)? else { return print(USAGE) };
+    let (path, _) = directory_of(parser, None)?;
     let disk = open(&path, Access::Shared)?;
     let checked = check(&disk).map_err(|why| refused(&why))?;
     print(&checked.to_string())?;
@@ -161,9 +187,7 @@ fn run_check(parser: Parser) -> Ended {
 }
 
 fn run_dump(parser: Parser) -> Ended {
-    let Some((path, salvage)) = directory_of(parser, Some("salvage"))? else {
-        return print(USAGE);
-    };
+    let (path, salvage) = directory_of(parser, Some("salvage"))?;
     let disk = open(&path, Access::Shared)?;
     let now = Clock::start().now();
     let dump = Dump::read(&disk, salvage, now).map_err(|why| refused(&why))?;
@@ -185,7 +209,7 @@ fn run_dump(parser: Parser) -> Ended {
 }
 
 fn run_repair(parser: Parser) -> Ended {
-    let Some((path, _)) = directory_of(parser, None)? else { return print(USAGE) };
+    let (path, _) = directory_of(parser, None)?;
     let disk: Arc<dyn Disk> = Arc::new(open(&path, Access::Exclusive)?);
     let now = Clock::start().now();
     match repair(disk, now, random()).map_err(|why| refused(&why))? {
@@ -215,14 +239,13 @@ fn run_backup(mut parser: Parser) -> Ended {
     let (mut from, mut to) = (None, None);
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Arg::Short('h') | Arg::Long("help") => return print(USAGE),
             Arg::Long("from") => from = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("to") => to = Some(PathBuf::from(parser.value().map_err(usage)?)),
             other => return Err(usage(other.unexpected())),
         }
     }
     let (Some(from), Some(to)) = (from, to) else {
-        return Err(usage("backup: name both directories, --from and --to"));
+        return Err(usage("name both directories, --from and --to"));
     };
     let source = open(&from, Access::Beside)?;
     let target = make_like(&from, &to).and_then(|()| RealDisk::open(&to, Access::Exclusive));
@@ -256,19 +279,34 @@ fn say(line: &str) {
 
 /// Where the items of `load` come from.
 enum Source {
-    Server(String),
+    Server,
     File(PathBuf),
     StandardInput,
 }
 
-fn load_arguments(mut parser: Parser) -> Result<Option<(String, Source)>, Exit> {
-    let (mut to, mut source) = (None, None);
+/// Passwords are not for command lines, which everybody on the machine can read.
+const PASSWORD_FROM: &str = "DISTCACHED_FROM_PASSWORD";
+const PASSWORD_TO: &str = "DISTCACHED_TO_PASSWORD";
+
+/// What the command line of `load` says.
+struct LoadArguments {
+    to: Peer,
+    from: Peer,
+    source: Source,
+}
+
+fn load_arguments(mut parser: Parser) -> Result<LoadArguments, Exit> {
+    let (mut to, mut from, mut source) = (PeerDraft::default(), PeerDraft::default(), None);
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(None),
-            Arg::Long("to") => to = Some(address(&mut parser)?),
-            Arg::Long("from") if source.is_none() => {
-                source = Some(Source::Server(address(&mut parser)?));
+            Arg::Long(name) => {
+                let name = name.to_owned();
+                let (draft, what) = match (name.strip_prefix("to"), name.strip_prefix("from")) {
+                    (Some(what), _) => (&mut to, what),
+                    (_, Some(what)) => (&mut from, what),
+                    _ => return Err(usage(Arg::Long(&name).unexpected())),
+                };
+                draft.take(&name, what, &mut parser)?;
             }
             Arg::Value(word) if source.is_none() => {
                 source = Some(if word == "-" {
@@ -280,21 +318,72 @@ fn load_arguments(mut parser: Parser) -> Result<Option<(String, Source)>, Exit> 
             other => return Err(usage(other.unexpected())),
         }
     }
-    let to = to.ok_or_else(|| usage("load: --to HOST:PORT is missing"))?;
-    Ok(Some((to, source.unwrap_or(Source::StandardInput))))
+    let (to, from) = (to.finish("to", PASSWORD_TO)?, from.finish("from", PASSWORD_FROM)?);
+    let to = to.ok_or_else(|| usage("--to HOST:PORT is missing"))?;
+    let source = match (&from, source) {
+        (Some(_), None) => Source::Server,
+        (Some(_), Some(_)) => return Err(usage("items come from a file or from --from, not both")),
+        (None, source) => source.unwrap_or(Source::StandardInput),
+    };
+    Ok(LoadArguments { to, from: from.unwrap_or_default(), source })
 }
 
-fn address(parser: &mut Parser) -> Result<String, Exit> {
-    let value = parser.value().map_err(usage)?;
-    value.into_string().map_err(|value| usage(format!("{}: not an address", value.display())))
+/// What has been read about one server.
+#[derive(Default)]
+struct PeerDraft {
+    peer: Peer,
+    given: bool,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl PeerDraft {
+    /// Follows an option: what is behind `--to` or `--from`.
+    fn take(&mut self, name: &str, what: &str, parser: &mut Parser) -> Result<(), Exit> {
+        self.given = true;
+        let value = parser.value().map_err(usage)?;
+        let text = |value: OsString| {
+            value.into_string().map_err(|value| usage(format!("--{name}: {}", value.display())))
+        };
+        match what {
+            "" => self.peer.address = text(value)?,
+            "-user" => self.peer.user = Some(text(value)?),
+            "-tls-ca" => self.peer.tls_ca = Some(value.into()),
+            "-tls-cert" => self.cert = Some(value.into()),
+            "-tls-key" => self.key = Some(value.into()),
+            _ => return Err(usage(Arg::Long(name).unexpected())),
+        }
+        Ok(())
+    }
+
+    /// The server, if one was named.
+    fn finish(self, side: &str, password: &str) -> Result<Option<Peer>, Exit> {
+        let Self { mut peer, given, cert, key } = self;
+        if given && peer.address.is_empty() {
+            return Err(usage(format!("--{side} HOST:PORT is missing")));
+        }
+        peer.tls_cert = match (cert, key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err(usage(format!("--{side}-tls-cert and --{side}-tls-key: give both"))),
+        };
+        if peer.tls_cert.is_some() && peer.tls_ca.is_none() {
+            return Err(usage(format!("--{side}-tls-cert: TLS needs --{side}-tls-ca=FILE")));
+        }
+        if let Some(user) = &peer.user {
+            let missing = |_| usage(format!("the password of {user} is expected in {password}"));
+            peer.password = Some(std::env::var(password).map_err(missing)?);
+        }
+        Ok(given.then_some(peer))
+    }
 }
 
 fn run_load(parser: Parser) -> Ended {
-    let Some((to, source)) = load_arguments(parser)? else { return print(USAGE) };
-    let mut loader = load::Loader::connect(&to).map_err(|why| failed(&to, &why))?;
+    let LoadArguments { to, from, source } = load_arguments(parser)?;
+    let mut loader = load::Loader::connect(&to).map_err(|why| failed(&to.address, &why))?;
     let bar = ProgressBar::new(0);
     let loaded = match source {
-        Source::Server(from) => {
+        Source::Server => {
             bar.set_style(style("{bar:40} {pos}/{len} items, {eta} left"));
             migrate::migrate(&from, &mut loader, &bar)
         }
@@ -313,9 +402,12 @@ fn run_load(parser: Parser) -> Ended {
     };
     bar.finish_and_clear();
     let loaded = loaded.and_then(|()| loader.finish());
-    let load::Loaded { items, refused, first_refusal } = loader.loaded();
-    loaded.map_err(|why| explain(&to, items, why))?;
-    say(&format!("{} items stored", items - refused));
+    let load::Loaded { items, met, refused, first_refusal } = loader.loaded();
+    loaded.map_err(|why| explain(&to.address, items, why))?;
+    say(&format!("{} items stored", items.saturating_sub(refused).saturating_sub(met)));
+    if met > 0 {
+        say(&format!("{met} of the dump are to be added only, and were there already"));
+    }
     match first_refusal {
         None => Ok(()),
         Some(why) => {

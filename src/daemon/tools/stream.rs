@@ -1,7 +1,8 @@
 //! Reads a dump: commands with their data blocks, one after the other.
 //!
-//! Takes what `distcached dump` writes, and any file of `set` and `ms` commands. Every item becomes
-//! a quiet `ms`, so that only what goes wrong is answered. No sockets.
+//! Takes what `distcached dump` writes, any file of `set`, `add` and `ms` commands, and so what
+//! `memcached-tool ADDRESS dump` prints, which are `add` commands and nothing at the end. Every item
+//! becomes a quiet `ms`, so that only what goes wrong is answered. No sockets.
 
 use super::load::Trouble;
 use crate::limits::LINE_BYTES_MAX;
@@ -22,13 +23,15 @@ pub struct Stream<R> {
     input: R,
     bytes_read: u64,
     line_number: u64,
+    /// An `add` was read: such a dump has no line that ends it.
+    unmarked: bool,
     ended: bool,
 }
 
 impl<R: BufRead> Stream<R> {
     /// A stream at its beginning.
     pub fn new(input: R) -> Self {
-        Self { input, bytes_read: 0, line_number: 0, ended: false }
+        Self { input, bytes_read: 0, line_number: 0, unmarked: false, ended: false }
     }
 
     /// Bytes read so far.
@@ -52,6 +55,10 @@ impl<R: BufRead> Stream<R> {
         let limit = LINE_BYTES_MAX as u64;
         let read = self.input.by_ref().take(limit).read_until(b'\n', &mut line);
         self.bytes_read += read.map_err(|why| Trouble::Source(why.to_string()))? as u64;
+        if line.is_empty() && self.unmarked {
+            self.ended = true;
+            return Ok(None);
+        }
         self.line_number += 1;
         if line.pop() != Some(b'\n') {
             return Err(self.wrong("it has lost its end: there is no \"mn\" line"));
@@ -69,7 +76,11 @@ impl<R: BufRead> Stream<R> {
                 return Ok(None);
             }
             Request::Store { args, value_bytes, .. } if args.mode == StoreMode::Set => {
-                (meta_of_classic(line), Some(value_bytes))
+                (meta_of_classic(line, b""), Some(value_bytes))
+            }
+            Request::Store { args, value_bytes, .. } if args.mode == StoreMode::Add => {
+                self.unmarked = true;
+                (meta_of_classic(line, b" ME"), Some(value_bytes))
             }
             Request::MetaStore { args, value_bytes, .. } => {
                 ([line, quiet(args.quiet)].concat(), Some(value_bytes))
@@ -98,12 +109,12 @@ impl<R: BufRead> Stream<R> {
     }
 }
 
-/// `set key flags exptime bytes` as a meta command. The line has been parsed by then.
-fn meta_of_classic(line: &[u8]) -> Vec<u8> {
+/// `set key flags exptime bytes` as a meta command of a mode. The line has been parsed by then.
+fn meta_of_classic(line: &[u8], mode: &[u8]) -> Vec<u8> {
     let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).skip(1);
     let mut word = || words.next().unwrap_or_default();
     let (key, flags, exptime, bytes) = (word(), word(), word(), word());
-    [b"ms ", key, b" ", bytes, b" q F", flags, b" T", exptime].concat()
+    [b"ms ", key, b" ", bytes, b" q F", flags, b" T", exptime, mode].concat()
 }
 
 #[cfg(test)]
@@ -141,12 +152,26 @@ mod tests {
         assert_eq!(read(text).unwrap(), expected);
     }
 
+    /// As memcached-tool writes them.
+    #[test]
+    fn added_items_need_no_end() {
+        let added = |text: &[u8]| read(text).unwrap().join("|");
+        assert_eq!(
+            added(b"add a 5 0 1\r\nx\r\nadd b 0 1999999999 0\r\n\r\n"),
+            "ms a 1 q F5 T0 ME Some(\"x\")|ms b 0 q F0 T1999999999 ME Some(\"\")"
+        );
+        assert_eq!(added(b"add a 0 0 1\r\nx\r\nmn\r\n"), "ms a 1 q F0 T0 ME Some(\"x\")");
+    }
+
     #[test]
     fn what_is_no_dump_is_refused() {
         for (text, why) in [
             (&b""[..], "lost its end"),
             (b"set a 0 0 1\r\nx\r\n", "lost its end"),
             (b"set a 0 0 1\r\nx\r\nmn", "lost its end"),
+            (b"add a 0 0 1\r\nx\r\nadd", "lost its end"),
+            (b"add a 0 0 3\r\nx", "does not end where"),
+            (b"replace a 0 0 1\r\nx\r\n", "not a command of a dump"),
             (b"set a 0 0 3\r\nx\r\nmn\r\n", "does not end where"),
             (b"set a 0 0 3\r\nx", "does not end where"),
             (b"set a 0 0 4294967295\r\nx", "not understood"),
