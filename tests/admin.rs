@@ -281,6 +281,43 @@ fn there_are_twenty_watchers_and_their_places_become_free() {
     client.check("watch\r\n", "OK\r\n");
 }
 
+/// Once they vanished when everything was flushed, and left gaps in what draws them.
+#[test]
+fn the_class_stays_when_it_is_empty() {
+    let server = server(2, |_| ());
+    let mut client = Client::of(&server);
+    client.check("stats slabs\r\n", "STAT active_slabs 0\r\n");
+    client.lines_to("END\r\n");
+    client.check("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    for said in ["", "flush_all\r\n", "stats reset\r\n"] {
+        if !said.is_empty() {
+            client.send(said);
+            client.line();
+        }
+        client.send("stats slabs\r\n");
+        let lines = client.lines_to("END\r\n");
+        for line in ["STAT 1:chunk_size ", "STAT 1:used_chunks ", "STAT active_slabs 1"] {
+            assert!(lines.iter().any(|other| other.starts_with(line)), "{said}: {lines:?}");
+        }
+    }
+}
+
+#[test]
+fn settings_of_flash_are_remembered_and_nothing_else() {
+    let server = server(1, |_| ());
+    let mut client = Client::of(&server);
+    client.check("stats extstore\r\n", "END\r\n");
+    client.check("extstore item_age 10\r\n", "OK\r\n");
+    client.check("extstore item_age\r\n", "ERROR\r\n");
+    client.check("extstore low_ttl 5 noreply\r\nslabs automove freeratio 0.5\r\n", "OK\r\n");
+    client.send("stats settings\r\n");
+    let lines = client.lines_to("END\r\n");
+    for line in ["ext_item_age 10", "ext_low_ttl 5", "slab_automove_freeratio 0.500"] {
+        let line = format!("STAT {line}\r\n");
+        assert!(lines.iter().any(|other| *other == line), "{line}: {lines:?}");
+    }
+}
+
 #[test]
 fn a_cluster_is_described_by_a_file_that_is_read_again() {
     let path = std::env::temp_dir().join(format!("distcache-cluster-{}", std::process::id()));

@@ -162,6 +162,7 @@ fn without_key<'a>(verb: &[u8], rest: &'a [u8]) -> Result<Line<'a>, Rejection> {
         b"watch" => admin(AdminVerb::Watch, rest),
         b"refresh_certs" => admin(AdminVerb::RefreshCertificates, rest),
         b"config" => admin(AdminVerb::Config, rest),
+        b"extstore" => admin(AdminVerb::Extstore, rest),
         _ => return Err(unknown(rest).silenced(noreply)),
     };
     let noreply = noreply && !matches!(verb, b"mn" | b"version" | b"quit" | b"watch");

@@ -207,6 +207,8 @@ pub enum AdminVerb {
     RefreshCertificates,
     /// `config`
     Config,
+    /// `extstore`
+    Extstore,
 }
 
 /// A command line, understood.

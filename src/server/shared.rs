@@ -40,6 +40,8 @@ pub struct Shared {
     pub verbosity: AtomicUsize,
     /// The memory limit, as changed by `cache_memlimit`, and what is taken of it.
     pub budget: Arc<Budget>,
+    /// Items have been stored at some time, as far as somebody looked.
+    used_slabs: AtomicBool,
     /// Counts by prefix are being made.
     pub detail: AtomicBool,
     /// The state of the data directory, if there is one.
@@ -89,6 +91,7 @@ impl Shared {
             listeners,
             verbosity: AtomicUsize::new(usize::from(config.verbosity)),
             budget,
+            used_slabs: AtomicBool::new(false),
             detail: AtomicBool::new(config.detail),
             compat_settings: CompatSettings::new(&config.accepted_only),
             users,
@@ -103,6 +106,11 @@ impl Shared {
             accepting: Mutex::new(Accepting::default()),
             config,
         }
+    }
+
+    /// Whether items are stored, or were when this was asked before.
+    pub fn has_used_slabs(&self, now: bool) -> bool {
+        self.used_slabs.fetch_or(now, Ordering::Relaxed) || now
     }
 
     /// A worker takes turns.

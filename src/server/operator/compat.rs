@@ -1,7 +1,7 @@
-//! `lru`, `slabs`, `lru_crawler` and `config`: commands with which operators steer parts of
+//! `lru`, `slabs`, `lru_crawler`, `extstore` and `config`: commands with which operators steer parts of
 //! memcached.
 //!
-//! This server has neither slabs nor LRUs nor a crawler: it sees to its memory itself. The commands
+//! This server has neither slabs nor LRUs nor a crawler nor a flash tier: it sees to its memory itself. The commands
 //! are checked and answered as memcached does, and `stats settings` repeats what was set, so that
 //! scripts go on; nothing else changes. Owns those settings and the cluster's description. Does not
 //! know connections: dumps and watchers are elsewhere.
@@ -27,6 +27,17 @@ const WINDOW: std::ops::RangeInclusive<u32> = 3..=1800;
 
 /// Longest pause of the crawler.
 const SLEEP_MICROSECONDS_MAX: u32 = 1_000_000;
+
+/// What `extstore` sets to a whole number, and the line of `stats settings` that repeats it.
+const EXTSTORE_COUNTS: [(&[u8], &str); 7] = [
+    (b"item_size", "ext_item_size"),
+    (b"item_age", "ext_item_age"),
+    (b"low_ttl", "ext_low_ttl"),
+    (b"recache_rate", "ext_recache_rate"),
+    (b"compact_under", "ext_compact_under"),
+    (b"drop_under", "ext_drop_under"),
+    (b"max_sleep", "ext_max_sleep"),
+];
 
 /// Largest cluster description: a node's line takes about a hundred bytes.
 const CLUSTER_BYTES_MAX: u64 = 1 << 20;
@@ -187,7 +198,10 @@ impl CompatSettings {
                 Some(ratio) => self.done(&[("slab_automove_ratio", &format!("{ratio:.2}"))]),
                 None => reply::ERROR,
             },
-            (Some(b"freeratio"), Some(ratio)) => decimal(ratio).map_or(reply::ERROR, |_| reply::OK),
+            (Some(b"freeratio"), Some(ratio)) => match decimal(ratio) {
+                Some(ratio) => self.done(&[("slab_automove_freeratio", &format!("{ratio:.3}"))]),
+                None => reply::ERROR,
+            },
             (Some(b"window"), Some(window)) => match number::strict_u32(window) {
                 Some(window) if WINDOW.contains(&window) => {
                     self.done(&[("slab_automove_window", &window.to_string())])
@@ -201,6 +215,38 @@ impl CompatSettings {
                 None => reply::BAD_FORMAT,
             },
             (None, Some(_)) => reply::ERROR,
+        }
+    }
+
+    /// `extstore`
+    pub fn extstore(&self, arguments: &[u8]) -> &'static [u8] {
+        let mut arguments = words(arguments);
+        let (what, value) = (arguments.next(), arguments.next());
+        let (Some(what), Some(value)) = (what, value) else { return reply::ERROR };
+        let count = number::strict_u32(value);
+        match what {
+            // About memory kept free for reading from flash; memcached ignores it too.
+            b"free_memchunks" => {
+                let limit = arguments.next().and_then(number::strict_u32);
+                match (count.filter(|class| *class < CLASS_LIMIT), limit) {
+                    (Some(_), Some(_)) => reply::OK,
+                    _ => reply::ERROR,
+                }
+            }
+            b"max_frag" => match decimal(value) {
+                Some(share) => self.done(&[("ext_max_frag", &format!("{share:.2}"))]),
+                None => reply::ERROR,
+            },
+            b"drop_unread" => match count {
+                Some(count) => {
+                    self.done(&[("ext_drop_unread", if count == 0 { "no" } else { "yes" })])
+                }
+                None => reply::ERROR,
+            },
+            _ => match (EXTSTORE_COUNTS.iter().find(|name| name.0 == what), count) {
+                (Some((_, line)), Some(count)) => self.done(&[(line, &count.to_string())]),
+                _ => reply::ERROR,
+            },
         }
     }
 
@@ -312,6 +358,32 @@ mod tests {
             ("crawl hash", reply::CRAWLER_UNKNOWN),
         ] {
             assert_eq!(compat_settings.lru_crawler(said.as_bytes()), answer, "{said}");
+        }
+    }
+
+    #[test]
+    fn flash_settings_are_remembered() {
+        let compat_settings = compat_settings();
+        for (said, answer) in [
+            ("", reply::ERROR),
+            ("item_age", reply::ERROR),
+            ("item_age x", reply::ERROR),
+            ("what 1", reply::ERROR),
+            ("free_memchunks 1", reply::ERROR),
+            ("free_memchunks 64 2", reply::ERROR),
+            ("free_memchunks 1 2", reply::OK),
+            ("item_age 10", reply::OK),
+            ("max_frag 0.5", reply::OK),
+            ("max_frag x", reply::ERROR),
+            ("drop_unread 1", reply::OK),
+            ("recache_rate 4294967296", reply::ERROR),
+        ] {
+            assert_eq!(compat_settings.extstore(said.as_bytes()), answer, "{said}");
+        }
+        for (name, value) in
+            [("ext_item_age", "10"), ("ext_max_frag", "0.50"), ("ext_drop_unread", "yes")]
+        {
+            assert_eq!(setting(&compat_settings, name), value, "{name}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Metrics for Prometheus: a thread that answers `GET /metrics` on a port of its own.
 //!
 //! It asks each worker for a report, as `stats` does, so workers spend one message on a scrape and
-//! never see its socket; a scraper that is slow holds up this thread's other scrapers at
-//! most, and is closed when its time is over. Speaks as much HTTP as that takes: one request a
+//! never see its socket. A scraper that is slow or silent holds up nobody: when there are too many,
+//! the one that has waited longest makes room, and each is closed when its time is over. Speaks as much HTTP as that takes: one request a
 //! connection, its head bounded, its body not read. Owns the sockets; the text is in `text`.
 
 use super::prometheus as text;
@@ -21,11 +21,14 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Scrapers at a time; others wait in the listen queue.
+/// Scrapers at a time; further ones take the place of the oldest that has not asked yet.
 const SCRAPERS_MAX: usize = 16;
 
 /// Descriptors this needs: scrapers, listener, poll, waker.
 pub const DESCRIPTORS: u64 = SCRAPERS_MAX as u64 + 3;
+
+/// Connections taken in one go, so that those that have asked get their answers in between.
+const ACCEPTS_MAX: usize = SCRAPERS_MAX / 2;
 
 /// A request's line and headers.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
@@ -81,6 +84,8 @@ struct Scrape {
     stream: TcpStream,
     since: Stopwatch,
     stage: Stage,
+    /// It asks for the head of the answer alone.
+    head: bool,
 }
 
 enum Stage {
@@ -174,7 +179,10 @@ impl Exporter {
     }
 
     fn accept(&mut self) {
-        while self.scrapes.len() < SCRAPERS_MAX {
+        for _ in 0..ACCEPTS_MAX {
+            if self.scrapes.len() >= SCRAPERS_MAX {
+                self.make_room();
+            }
             match self.listener.accept() {
                 Ok((stream, _)) => self.welcome(stream),
                 Err(error) => {
@@ -186,6 +194,16 @@ impl Exporter {
         }
     }
 
+    /// Hangs up on the oldest of those that have asked for nothing, or else the oldest of all.
+    fn make_room(&mut self) {
+        let oldest = self.scrapes.iter().max_by_key(|(_, scrape)| {
+            (matches!(scrape.stage, Stage::Reading(_)), scrape.since.elapsed())
+        });
+        if let Some((at, _)) = oldest {
+            self.scrapes.remove(at);
+        }
+    }
+
     fn welcome(&mut self, mut stream: TcpStream) {
         let entry = self.scrapes.vacant_entry();
         let at = entry.key();
@@ -194,7 +212,7 @@ impl Exporter {
             return log::warn!("cannot watch a scraper: {error}; it is closed");
         }
         let stage = Stage::Reading(Vec::new());
-        entry.insert(Scrape { stream, since: Stopwatch::start(), stage });
+        entry.insert(Scrape { stream, since: Stopwatch::start(), stage, head: false });
         self.serve(at);
     }
 
@@ -221,7 +239,8 @@ impl Exporter {
             None => refusal("503 Service Unavailable"),
         };
         for at in waiting {
-            self.scrapes[at].stage = Stage::Writing(answer.clone(), 0);
+            let scrape = &mut self.scrapes[at];
+            scrape.stage = Stage::Writing(part_of(answer.clone(), scrape.head), 0);
             self.serve(at);
         }
     }
@@ -258,7 +277,7 @@ impl Scrape {
     fn go_on(&mut self) -> Next {
         loop {
             let done = match &mut self.stage {
-                Stage::Reading(request) => read_request(&mut self.stream, request),
+                Stage::Reading(request) => read_request(&mut self.stream, request, &mut self.head),
                 Stage::Wanting => return Next::Wait,
                 Stage::Writing(answer, sent) => write_answer(&mut self.stream, answer, sent),
                 Stage::Closing(dropped) => drop_rest(&mut self.stream, dropped),
@@ -274,13 +293,21 @@ impl Scrape {
     }
 }
 
-fn read_request(stream: &mut TcpStream, request: &mut Vec<u8>) -> io::Result<Option<Stage>> {
+fn read_request(
+    stream: &mut TcpStream,
+    request: &mut Vec<u8>,
+    head: &mut bool,
+) -> io::Result<Option<Stage>> {
     loop {
-        match understand(request) {
-            Request::Incomplete => {}
+        *head = request.starts_with(HEAD);
+        let answer = match understand(request) {
+            Request::Incomplete => None,
             Request::Metrics => return Ok(Some(Stage::Wanting)),
-            Request::Alive | Request::Ready => return Ok(Some(Stage::Writing(yes(), 0))),
-            Request::Refused(status) => return Ok(Some(Stage::Writing(refusal(status), 0))),
+            Request::Alive | Request::Ready => Some(yes()),
+            Request::Refused(status) => Some(refusal(status)),
+        };
+        if let Some(answer) = answer {
+            return Ok(Some(Stage::Writing(part_of(answer, *head), 0)));
         }
         let mut buffer = [0; READ_BYTES];
         let bytes = stream.read(&mut buffer)?;
@@ -343,22 +370,38 @@ fn understand(request: &[u8]) -> Request {
         Some(b"/readyz") => Request::Ready,
         _ => return Request::Refused("404 Not Found"),
     };
-    if method != b"GET" {
+    if method != b"GET" && method != b"HEAD" {
         return Request::Refused("405 Method Not Allowed");
     }
     known
 }
 
+/// How a request for the head of an answer begins.
+const HEAD: &[u8] = b"HEAD ";
+
+/// An answer, or its head.
+fn part_of(mut answer: Vec<u8>, head: bool) -> Vec<u8> {
+    let end = memchr::memmem::find(&answer, b"\r\n\r\n").filter(|_| head);
+    answer.truncate(end.map_or(answer.len(), |end| end + b"\r\n\r\n".len()));
+    answer
+}
+
+/// Whether a request is whole, or too large to become so.
+pub(super) fn is_whole(request: &[u8]) -> bool {
+    understand(request) != Request::Incomplete
+}
+
 /// The answer to a whole request while data is being recovered: alive, and not ready.
 pub(super) fn while_recovering(request: &[u8], progress: &str) -> Vec<u8> {
-    match understand(request) {
+    let answer = match understand(request) {
         Request::Alive => yes(),
         Request::Metrics | Request::Ready => {
             answer("503 Service Unavailable", "text/plain; charset=utf-8", progress)
         }
         Request::Refused(status) => refusal(status),
         Request::Incomplete => refusal("408 Request Timeout"),
-    }
+    };
+    part_of(answer, request.starts_with(HEAD))
 }
 
 fn yes() -> Vec<u8> {
@@ -370,7 +413,7 @@ fn refusal(status: &str) -> Vec<u8> {
 }
 
 fn answer(status: &str, content_type: &str, body: &str) -> Vec<u8> {
-    let allow = if status.starts_with("405") { "Allow: GET\r\n" } else { "" };
+    let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
@@ -393,6 +436,7 @@ mod tests {
             ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", Metrics),
             ("GET /metrics HTTP/1.0\n\n", Metrics),
             ("GET /metrics?name[]=up HTTP/1.1\r\n\r\n", Metrics),
+            ("HEAD /metrics HTTP/1.1\r\n\r\n", Metrics),
             ("GET /livez HTTP/1.1\r\n\r\n", Alive),
             ("GET /readyz HTTP/1.1\r\n\r\n", Ready),
             ("GET / HTTP/1.1\r\n\r\n", Refused("404 Not Found")),

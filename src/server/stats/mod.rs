@@ -6,11 +6,13 @@
 //! | `latency` | how long commands take, and which were slow |
 //! | `text` | what `stats` says |
 //! | `prometheus`, `exporter` | the same numbers as metrics, and the port they are served on |
+//! | `sidecar` | the same numbers under the names of memcached_exporter |
 //! | `waiting` | that port while data is recovered |
 
 pub mod exporter;
 pub mod latency;
 mod prometheus;
 pub mod report;
+mod sidecar;
 pub mod text;
 pub mod waiting;

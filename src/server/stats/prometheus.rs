@@ -1,7 +1,7 @@
 //! The metrics as text, in Prometheus's exposition format 0.0.4.
 //!
-//! Owns the names, which docs/OBSERVABILITY.md lists; the numbers come in reports and from what all
-//! threads share.
+//! Owns our names, which docs/OBSERVABILITY.md lists; those of memcached_exporter are in `sidecar`.
+//! The numbers come in reports and from what all threads share.
 
 use crate::durable::{Fsync, measure};
 use crate::server::config::COMPAT_VERSION;
@@ -9,6 +9,7 @@ use crate::server::persistence::status::Durability;
 use crate::server::shared::Shared;
 use crate::server::stats::latency::Histogram;
 use crate::server::stats::report::Report;
+use crate::server::stats::sidecar;
 use crate::server::stats::text::Totals;
 use crate::store::Ticks;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -27,7 +28,7 @@ const BUCKET_POWERS: std::ops::RangeInclusive<u32> = 1..=22;
 /// All metrics.
 pub fn of(reports: &[Report], shared: &Shared) -> String {
     let total = Totals::of(reports);
-    let mut text = Text::default();
+    let mut text = Text::new("distcache_");
     process(&mut text, shared);
     connections(&mut text, &total, shared);
     commands(&mut text, &total);
@@ -42,34 +43,46 @@ pub fn of(reports: &[Report], shared: &Shared) -> String {
         }
         None => text.gauge("persistence_enabled", "Data is kept on disk (--data-dir).", 0),
     }
-    text.0
+    text.into_lines() + &sidecar::of(&total, shared)
 }
 
-/// Lines of the format. Every name begins with `distcache_`.
-#[derive(Default)]
-struct Text(String);
+/// Lines of the format. Every name begins alike.
+pub(super) struct Text {
+    prefix: &'static str,
+    lines: String,
+}
 
 impl Text {
+    pub(super) fn new(prefix: &'static str) -> Self {
+        Self { prefix, lines: String::new() }
+    }
+
+    pub(super) fn into_lines(self) -> String {
+        self.lines
+    }
+
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a String does not fail.
-        let _ = writeln!(self.0, "{line}");
+        let _ = writeln!(self.lines, "{line}");
     }
 
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        self.line(format_args!("# HELP distcache_{name} {help}"));
-        self.line(format_args!("# TYPE distcache_{name} {kind}"));
+        let prefix = self.prefix;
+        self.line(format_args!("# HELP {prefix}{name} {help}"));
+        self.line(format_args!("# TYPE {prefix}{name} {kind}"));
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let prefix = self.prefix;
         if labels.is_empty() {
-            return self.line(format_args!("distcache_{name} {value}"));
+            return self.line(format_args!("{prefix}{name} {value}"));
         }
         let labels: Vec<String> = labels
             .iter()
             .map(|(label, value)| format!("{label}=\"{}\"", escape_label(value)))
             .collect();
-        self.line(format_args!("distcache_{name}{{{}}} {value}", labels.join(",")));
+        self.line(format_args!("{prefix}{name}{{{}}} {value}", labels.join(",")));
     }
 
     fn counter(&mut self, name: &str, help: &str, value: impl Display) {
@@ -77,7 +90,7 @@ impl Text {
         self.sample(name, &[], value);
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help);
         self.sample(name, &[], value);
     }
@@ -298,11 +311,11 @@ mod tests {
 
     #[test]
     fn labels_and_help_are_escaped() {
-        let mut text = Text::default();
+        let mut text = Text::new("distcache_");
         text.family("x", "gauge", "a\\b\nc");
         text.sample("x", &[("one", "a\\b\"c\nd"), ("two", "")], 1);
         let expected = "# HELP distcache_x a\\\\b\\nc\n# TYPE distcache_x gauge\n\
                         distcache_x{one=\"a\\\\b\\\"c\\nd\",two=\"\"} 1\n";
-        assert_eq!(text.0, expected);
+        assert_eq!(text.into_lines(), expected);
     }
 }

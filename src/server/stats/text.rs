@@ -96,6 +96,8 @@ pub fn understand(arguments: &[u8], shared: &Shared) -> Question {
         Some(b"items") => Question::Ask(Topic::Items, plain),
         Some(b"slabs") => Question::Ask(Topic::Slabs, plain),
         Some(b"persistence") => Question::Text(persistence(shared)),
+        // There is no flash tier: nothing to tell, as from a memcached without one.
+        Some(b"extstore") => Question::Answer(reply::END),
         Some(b"sizes") if !tracks_sizes(shared) => Question::Answer(SIZES_DISABLED),
         Some(b"sizes") => Question::Ask(Topic::Sizes, Wanted { sizes: true, ..plain }),
         Some(b"latency") => Question::Ask(Topic::Latency, Wanted { latencies: true, ..plain }),
@@ -213,7 +215,7 @@ pub fn compose(topic: Topic, reports: &[Box<Report>], shared: &Shared) -> Vec<u8
     match topic {
         Topic::General => general(&total, shared),
         Topic::Items => items(&total),
-        Topic::Slabs => slabs(&total),
+        Topic::Slabs => slabs(&total, shared),
         Topic::Connections => connections(reports, shared),
         Topic::Sizes => sizes(reports),
         Topic::Latency => latency(&total),
@@ -282,7 +284,7 @@ impl Lines {
     }
 }
 
-fn general(total: &Totals, shared: &Shared) -> Vec<u8> {
+pub(super) fn general(total: &Totals, shared: &Shared) -> Vec<u8> {
     let mut lines = Lines::default();
     process(&mut lines, shared);
     commands(&mut lines, total);
@@ -436,7 +438,7 @@ fn tls(lines: &mut Lines, shared: &Shared) {
     lines.put("time_since_server_cert_refresh", age);
 }
 
-fn items(total: &Totals) -> Vec<u8> {
+pub(super) fn items(total: &Totals) -> Vec<u8> {
     let mut lines = Lines::default();
     if total.items == 0 {
         return lines.end();
@@ -476,12 +478,15 @@ fn items(total: &Totals) -> Vec<u8> {
     lines.end()
 }
 
-/// The store as one class of chunks of the mean item size.
-fn slabs(total: &Totals) -> Vec<u8> {
+/// The store as one class of chunks of the mean item size. Like memcached's it stays once it has
+/// been used, so that who draws its numbers sees no gap when everything is flushed.
+pub(super) fn slabs(total: &Totals, shared: &Shared) -> Vec<u8> {
     let mut lines = Lines::default();
+    let is_used = total.segment_memory_bytes > 0 || total.store.stored > 0;
+    let is_used = shared.has_used_slabs(is_used);
     let chunk_bytes =
         total.live_bytes.checked_div(total.items).map_or(CHUNK_BYTES_DEFAULT, |mean| mean.max(1));
-    if total.segment_memory_bytes > 0 {
+    if is_used {
         let chunks = (total.segment_memory_bytes / chunk_bytes).max(total.items);
         for (name, value) in [
             ("chunk_size", chunk_bytes),
@@ -503,7 +508,7 @@ fn slabs(total: &Totals) -> Vec<u8> {
             lines.put(format_args!("{CLASS}:{name}"), value);
         }
     }
-    lines.put("active_slabs", u8::from(total.segment_memory_bytes > 0));
+    lines.put("active_slabs", u8::from(is_used));
     lines.put("total_malloced", total.memory_bytes);
     lines.end()
 }
@@ -630,7 +635,7 @@ fn dump(reports: &[Box<Report>], limit: u32) -> Vec<u8> {
     text
 }
 
-fn settings(shared: &Shared) -> Vec<u8> {
+pub(super) fn settings(shared: &Shared) -> Vec<u8> {
     let config = &shared.config;
     let accepted = &config.accepted_only;
     let on_off = |on: bool| if on { "on" } else { "off" };

@@ -1,12 +1,13 @@
 //! The metrics port before there is anything to measure: while data is recovered it answers that
 //! the process is alive and not ready, and how far it has come.
 //!
-//! Owns a thread that ends when the server is ready; then `exporter` takes the port over. One
-//! request at a time, with a short patience: nobody but probes asks then.
+//! Owns a thread that ends when the server is ready; then `exporter` takes the port over. Nobody but
+//! probes asks then; who is silent holds up nobody, and makes room for who comes later.
 
 use super::exporter;
 use crate::server::clock::Stopwatch;
-use std::io::{self, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,10 +18,10 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Who has not asked by then is hung up on.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A request's line and headers.
-const REQUEST_BYTES_MAX: usize = 4 << 10;
+/// Who is listened to at a time.
+const CALLERS_MAX: usize = 16;
 
 /// How far the recovery of data has come.
 #[derive(Debug, Default)]
@@ -60,12 +61,16 @@ impl Waiting {
         let over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&over);
         let run = move || {
+            let mut callers = VecDeque::new();
             while !ended.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    // Whoever goes away early has his reasons.
-                    Ok((stream, _)) => _ = answer(stream, &recovering),
-                    Err(_) => sleep(LOOK),
+                while let Ok((stream, _)) = listener.accept() {
+                    callers.push_back(Caller::new(stream));
+                    if callers.len() > CALLERS_MAX {
+                        hear(&mut callers, &recovering);
+                    }
                 }
+                hear(&mut callers, &recovering);
+                sleep(LOOK);
             }
         };
         let thread = Builder::new().name("waiting".to_owned()).spawn(run)?;
@@ -83,22 +88,46 @@ impl Drop for Waiting {
     }
 }
 
-fn answer(mut stream: TcpStream, recovering: &Recovering) -> io::Result<()> {
-    let since = Stopwatch::start();
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut request = Vec::new();
-    while since.elapsed() < PATIENCE && request.len() < REQUEST_BYTES_MAX {
-        let mut buffer = [0; 512];
-        let bytes = stream.read(&mut buffer)?;
-        request.extend_from_slice(&buffer[..bytes]);
-        if bytes == 0 || request.ends_with(b"\r\n\r\n") || request.ends_with(b"\n\n") {
-            break;
-        }
+/// Somebody who may ask something.
+struct Caller {
+    stream: TcpStream,
+    since: Stopwatch,
+    request: Vec<u8>,
+}
+
+impl Caller {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, since: Stopwatch::start(), request: Vec::new() }
     }
-    stream.write_all(&exporter::while_recovering(&request, &recovering.text()))?;
-    stream.shutdown(Shutdown::Write)
+
+    /// Reads what is there, and answers a whole request. Answers whether there is more to wait for.
+    fn hear(&mut self, recovering: &Recovering) -> io::Result<bool> {
+        self.stream.set_nonblocking(true)?;
+        let mut buffer = [0; 512];
+        while !exporter::is_whole(&self.request) {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Ok(false),
+                Ok(bytes) => self.request.extend_from_slice(&buffer[..bytes]),
+                Err(why) if why.kind() == ErrorKind::WouldBlock => {
+                    return Ok(self.since.elapsed() < PATIENCE);
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        // Short enough for any socket.
+        let answer = exporter::while_recovering(&self.request, &recovering.text());
+        self.stream.write_all(&answer)?;
+        self.stream.shutdown(Shutdown::Write)?;
+        Ok(false)
+    }
+}
+
+/// Whoever goes away early has his reasons.
+fn hear(callers: &mut VecDeque<Caller>, recovering: &Recovering) {
+    callers.retain_mut(|caller| caller.hear(recovering).unwrap_or(false));
+    // The oldest go first.
+    let surplus = callers.len().saturating_sub(CALLERS_MAX);
+    callers.drain(..surplus);
 }
 
 #[cfg(test)]
@@ -118,7 +147,13 @@ mod tests {
             stream.read_to_string(&mut answer).unwrap();
             answer
         };
+        // Who says nothing holds up nobody.
+        let connect = |_| TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let silent: Vec<TcpStream> = (0..100).map(connect).collect();
+        let since = Stopwatch::start();
         assert!(ask("/livez").starts_with("HTTP/1.1 200 OK\r\n"));
+        assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+        drop(silent);
         for path in ["/readyz", "/metrics"] {
             let answer = ask(path);
             assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");

@@ -244,6 +244,9 @@ impl WorkerRouter {
             AdminVerb::Lru => push_unless(noreply, compat_settings.lru(arguments), output),
             AdminVerb::Slabs => push_unless(noreply, compat_settings.slabs(arguments), output),
             AdminVerb::Config => push_unless(noreply, &compat_settings.config(arguments), output),
+            AdminVerb::Extstore => {
+                push_unless(noreply, compat_settings.extstore(arguments), output);
+            }
             AdminVerb::RefreshCertificates => match self.shared.refresh_certificates() {
                 Some(Ok(())) => push_unless(noreply, reply::OK, output),
                 Some(Err(why)) => {
