@@ -8,7 +8,7 @@
 use distcache::server::Server;
 use distcache::server::config::Config;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -179,6 +179,9 @@ fn a_watcher_is_told_in_the_order_of_one_connection() {
         client.check("cas k 0 0 1 1\r\na\r\n", "EXISTS\r\n");
         client.check("cas none 0 0 1 1\r\na\r\n", "NOT_FOUND\r\n");
         client.check("append k 0 0 1\r\nd\r\n", "STORED\r\n");
+        client.check("ms k 2 MP\r\nxx\r\n", "HD\r\n");
+        client.check("append none 0 0 1\r\nd\r\n", "NOT_STORED\r\n");
+        client.check("ms new 2 MA N30\r\nxx\r\n", "HD\r\n");
         client.check("ms k 1 MR q\r\na\r\nmn\r\n", "MN\r\n");
         client.check("set k 0 0 1000000000\r\n", "SERVER_ERROR object too large for cache\r\n");
         let mut client = Client::of(&server);
@@ -189,7 +192,10 @@ fn a_watcher_is_told_in_the_order_of_one_connection() {
             "type=item_store key=k status=not_stored cmd=add ttl=0 clsid=1 size=1",
             "type=item_store key=k status=exists cmd=cas ttl=0 clsid=1 size=1",
             "type=item_store key=none status=not_found cmd=cas ttl=0 clsid=1 size=1",
-            "type=item_store key=k status=stored cmd=append ttl=0 clsid=1 size=1",
+            "type=item_store key=k status=stored cmd=append ttl=100 clsid=1 size=4",
+            "type=item_store key=k status=stored cmd=prepend ttl=100 clsid=1 size=6",
+            "type=item_store key=none status=not_stored cmd=append ttl=0 clsid=1 size=1",
+            "type=item_store key=new status=stored cmd=append ttl=30 clsid=1 size=2",
             "type=item_store key=k status=stored cmd=replace ttl=0 clsid=1 size=1",
             "type=item_store key=k status=too_large cmd=set ttl=0 clsid=0 size=0",
             "type=item_store key=n status=stored cmd=add ttl=0 clsid=1 size=1",
@@ -229,6 +235,98 @@ fn a_watcher_sees_connections_come_and_go_and_items_evicted() {
         "type=conn_close rip=127.0.0.1 transport=tcp reason=normal",
     ];
     assert_eq!([(); 3].map(|()| event(&connections.line())), expected);
+}
+
+/// Why a connection went is told as memcached tells it.
+#[test]
+fn a_watcher_sees_why_connections_go() {
+    let server = server(1, |config| config.idle_timeout_seconds = 1);
+    let mut watcher = Client::of(&server);
+    watcher.check("watch connevents\r\n", "OK\r\n");
+    let junk = "x".repeat(5000);
+    for (said, reason) in [
+        ("quit\r\n", "normal"),
+        ("GET / HTTP/1.1\r\n", "error"),
+        (&junk, "error"),
+        ("get a\r\n", "idle_timeout"),
+    ] {
+        let mut client = Client::of(&server);
+        client.send(said);
+        let mut answer = Vec::new();
+        client.0.read_to_end(&mut answer).unwrap();
+        assert_eq!(event(&watcher.line()), "type=conn_new rip=127.0.0.1 transport=tcp");
+        let went = format!("type=conn_close rip=127.0.0.1 transport=tcp reason={reason}");
+        assert_eq!(event(&watcher.line()), went, "{said:?}");
+    }
+}
+
+#[test]
+fn a_watcher_sees_the_sweep_go_round() {
+    let server = server(1, |_| ());
+    let mut watcher = Client::of(&server);
+    watcher.check("watch sysevents\r\n", "OK\r\n");
+    let mut client = Client::of(&server);
+    client.check("set gone 0 1 1\r\nx\r\n", "STORED\r\n");
+    let mut reclaimed = 0;
+    while reclaimed == 0 {
+        let line = event(&watcher.line());
+        assert!(line.starts_with("type=lru_crawler crawler=1 lru=cold low_mark="), "{line}");
+        reclaimed = line.rsplit('=').next().unwrap().parse().unwrap();
+    }
+    assert_eq!(reclaimed, 1);
+}
+
+/// In the words of memcached, for the same states.
+#[test]
+fn connections_tell_what_they_are_in_the_middle_of() {
+    let server = server(1, |_| ());
+    let value = "x".repeat(4 << 20);
+    let mut reader = Client::of(&server);
+    for at in 0..4 {
+        let value = &value[..1_000_000];
+        reader.check(&format!("set v{at} 0 0 {}\r\n{value}\r\n", value.len()), "STORED\r\n");
+    }
+    let many = "get v0 v1 v2 v3\r\n".repeat(20);
+    let cases = [
+        ("", "conn_new_cmd"),
+        ("get a\r\n", "conn_read"),
+        ("get a", "conn_read"),
+        ("get a\r\nget", "conn_read"),
+        ("set a 0 0 5\r\nxx", "conn_nread"),
+        ("set a 0 0 9999999\r\nxx", "conn_swallow"),
+        ("watch fetchers\r\n", "conn_watch"),
+        (&many, "conn_mwrite"),
+    ];
+    let open: Vec<(Client, &str)> = cases
+        .iter()
+        .map(|(said, state)| {
+            let mut client = Client::of(&server);
+            client.send(said);
+            (client, *state)
+        })
+        .collect();
+    let mut asker = Client::of(&server);
+    let since = std::time::Instant::now();
+    loop {
+        asker.send("stats conns\r\n");
+        let lines = asker.lines_to("END\r\n");
+        let state_of = |client: &Client| {
+            let address = client.0.get_ref().local_addr().unwrap();
+            let own = format!(":addr tcp:{address}\r\n");
+            let line = lines.iter().find(|line| line.ends_with(&own)).unwrap();
+            let start = line.replace(&own, ":state ");
+            let state = lines.iter().find_map(|line| line.strip_prefix(&start)).unwrap();
+            state.trim_end().to_owned()
+        };
+        let found: Vec<String> = open.iter().map(|(client, _)| state_of(client)).collect();
+        assert_eq!(state_of(&asker), "conn_parse_cmd");
+        let expected: Vec<&str> = open.iter().map(|(_, state)| *state).collect();
+        if found == expected {
+            return;
+        }
+        assert!(since.elapsed() < PATIENCE, "{found:?}, not {expected:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -377,7 +377,8 @@ fn the_metrics_of_the_exporter_are_there() {
     say(
         &server,
         "set k 0 0 3\r\nabc\r\nget k\r\nget none\r\ncas k 0 0 1 1\r\nx\r\ndelete none\r\n\
-         incr none 1\r\ntouch k 0\r\nset n 0 0 1\r\n1\r\nincr n 1\r\ndelete n\r\nflush_all 1000\r\n",
+         incr none 1\r\ntouch k 0\r\nset n 0 0 1\r\n1\r\nincr n 1\r\ndelete n\r\n\
+         flush_all 1000\r\n",
     );
     let metrics = scrape(&server);
     for (name, kind, value) in [

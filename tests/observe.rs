@@ -245,6 +245,36 @@ fn slow_commands_are_logged_without_their_keys_and_not_too_many() {
     assert!(!log.contains("secret"), "{log}");
 }
 
+/// With the descriptor of the connection, as memcached does, so that conversations can be told
+/// apart.
+#[test]
+fn commands_and_replies_are_logged_at_vv() {
+    let daemon = Daemon::start(&["-vv"]);
+    let mut client = Client::at(daemon.address);
+    client.run("set a 0 0 3\r\nabc\r\nget a b\r\nfoo\r\ndelete a noreply\r\nmg a v\r\n");
+    let log = log_of(daemon);
+    let said: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once("] ")?.1)).collect();
+    let first = said.iter().position(|line| line.ends_with(" set a 0 0 3")).expect(&log);
+    let descriptor = said[first][1..].split(' ').next().unwrap();
+    let expected = [
+        "< set a 0 0 3",
+        "> STORED",
+        "< get a b",
+        "> VALUE a 0 3",
+        "< foo",
+        "> ERROR",
+        "< delete a noreply",
+        "< mg a v",
+        "> EN",
+        "< mn",
+        "> MN",
+    ];
+    let named = |line: &&str| line.replacen(' ', &format!("{descriptor} "), 1);
+    let expected: Vec<String> = expected.iter().map(named).collect();
+    assert_eq!(said[first..][..expected.len()], expected, "{log}");
+    assert!(said[..first].iter().any(|line| line.contains("new connection from tcp:")), "{log}");
+}
+
 #[test]
 fn keys_are_logged_for_debugging_only() {
     for (flag, shows) in [("-v", false), ("-vv", true)] {

@@ -900,3 +900,31 @@ fn sockets_of_a_service_manager_are_for_tls_too() {
     let _ = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"VERSION"), "{answer:?}");
 }
+
+/// What fails is told to who watches, as memcached tells it.
+#[test]
+fn a_watcher_is_told_of_what_is_no_tls() {
+    let files = Files::new();
+    let mut config = files.config(ClientCertificates::Ignored, 1);
+    config.listeners.push(Listener::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))));
+    let server = Server::start(config).unwrap();
+    let mut watcher = TcpStream::connect(server.addresses()[1]).unwrap();
+    watcher.set_read_timeout(Some(PATIENCE)).unwrap();
+    watcher.write_all(b"watch connevents\r\n").unwrap();
+    let mut said = String::new();
+    let mut read_to = |what: &str| {
+        while !said.contains(what) {
+            let mut bytes = [0; 4096];
+            let count = watcher.read(&mut bytes).unwrap();
+            assert!(count > 0, "closed after {said}");
+            said.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        said.clone()
+    };
+    read_to("OK\r\n");
+    let mut client = TcpStream::connect(server.addresses()[0]).unwrap();
+    client.write_all(b"version\r\n").unwrap();
+    let said = read_to("reason=error");
+    let line = said.lines().find(|line| line.contains("type=conntlserr fd=")).expect(&said);
+    assert!(line.contains(" msg="), "{line}");
+}

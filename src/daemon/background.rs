@@ -64,7 +64,8 @@ pub fn start(words: &[OsString]) -> Result<ExitCode, Exit> {
 }
 
 /// Leaves the terminal, and tells who waits that the server is ready. `stay_in_directory` keeps the
-/// working directory, where core files go, instead of `/`; `keep_errors` leaves standard error open.
+/// working directory, where core files go, instead of `/`; `keep_errors` leaves standard error
+/// open.
 ///
 /// # Errors
 /// When the system refuses.

@@ -235,8 +235,8 @@ pub fn identity(user: Option<&str>) -> Result<Option<Identity>, Exit> {
     let unknown = |why: &str| Exit {
         code: EX_NOUSER,
         message: format!(
-            "can't find the user {name} to switch to{why}\n\"useradd -r -s /usr/sbin/nologin {name}\" \
-             makes it; without -u it is {USER_DEFAULT}"
+            "can't find the user {name} to switch to{why}\n\
+             \"useradd -r -s /usr/sbin/nologin {name}\" makes it; without -u it is {USER_DEFAULT}"
         ),
     };
     match User::from_name(name) {

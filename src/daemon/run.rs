@@ -308,8 +308,8 @@ fn what_to_do_about(directory: &Path) -> String {
     match std::fs::metadata(directory).map(|found| found.uid()) {
         Ok(owner) if owner == own => "see to the disk and the rights of its directory".to_owned(),
         Ok(_) => format!(
-            "it is not {user}'s: serve as its owner (-u), or give it to {user}, as root; see to the \
-             rights of its directory too"
+            "it is not {user}'s: serve as its owner (-u), or give it to {user}, as root; see to \
+             the rights of its directory too"
         ),
         Err(_) => format!(
             "\"install -d -o {user} -m 700 {at}\", as root, makes it; see to the rights of its \

@@ -287,8 +287,8 @@ impl AcceptedOnly {
     }
 }
 
-/// `stats settings` about slabs, LRUs, crawlers, buffers and flash, which do not exist here: the names
-/// as memcached prints them, in its order, with the values of a memcached started without flags.
+/// `stats settings` about slabs, LRUs, crawlers, buffers and flash, which do not exist here: the
+/// names as memcached prints them, with the values of a memcached started without flags.
 pub const UNUSED_SETTINGS: [(&str, &str); 34] = [
     ("hashpower_init", "0"),
     ("slab_reassign", "yes"),

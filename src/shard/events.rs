@@ -31,6 +31,8 @@ impl Kinds {
     pub const CONNECTIONS: Self = Self(8);
     /// Deletions.
     pub const DELETIONS: Self = Self(16);
+    /// Work that nobody asked for.
+    pub const SYSTEM: Self = Self(32);
 
     /// The kind of this name. memcached has kinds for parts that do not exist here: those never
     /// happen.
@@ -41,7 +43,8 @@ impl Kinds {
             b"evictions" => Self::EVICTIONS,
             b"connevents" => Self::CONNECTIONS,
             b"deletions" => Self::DELETIONS,
-            b"rawcmds" | b"sysevents" | b"proxyreqs" | b"proxyevents" | b"proxyuser" => Self(0),
+            b"sysevents" => Self::SYSTEM,
+            b"rawcmds" | b"proxyreqs" | b"proxyevents" | b"proxyuser" => Self(0),
             _ => return None,
         })
     }
@@ -181,12 +184,15 @@ impl Shard {
             };
         let too_large = matches!(&verb, Verb::DropStale);
         let compared = matches!(&verb, Verb::Store(args, _) if args.compare != 0);
+        let joins = matches!(storing, Some(("append" | "prepend", ..)));
         let start = out.bytes.len();
         self.execute_verb(form, hash, key, verb, now, out);
         let answer = match form {
             Form::Binary(frame) => binary::in_words(frame, compared, &out.bytes[start..]),
             Form::Text | Form::Nothing => &out.bytes[start..],
         };
+        // Of what is joined to an item, the item that comes of it is told.
+        let joined = joins.then(|| self.lifetime_and_length(hash, key, now)).flatten();
         let Some(events) = &mut self.events else { return };
         let asker = events.asker;
         let mut note_store = |status: &str, mode: &str, ttl: u64, bytes: usize| {
@@ -200,7 +206,9 @@ impl Shard {
             });
         };
         if let Some((mode, ttl, bytes)) = storing {
-            note_store(status_of(answer), mode, ttl, bytes);
+            let status = status_of(answer);
+            let (ttl, bytes) = joined.filter(|_| status == "stored").unwrap_or((ttl, bytes));
+            note_store(status, mode, ttl, bytes);
         } else if too_large {
             note_store("too_large", "set", 0, 0);
         } else if creating && !answer.starts_with(b"NF") && !answer.starts_with(b"CLIENT") {
@@ -213,6 +221,14 @@ impl Shard {
                 append(line, format_args!(" cmd={command} clsid=1 size={bytes}\n"));
             });
         }
+    }
+
+    /// The seconds an item has left, 0 for one that does not expire, and its value's length.
+    fn lifetime_and_length(&mut self, hash: u64, key: &[u8], now: Ticks) -> Option<(u64, usize)> {
+        let handle = self.store.find(hash, key, now).ok()?;
+        let item = self.store.item(handle);
+        let left = |deadline: Ticks| deadline.seconds().saturating_sub(now.seconds());
+        Some((item.attributes.deadline.map_or(0, left), item.value.len()))
     }
 
     /// Looks the key up as the operation is about to, and notes what it finds.

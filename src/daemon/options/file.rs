@@ -2,9 +2,9 @@
 //!
 //! One flag a line, `#` starts a comment. `-d` and `-h` are skipped and so are lines that are no
 //! flags, as Debian's start scripts skip them, so that the same file serves here unchanged; but for
-//! `logfile ...`, which Debian's has, they are warned of. Quotes keep spaces within a word. Bytes are
-//! bytes, in whatever encoding, and a byte-order mark is skipped. Owns that form; what the flags
-//! mean is decided where those of the command line are.
+//! `logfile ...`, which Debian's has, they are warned of. Quotes keep spaces within a word. Bytes
+//! are bytes, in whatever encoding, and a byte-order mark is skipped. Owns that form; what the
+//! flags mean is decided where those of the command line are.
 
 use super::Exit;
 use std::ffi::{OsStr, OsString};

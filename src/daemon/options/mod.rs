@@ -1,7 +1,7 @@
 //! The command line: memcached's flags, read into [`Settings`] the way getopt reads them.
 //!
-//! Owns how words become settings, and what is decided when all of them are known; what each flag is
-//! called is in `table`, which values it takes in `values` and its neighbours.
+//! Owns how words become settings, and what is decided when all of them are known; what each flag
+//! is called is in `table`, which values it takes in `values` and its neighbours.
 //! [`parse_in`] is a pure function: the environment variables, the number of cores and the name
 //! service it needs come in as [`Surroundings`], and what is to be said is in the value it returns.
 //! Never prints, logs or exits, and leaves no file or socket open.

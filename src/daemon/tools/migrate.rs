@@ -1,5 +1,5 @@
-//! Gets the items of a running server, memcached or distcached: the list of its keys from `lru_crawler metadump`, and
-//! their values, flags and remaining time with `mg`.
+//! Gets the items of a running server, memcached or distcached: the list of its keys from
+//! `lru_crawler metadump`, and their values, flags and remaining time with `mg`.
 //!
 //! The source goes on serving. What changes there after it was read is not copied, and an item that
 //! goes in between is left out.

@@ -1,8 +1,8 @@
 //! Reads a dump: commands with their data blocks, one after the other.
 //!
 //! Takes what `distcached dump` writes, any file of `set`, `add` and `ms` commands, and so what
-//! `memcached-tool ADDRESS dump` prints, which are `add` commands and nothing at the end. Every item
-//! becomes a quiet `ms`, so that only what goes wrong is answered. No sockets.
+//! `memcached-tool ADDRESS dump` prints, which are `add` commands and nothing at the end. Every
+//! item becomes a quiet `ms`, so that only what goes wrong is answered. No sockets.
 
 use super::load::Trouble;
 use crate::limits::LINE_BYTES_MAX;

@@ -77,6 +77,10 @@ pub trait Router {
     }
     /// These lookups are coming.
     fn warm(&self, _lookups: &Lookups) {}
+    /// Descriptor of the connection, for the log.
+    fn descriptor(&self) -> i32 {
+        0
+    }
     /// Executes a command that is not about a key, and says what the connection does then.
     fn command(&mut self, request: &Request<'_>, noreply: bool, output: &mut Output) -> Next;
     /// Appends the next slice of a dump. Answers false if its shard is held by somebody else.
@@ -178,6 +182,8 @@ pub struct Session {
     /// Replies.
     pub output: Output,
     closing: bool,
+    /// It ends because of what the client said.
+    failed: bool,
     /// What waits in `input` is not a whole command.
     incomplete: bool,
     /// A command that leaves less of the budget than this is to be timed.
@@ -489,6 +495,11 @@ impl Session {
         self.closing
     }
 
+    /// The conversation ends because of what the client said: no command, and no end of one.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Memory the conversation holds outside the store: commands that wait, a data block that is
     /// arriving, replies that wait, and values they refer to.
     pub fn held_bytes(&self) -> usize {
@@ -514,15 +525,20 @@ impl Session {
     pub fn state_name(&self) -> &'static str {
         match self.state {
             _ if self.closing => "conn_closing",
-            State::Command | State::Frame if self.has_input() => "conn_parse_cmd",
-            State::Command | State::Frame | State::Undecided(_) => "conn_read",
+            State::Watch => "conn_watch",
+            State::Awaiting(_) => "conn_parse_cmd",
+            _ if !self.output.is_empty() => "conn_mwrite",
+            State::Undecided(_) => "conn_new_cmd",
+            State::Command | State::Frame if self.has_input() && !self.incomplete => {
+                "conn_parse_cmd"
+            }
+            State::Command | State::Frame => "conn_read",
             State::Value(_) => "conn_nread",
             State::Swallow { .. } => "conn_swallow",
-            State::Keys { .. } | State::SkipLine => "conn_parse_cmd",
+            // The rest of the line is to come.
+            State::Keys { .. } | State::SkipLine => "conn_read",
             State::Dump(_) => "conn_mwrite",
-            State::Watch => "conn_watch",
             State::Login | State::LoggingIn(..) => "conn_read",
-            State::Awaiting(_) => "conn_parse_cmd",
         }
     }
 
@@ -549,6 +565,7 @@ impl Session {
     ) -> (usize, Progress) {
         let mut used = 0;
         let mut commands_warmed = 0;
+        let logs = log::log_enabled!(log::Level::Debug);
         loop {
             if commands_warmed == 0 {
                 commands_warmed = match self.state {
@@ -575,7 +592,12 @@ impl Session {
             if self.output.pending_bytes() > OUTPUT_BYTES_MAX {
                 return (used, Progress::Waits);
             }
-            match self.step(&input[used..], budget, router) {
+            let replies_bytes = if logs { self.output.here().bytes.len() } else { 0 };
+            let step = self.step(&input[used..], budget, router);
+            if logs {
+                self.log_reply(replies_bytes, router.descriptor());
+            }
+            match step {
                 Step::Consumed(bytes) => {
                     if *budget < self.timed_below {
                         self.time(&input[used..][..bytes], *budget, router);
@@ -588,6 +610,21 @@ impl Session {
                 Step::Busy => return (used, Progress::Busy),
                 Step::Close => self.closing = true,
             }
+        }
+    }
+
+    /// For `-vv`: the first line of what a step has answered.
+    #[cold]
+    fn log_reply(&mut self, from: usize, descriptor: i32) {
+        let said = self.output.here().bytes.get(from..).unwrap_or_default();
+        let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if self.is_binary {
+            if !said.is_empty() {
+                log::debug!(">{descriptor} {} bytes", said.len());
+            }
+        } else if !line.is_empty() {
+            log::debug!(">{descriptor} {}", line[..line.len().min(KEY_BYTES_MAX)].escape_ascii());
         }
     }
 
@@ -647,7 +684,7 @@ impl Session {
         let line_end_bytes = if newline > 0 && input[newline - 1] == b'\r' { 2 } else { 1 };
         let line = &input[..newline + 1 - line_end_bytes];
         *budget -= 1;
-        log::debug!("<{}", line.escape_ascii());
+        log::debug!("<{} {}", router.descriptor(), line.escape_ascii());
         match parse_line(line, line_end_bytes) {
             Ok(Line { request: Request::Get { touch, with_cas, keys }, .. }) => {
                 let step = self.get(&input[..=newline], keys, touch, with_cas, budget, router);
@@ -664,7 +701,10 @@ impl Session {
                 }
                 Step::Consumed(newline + 1)
             }
-            Err(Rejection::Close) => Step::Close,
+            Err(Rejection::Close) => {
+                self.failed = true;
+                Step::Close
+            }
         }
     }
 
@@ -698,6 +738,7 @@ impl Session {
             self.state = State::Keys { touch: None, with_cas };
             return Step::Part(start + if with_cas { 5 } else { 4 });
         }
+        self.failed = true;
         Step::Close
     }
 

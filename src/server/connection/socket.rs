@@ -255,6 +255,7 @@ impl Connection {
             address: self.stream.peer(),
             listen_address: self.listener.to_string(),
             state: self.session.state_name(),
+            replies_waiting: self.session.output.gates().len(),
             idle_seconds: now_seconds.saturating_sub(self.last_command_seconds),
         }
     }

@@ -283,9 +283,9 @@ fn certified_key(
 }
 
 /// What to do about a key of another kind.
-const KEYS: &str = "no key of a kind that is offered, which are RSA from 2048 bits, ECDSA with P-256 \
-     or P-384, and Ed25519: \"openssl ecparam -name prime256v1 -genkey -noout\" makes one (and the \
-     certificate has to be made anew with it)";
+const KEYS: &str = "no key of a kind that is offered, which are RSA from 2048 bits, ECDSA with \
+     P-256 or P-384, and Ed25519: \"openssl ecparam -name prime256v1 -genkey -noout\" makes one \
+     (and the certificate has to be made anew with it)";
 
 /// Whether a certificate has the public key in it, as the standard writes keys in certificates.
 fn holds_its_key(certified: &CertifiedKey) -> bool {

@@ -1,10 +1,10 @@
-//! `lru`, `slabs`, `lru_crawler`, `extstore` and `config`: commands with which operators steer parts of
-//! memcached.
+//! `lru`, `slabs`, `lru_crawler`, `extstore` and `config`: commands with which operators steer
+//! parts of memcached.
 //!
-//! This server has neither slabs nor LRUs nor a crawler nor a flash tier: it sees to its memory itself. The commands
-//! are checked and answered as memcached does, and `stats settings` repeats what was set, so that
-//! scripts go on; nothing else changes. Owns those settings and the cluster's description. Does not
-//! know connections: dumps and watchers are elsewhere.
+//! This server has neither slabs nor LRUs, a crawler nor a flash tier: it sees to its memory
+//! itself. The commands are checked and answered as memcached does, and `stats settings` repeats
+//! what was set, so that scripts go on; nothing else changes. Owns those settings and the cluster's
+//! description. Does not know connections: dumps and watchers are elsewhere.
 
 use crate::protocol::parse::words;
 use crate::protocol::{number, reply};

@@ -2,8 +2,9 @@
 //!
 //! It asks each worker for a report, as `stats` does, so workers spend one message on a scrape and
 //! never see its socket. A scraper that is slow or silent holds up nobody: when there are too many,
-//! the one that has waited longest makes room, and each is closed when its time is over. Speaks as much HTTP as that takes: one request a
-//! connection, its head bounded, its body not read. Owns the sockets; the text is in `text`.
+//! the one that has waited longest makes room, and each is closed when its time is over. Speaks as
+//! much HTTP as that takes: one request a connection, its head bounded, its body not read. Owns the
+//! sockets; the text is in `text`.
 
 use super::prometheus as text;
 use crate::server::clock::Stopwatch;

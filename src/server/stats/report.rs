@@ -93,6 +93,8 @@ pub struct ConnectionReport {
     pub listen_address: String,
     /// memcached's name of what it does.
     pub state: &'static str,
+    /// Replies that wait for the log.
+    pub replies_waiting: usize,
     /// Since its last command.
     pub idle_seconds: u64,
 }

@@ -1,5 +1,5 @@
-//! The metrics of Prometheus's memcached_exporter, as that would make them of this server's `stats`:
-//! so dashboards and alerts made for it need no exporter beside the server.
+//! The metrics of Prometheus's memcached_exporter, as that would make them of this server's
+//! `stats`, so that dashboards and alerts made for it need no exporter beside the server.
 //!
 //! Owns which statistic becomes which metric. The values are read from the texts of `stats`,
 //! `stats items`, `stats slabs` and `stats settings`, so that they are what the exporter would
@@ -19,15 +19,20 @@ type Row = (&'static str, &'static str, &'static str, &'static str);
 const GENERAL: [Row; 28] = [
     ("uptime_seconds", "counter", "uptime", "Time since the start."),
     ("time_seconds", "gauge", "time", "The server's clock, as Unix time."),
-    ("process_user_cpu_seconds_total", "counter", "rusage_user", "Processor time used in user mode."),
-    ("process_system_cpu_seconds_total", "counter", "rusage_system", "Processor time used by the kernel."),
+    ("process_user_cpu_seconds_total", "counter", "rusage_user",
+        "Processor time used in user mode."),
+    ("process_system_cpu_seconds_total", "counter", "rusage_system",
+        "Processor time used by the kernel."),
     ("read_bytes_total", "counter", "bytes_read", "Bytes received from clients."),
     ("written_bytes_total", "counter", "bytes_written", "Bytes sent to clients."),
     ("current_connections", "gauge", "curr_connections", "Clients connected."),
     ("connections_total", "counter", "total_connections", "Connections accepted."),
-    ("connections_rejected_total", "counter", "rejected_connections", "Connections refused for being too many."),
-    ("connections_yielded_total", "counter", "conn_yields", "Turns that left commands for the next one (-R)."),
-    ("connections_listener_disabled_total", "counter", "listen_disabled_num", "Times that accepting paused."),
+    ("connections_rejected_total", "counter", "rejected_connections",
+        "Connections refused for being too many."),
+    ("connections_yielded_total", "counter", "conn_yields",
+        "Turns that left commands for the next one (-R)."),
+    ("connections_listener_disabled_total", "counter", "listen_disabled_num",
+        "Times that accepting paused."),
     ("accepting_connections", "gauge", "accepting_conns", "Connections are accepted."),
     ("current_bytes", "gauge", "bytes", "Bytes of the items stored."),
     ("limit_bytes", "gauge", "limit_maxbytes", "Memory that items may take (-m)."),
@@ -38,13 +43,18 @@ const GENERAL: [Row; 28] = [
     ("items_reclaimed_total", "counter", "reclaimed", "Expired items removed."),
     ("item_too_large_total", "counter", "store_too_large", "Items refused for their size."),
     ("item_no_memory_total", "counter", "store_no_memory", "Items refused for want of memory."),
-    ("direct_reclaims_total", "counter", "direct_reclaims", "0: memory is not made by workers in passing."),
-    ("lru_crawler_starts_total", "counter", "lru_crawler_starts", "Runs of the crawler that were asked for."),
+    ("direct_reclaims_total", "counter", "direct_reclaims",
+        "0: memory is not made by workers in passing."),
+    ("lru_crawler_starts_total", "counter", "lru_crawler_starts",
+        "Runs of the crawler that were asked for."),
     ("lru_crawler_reclaimed_total", "counter", "crawler_reclaimed", "0: there is no crawler."),
-    ("lru_crawler_items_checked_total", "counter", "crawler_items_checked", "Items looked at for their expiry."),
+    ("lru_crawler_items_checked_total", "counter", "crawler_items_checked",
+        "Items looked at for their expiry."),
     ("lru_crawler_moves_to_cold_total", "counter", "moves_to_cold", "0: there are no such queues."),
-    ("lru_crawler_moves_to_warm_total", "counter", "moves_to_warm", "Items kept on for being used."),
-    ("lru_crawler_moves_within_lru_total", "counter", "moves_within_lru", "0: there are no such queues."),
+    ("lru_crawler_moves_to_warm_total", "counter", "moves_to_warm",
+        "Items kept on for being used."),
+    ("lru_crawler_moves_within_lru_total", "counter", "moves_within_lru",
+        "0: there are no such queues."),
 ];
 
 #[rustfmt::skip]
@@ -64,12 +74,16 @@ const SETTINGS: [Row; 8] = [
 const ITEMS: [Row; 21] = [
     ("slab_current_items", "gauge", "number", "Items stored."),
     ("slab_items_age_seconds", "gauge", "age", "Age of the items that would be evicted next."),
-    ("slab_items_crawler_reclaimed_total", "counter", "crawler_reclaimed", "0: there is no crawler."),
+    ("slab_items_crawler_reclaimed_total", "counter", "crawler_reclaimed",
+        "0: there is no crawler."),
     ("slab_items_evicted_total", "counter", "evicted", "Live items removed to make room."),
-    ("slab_items_evicted_nonzero_total", "counter", "evicted_nonzero", "Of them, those with an expiry."),
+    ("slab_items_evicted_nonzero_total", "counter", "evicted_nonzero",
+        "Of them, those with an expiry."),
     ("slab_items_evicted_time_seconds", "counter", "evicted_time", "Age of the item evicted last."),
-    ("slab_items_evicted_unfetched_total", "counter", "evicted_unfetched", "Of the evicted, those never fetched."),
-    ("slab_items_expired_unfetched_total", "counter", "expired_unfetched", "Of the expired, those never fetched."),
+    ("slab_items_evicted_unfetched_total", "counter", "evicted_unfetched",
+        "Of the evicted, those never fetched."),
+    ("slab_items_expired_unfetched_total", "counter", "expired_unfetched",
+        "Of the expired, those never fetched."),
     ("slab_items_outofmemory_total", "counter", "outofmemory", "Items refused for want of memory."),
     ("slab_items_reclaimed_total", "counter", "reclaimed", "Expired items removed."),
     ("slab_items_tailrepairs_total", "counter", "tailrepairs", "0: nothing has to be repaired."),

@@ -538,6 +538,9 @@ fn connections(reports: &[Box<Report>], shared: &Shared) -> Vec<u8> {
         lines.put(format_args!("{descriptor}:addr"), &connection.address);
         lines.put(format_args!("{descriptor}:listen_addr"), &connection.listen_address);
         lines.put(format_args!("{descriptor}:state"), connection.state);
+        if connection.replies_waiting > 0 {
+            lines.put(format_args!("{descriptor}:resps_waiting"), connection.replies_waiting);
+        }
         lines.put(format_args!("{descriptor}:secs_since_last_cmd"), connection.idle_seconds);
     }
     lines.end()

@@ -1,8 +1,8 @@
 //! The metrics port before there is anything to measure: while data is recovered it answers that
 //! the process is alive and not ready, and how far it has come.
 //!
-//! Owns a thread that ends when the server is ready; then `exporter` takes the port over. Nobody but
-//! probes asks then; who is silent holds up nobody, and makes room for who comes later.
+//! Owns a thread that ends when the server is ready; then `exporter` takes the port over. Nobody
+//! but probes asks then; who is silent holds up nobody, and makes room for who comes later.
 
 use super::exporter;
 use crate::server::clock::Stopwatch;

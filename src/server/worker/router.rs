@@ -13,6 +13,7 @@ use crate::server::connection::login::Verdict;
 use crate::server::connection::output::{Gate, Output};
 use crate::server::connection::session::{Next, Refused, Router, Target, Timed};
 use crate::server::connection::socket::{Connection, ConnectionId, Stream};
+use crate::server::operator::compat::CLASS;
 use crate::server::operator::dump::Dump;
 use crate::server::operator::watch::Watcher;
 use crate::server::persistence::status::Durability;
@@ -34,6 +35,19 @@ const KEPT_FROM_HELD_SHARE: u64 = 8;
 
 /// Ticks in which the sweep goes once through all segments.
 const SWEEP_ROUND_TICKS: usize = 40;
+
+/// A round of the sweep.
+#[derive(Debug, Clone, Copy, Default)]
+struct SweepRound {
+    /// Ticks of it so far.
+    ticks: usize,
+    /// When it began.
+    since: Ticks,
+    /// Items ever looked at by then.
+    examined: u64,
+    /// Expired items ever removed by then.
+    reclaimed: u64,
+}
 
 /// A set of shards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,6 +113,8 @@ pub struct WorkerRouter {
     eventful: ShardSet,
     /// Connections that came and went.
     events: Events,
+    /// What the sweep did, as those who watch were last told.
+    sweep: SweepRound,
     /// Connections of this worker that watch.
     pub watching: Vec<(ConnectionId, Arc<Watcher>)>,
     /// Memory that this worker's connections have come to hold since it was last told.
@@ -128,6 +144,7 @@ impl WorkerRouter {
             watched: false,
             eventful: ShardSet::default(),
             events: Events::default(),
+            sweep: SweepRound { since: shared.clock.now(), ..SweepRound::default() },
             watching: Vec::new(),
             held_bytes_more: 0,
             traffic: Traffic::default(),
@@ -176,8 +193,27 @@ impl WorkerRouter {
         }
     }
 
+    /// Tells those who watch that what came on a connection was no TLS, or not the right one.
+    pub fn note_tls_error(&mut self, stream: &Stream, error: &std::io::Error) {
+        if !error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return;
+        }
+        self.events.add(Kinds::CONNECTIONS, |line| {
+            let descriptor = stream.descriptor();
+            let text = format!("type=conntlserr fd={descriptor} msg={error}\n");
+            line.extend_from_slice(text.as_bytes());
+        });
+    }
+
     /// Tells those who watch that a connection came (`reason` is empty) or went.
     pub fn note_connection(&mut self, stream: &Stream, reason: &str) {
+        if log::log_enabled!(log::Level::Debug) {
+            let (descriptor, peer) = (stream.descriptor(), stream.peer());
+            match reason {
+                "" => log::debug!("<{descriptor} new connection from {peer}"),
+                reason => log::debug!("<{descriptor} connection closed: {reason}"),
+            }
+        }
         self.events.add(Kinds::CONNECTIONS, |line| {
             let (address, port, transport) = stream.peer_parts();
             let (kind, reason) = match reason {
@@ -253,7 +289,36 @@ impl WorkerRouter {
                 self.eventful.insert(at);
             }
         }
+        self.sweep.ticks += 1;
+        if self.sweep.ticks >= SWEEP_ROUND_TICKS {
+            self.note_sweep();
+        }
         more
+    }
+
+    /// The sweep has been through this worker's part of the shards. Told as memcached tells of a
+    /// run of its crawler.
+    fn note_sweep(&mut self) {
+        let mut round = SweepRound { since: self.now, ..SweepRound::default() };
+        for at in (self.id..self.shards.count()).step_by(self.shared.config.workers) {
+            let counters = self.shards.hold(at).store().counters();
+            round.examined += counters.swept;
+            round.reclaimed += counters.reclaimed;
+        }
+        let before = std::mem::replace(&mut self.sweep, round);
+        let examined = round.examined.saturating_sub(before.examined);
+        let reclaimed = round.reclaimed.saturating_sub(before.reclaimed);
+        let elapsed = self.now.seconds().saturating_sub(before.since.seconds());
+        if examined == 0 {
+            return;
+        }
+        self.events.add(Kinds::SYSTEM, |line| {
+            let text = format!(
+                "type=lru_crawler crawler={CLASS} lru=cold low_mark=0 next_reclaims=0 since_run=0 \
+                 next_run=0 elapsed={elapsed} examined={examined} reclaimed={reclaimed}\n"
+            );
+            line.extend_from_slice(text.as_bytes());
+        });
     }
 
     /// Answers are still to come that this worker asked for.
@@ -323,6 +388,10 @@ impl Router for WorkerRouter {
             output.wait_for(Gate { shard: at, sequence });
         }
         true
+    }
+
+    fn descriptor(&self) -> i32 {
+        self.descriptor
     }
 
     fn executed(&mut self, timed: Timed<'_>) {

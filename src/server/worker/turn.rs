@@ -395,6 +395,7 @@ impl Worker {
                     }
                     Err(error) => {
                         log::debug!("a connection failed: {error}");
+                        self.router.note_tls_error(&connection.stream, &error);
                         self.close(token, "error");
                         continue;
                     }
@@ -531,6 +532,7 @@ impl Worker {
             }
             Err(error) => {
                 log::debug!("a client did not take its replies: {error}");
+                self.router.note_tls_error(&connection.stream, &error);
                 self.close(token, "error");
                 0
             }
@@ -574,7 +576,8 @@ impl Worker {
         if more && !connection.session.is_closing() {
             self.enqueue_again(token);
         } else if connection.is_done() {
-            self.close(token, "normal");
+            let reason = if connection.session.has_failed() { "error" } else { "normal" };
+            self.close(token, reason);
         }
     }
 

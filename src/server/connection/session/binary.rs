@@ -44,7 +44,8 @@ impl Session {
         let Some(header) = Header::parse(input) else { return Step::Incomplete };
         let frame = header.frame;
         log::debug!(
-            "<{:#04x} {}",
+            "<{} {:#04x} {}",
+            router.descriptor(),
             frame.opcode.0,
             header.key_of(input).unwrap_or_default().escape_ascii()
         );
