@@ -5,7 +5,7 @@
 #![cfg(all(feature = "server", feature = "client"))]
 
 use distcache::client::{
-    Cas, Client, Codec, Compression, Config, Discovery, Error, Expiry, Family, KeyPolicy, Node,
+    Cas, Client, Compression, Config, Discovery, Encoding, Error, Expiry, Family, KeyPolicy, Node,
     State,
 };
 use distcache::server::Server;
@@ -56,7 +56,7 @@ macro_rules! round_trips {
 fn values_of_all_types_come_back() {
     for family in [Family::Plain, Family::Python, Family::Php, Family::Spymemcached] {
         for compression in [Compression::Off, Compression::Zlib { bytes_min: 10 }] {
-            let codec = Codec { family, compression, ..Codec::default() };
+            let codec = Encoding { family, compression, ..Encoding::default() }.into();
             let (_servers, client) = client(1, Config { codec, ..Config::default() });
             round_trips!(client,
                 "football".to_owned() => String,

@@ -6,7 +6,7 @@
 
 #![cfg(feature = "client")]
 
-use distcache::client::{Codec, Compression, Error, Family};
+use distcache::client::{Compression, Encoding, Error, Family};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -38,21 +38,21 @@ fn vectors() -> Vec<Stored> {
     include_str!("vectors/families.txt").lines().map(parse).collect()
 }
 
-fn codec(family: Family) -> Codec {
-    Codec { family, compression: Compression::Zlib { bytes_min: 2000 }, ..Codec::default() }
+fn encoding(family: Family) -> Encoding {
+    Encoding { family, compression: Compression::Zlib { bytes_min: 2000 }, ..Encoding::default() }
 }
 
 /// Reads one stored value, and checks that writing it again says the same.
 fn check<T: DeserializeOwned + Serialize + PartialEq + Debug>(stored: &Stored, expected: T) {
     let Stored { family, name, flags, bytes } = stored;
-    let codec = codec(*family);
-    let read: T = codec.decode(bytes, *flags).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let encoding = encoding(*family);
+    let read: T = encoding.decode(bytes, *flags).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(read, expected, "{family:?} {name}");
     // The default family reads Python's values too.
     if *family == Family::Python {
-        assert_eq!(Codec::default().decode::<T>(bytes, *flags), Ok(expected));
+        assert_eq!(Encoding::default().decode::<T>(bytes, *flags), Ok(expected));
     }
-    let (written, written_flags) = codec.encode(&read).unwrap();
+    let (written, written_flags) = encoding.encode(&read).unwrap();
     // pylibmc marks integers as long; other compressors give other bytes.
     if name != "long" {
         assert_eq!(&written, bytes, "{family:?} {name}");
@@ -60,7 +60,7 @@ fn check<T: DeserializeOwned + Serialize + PartialEq + Debug>(stored: &Stored, e
     if *flags != 4 {
         assert_eq!(written_flags, *flags, "{family:?} {name}");
     }
-    assert_eq!(codec.decode::<T>(&written, written_flags), Ok(read));
+    assert_eq!(encoding.decode::<T>(&written, written_flags), Ok(read));
 }
 
 #[test]
@@ -102,14 +102,14 @@ fn values_of_another_language_alone_are_refused() {
         (Family::Spymemcached, 0x300, b"123456789"),
         (Family::Spymemcached, 2, b"no gzip"),
     ] {
-        let read = codec(family).decode::<String>(bytes, flags);
+        let read = encoding(family).decode::<String>(bytes, flags);
         assert!(matches!(read, Err(Error::Value(_))), "{family:?} {flags}: {read:?}");
     }
 }
 
 #[test]
 fn a_small_value_cannot_become_a_huge_one() {
-    let limited = Codec { decompressed_bytes_max: 4999, ..codec(Family::Python) };
-    let (bytes, flags) = codec(Family::Python).encode(&"x".repeat(5000)).unwrap();
+    let limited = Encoding { decompressed_bytes_max: 4999, ..encoding(Family::Python) };
+    let (bytes, flags) = encoding(Family::Python).encode(&"x".repeat(5000)).unwrap();
     assert!(matches!(limited.decode::<String>(&bytes, flags), Err(Error::Value(_))));
 }

@@ -7,7 +7,7 @@ use crate::client::events::Event;
 use crate::client::placement::key::{KeyPolicy, KeyRules};
 use crate::client::placement::node::Node;
 use crate::client::placement::ring::RingKind;
-use crate::client::value::Codec;
+use crate::client::value::AnyCodec;
 use crate::client::wire::login::Login;
 use crate::limits::EXPTIME_RELATIVE_SECONDS_MAX;
 use std::fmt;
@@ -201,8 +201,9 @@ pub struct Config {
     pub hash_tag: Option<(u8, u8)>,
     /// What happens to keys that the text protocol cannot carry.
     pub key_policy: KeyPolicy,
-    /// How values become bytes.
-    pub codec: Codec,
+    /// How values become bytes: an [`Encoding`](crate::client::Encoding), or your own
+    /// [`Codec`](crate::client::Codec).
+    pub codec: AnyCodec,
     /// The expiry of calls that name none.
     pub expiry: Expiry,
     /// Who to say we are to every server, on each connection before its first use. Servers started
@@ -258,7 +259,7 @@ impl Default for Config {
             place_by_prefix: false,
             hash_tag: None,
             key_policy: KeyPolicy::default(),
-            codec: Codec::default(),
+            codec: AnyCodec::default(),
             expiry: Expiry::default(),
             login: None,
             #[cfg(feature = "tls")]

@@ -66,6 +66,6 @@ pub use placement::hash::KeyHash;
 pub use placement::key::{AsKey, KeyPolicy};
 pub use placement::node::Node;
 pub use placement::ring::{Point, Ring, RingKind};
-pub use value::{Codec, Compression, Family, Format};
+pub use value::{AnyCodec, Codec, Compression, Encoding, Family, Format, Source, Target};
 pub use wire::login::Login;
 pub use wire::outcome::{Cas, Inspection, Many, PerServer, Raw, Versioned};

@@ -4,7 +4,7 @@
 //!     family_values write HOST:PORT    stores the table for each family, keys like rust:php:text
 //!     family_values read HOST:PORT     reads what the clients stored, keys like php:text
 
-use distcache::client::{Client, Codec, Compression, Config, Error, Family};
+use distcache::client::{Client, Compression, Config, Encoding, Error, Family};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -59,7 +59,7 @@ fn run(mode: &str, address: &str) -> Result<(), Error> {
         if writes { &["python"] } else { &["pymemcache", "pylibmc", "python-memcached"] };
     for (family, names) in [(Family::Python, python), (Family::Php, &["php"])] {
         let compression = Compression::Zlib { bytes_min: 400 };
-        let codec = Codec { family, compression, ..Codec::default() };
+        let codec = Encoding { family, compression, ..Encoding::default() }.into();
         let client = Client::with_config([address], Config { codec, ..Config::default() })?;
         for name in names {
             let prefix = if writes { format!("rust:{name}") } else { (*name).to_owned() };

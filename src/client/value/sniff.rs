@@ -1,18 +1,40 @@
-//! Finds out whether a value has a plain form, by looking on while it serializes. Owns a serde
+//! Finds out whether a value may be stored plain, by looking on while it serializes. Owns a serde
 //! serializer that writes nothing.
 
-use crate::client::value::plain::Plain;
 use serde::ser::{Impossible, Serialize, SerializeSeq, SerializeTuple, Serializer};
 use std::fmt;
 
-/// The plain form of a value; `None` for what has structure, or fails.
-pub(in crate::client) fn sniff<T: Serialize + ?Sized>(value: &T) -> Option<Plain> {
-    value.serialize(Sniffer).ok()
+/// Room that a row asks for before its elements are there: lengths are what types say of themselves.
+const ROW_CAPACITY_MAX: usize = 1 << 20;
+
+/// A value that can be stored plain, as it showed itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Sniffed {
+    Text(String),
+    Integer {
+        digits: String,
+        /// Width of the type it had.
+        bits: u32,
+    },
+    Float {
+        value: f64,
+        /// Width of the type it had.
+        bits: u32,
+    },
+    Bool(bool),
+    Row(Vec<u8>),
+    /// One element of a row; never what a whole value is.
+    Byte(u8),
 }
 
-/// The value has no plain form.
+/// How a value shows itself; `None` for what has structure, or fails.
+pub(super) fn sniff<T: Serialize + ?Sized>(value: &T) -> Option<Sniffed> {
+    value.serialize(Sniffer { in_row: false }).ok()
+}
+
+/// The value is not to be stored plain.
 #[derive(Debug)]
-pub(in crate::client) struct Structured;
+pub(super) struct Structured;
 
 impl fmt::Display for Structured {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,16 +50,24 @@ impl serde::ser::Error for Structured {
     }
 }
 
-struct Sniffer;
+struct Sniffer {
+    /// An element of a row: a byte and nothing else.
+    in_row: bool,
+}
 
-/// Rows whose elements are all bytes.
-struct Row(Vec<u8>);
+impl Sniffer {
+    fn whole(self, found: impl FnOnce() -> Sniffed) -> Result<Sniffed, Structured> {
+        if self.in_row { Err(Structured) } else { Ok(found()) }
+    }
+}
 
 macro_rules! integers {
     ($($method:ident $kind:ty),*) => {$(
-        fn $method(self, value: $kind) -> Result<Plain, Structured> {
-            let value = i128::try_from(value).map_err(|_| Structured)?;
-            Ok(Plain::Integer { value, bits: <$kind>::BITS })
+        fn $method(self, value: $kind) -> Result<Sniffed, Structured> {
+            self.whole(|| Sniffed::Integer {
+                digits: itoa::Buffer::new().format(value).to_owned(),
+                bits: <$kind>::BITS,
+            })
         }
     )*};
 }
@@ -51,25 +81,25 @@ macro_rules! structured {
 }
 
 impl Serializer for Sniffer {
-    type Ok = Plain;
+    type Ok = Sniffed;
     type Error = Structured;
     type SerializeSeq = Row;
     type SerializeTuple = Row;
-    type SerializeTupleStruct = Impossible<Plain, Structured>;
-    type SerializeTupleVariant = Impossible<Plain, Structured>;
-    type SerializeMap = Impossible<Plain, Structured>;
-    type SerializeStruct = Impossible<Plain, Structured>;
-    type SerializeStructVariant = Impossible<Plain, Structured>;
+    type SerializeTupleStruct = Impossible<Sniffed, Structured>;
+    type SerializeTupleVariant = Impossible<Sniffed, Structured>;
+    type SerializeMap = Impossible<Sniffed, Structured>;
+    type SerializeStruct = Impossible<Sniffed, Structured>;
+    type SerializeStructVariant = Impossible<Sniffed, Structured>;
 
     integers!(serialize_i8 i8, serialize_i16 i16, serialize_i32 i32, serialize_i64 i64,
-        serialize_u8 u8, serialize_u16 u16, serialize_u32 u32, serialize_u64 u64,
+        serialize_u16 u16, serialize_u32 u32, serialize_u64 u64,
         serialize_i128 i128, serialize_u128 u128);
 
     structured!(
-        serialize_none() -> Plain,
-        serialize_unit() -> Plain,
-        serialize_unit_struct(&'static str) -> Plain,
-        serialize_unit_variant(&'static str, u32, &'static str) -> Plain,
+        serialize_none() -> Sniffed,
+        serialize_unit() -> Sniffed,
+        serialize_unit_struct(&'static str) -> Sniffed,
+        serialize_unit_variant(&'static str, u32, &'static str) -> Sniffed,
         serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct,
         serialize_tuple_variant(&'static str, u32, &'static str, usize)
             -> Self::SerializeTupleVariant,
@@ -79,40 +109,48 @@ impl Serializer for Sniffer {
             -> Self::SerializeStructVariant,
     );
 
-    fn serialize_bool(self, value: bool) -> Result<Plain, Structured> {
-        Ok(Plain::Bool(value))
+    fn serialize_u8(self, value: u8) -> Result<Sniffed, Structured> {
+        if self.in_row {
+            return Ok(Sniffed::Byte(value));
+        }
+        Ok(Sniffed::Integer { digits: value.to_string(), bits: u8::BITS })
     }
 
-    fn serialize_f32(self, value: f32) -> Result<Plain, Structured> {
-        self.serialize_f64(value.into())
+    fn serialize_bool(self, value: bool) -> Result<Sniffed, Structured> {
+        self.whole(|| Sniffed::Bool(value))
     }
 
-    fn serialize_f64(self, value: f64) -> Result<Plain, Structured> {
-        Ok(Plain::Float(value))
+    fn serialize_f32(self, value: f32) -> Result<Sniffed, Structured> {
+        self.whole(|| Sniffed::Float { value: value.into(), bits: 32 })
     }
 
-    fn serialize_char(self, value: char) -> Result<Plain, Structured> {
-        Ok(Plain::Text(value.into()))
+    fn serialize_f64(self, value: f64) -> Result<Sniffed, Structured> {
+        self.whole(|| Sniffed::Float { value, bits: 64 })
     }
 
-    fn serialize_str(self, value: &str) -> Result<Plain, Structured> {
-        Ok(Plain::Text(value.to_owned()))
+    fn serialize_char(self, value: char) -> Result<Sniffed, Structured> {
+        self.whole(|| Sniffed::Text(value.into()))
     }
 
-    fn serialize_bytes(self, value: &[u8]) -> Result<Plain, Structured> {
-        Ok(Plain::Bytes(value.to_vec()))
+    fn serialize_str(self, value: &str) -> Result<Sniffed, Structured> {
+        self.whole(|| Sniffed::Text(value.to_owned()))
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Plain, Structured> {
-        value.serialize(self)
+    fn serialize_bytes(self, value: &[u8]) -> Result<Sniffed, Structured> {
+        self.whole(|| Sniffed::Row(value.to_vec()))
     }
 
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<Sniffed, Structured> {
+        Err(Structured)
+    }
+
+    /// A wrapper is what it wraps, except in a row, whose elements would be read as wrappers.
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
         _: &'static str,
         value: &T,
-    ) -> Result<Plain, Structured> {
-        value.serialize(self)
+    ) -> Result<Sniffed, Structured> {
+        if self.in_row { Err(Structured) } else { value.serialize(self) }
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -121,12 +159,15 @@ impl Serializer for Sniffer {
         _: u32,
         _: &'static str,
         _: &T,
-    ) -> Result<Plain, Structured> {
+    ) -> Result<Sniffed, Structured> {
         Err(Structured)
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Row, Structured> {
-        Ok(Row(Vec::with_capacity(length.unwrap_or(0).min(1 << 20))))
+        match self.in_row {
+            true => Err(Structured),
+            false => Ok(Row(Vec::with_capacity(length.unwrap_or(0).min(ROW_CAPACITY_MAX)))),
+        }
     }
 
     fn serialize_tuple(self, length: usize) -> Result<Row, Structured> {
@@ -134,45 +175,43 @@ impl Serializer for Sniffer {
     }
 }
 
+/// A row whose elements so far are all bytes.
+pub(super) struct Row(Vec<u8>);
+
 impl Row {
     fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Structured> {
-        match value.serialize(Sniffer) {
-            Ok(Plain::Integer { value, bits: 8 }) => {
-                self.0.push(u8::try_from(value).map_err(|_| Structured)?);
+        match value.serialize(Sniffer { in_row: true })? {
+            Sniffed::Byte(byte) => {
+                self.0.push(byte);
                 Ok(())
             }
             _ => Err(Structured),
         }
     }
-
-    /// A row of nothing may be a row of anything, and JSON tells it from empty bytes.
-    fn finish(self) -> Result<Plain, Structured> {
-        if self.0.is_empty() { Err(Structured) } else { Ok(Plain::Bytes(self.0)) }
-    }
 }
 
 impl SerializeSeq for Row {
-    type Ok = Plain;
+    type Ok = Sniffed;
     type Error = Structured;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Structured> {
         self.push(value)
     }
 
-    fn end(self) -> Result<Plain, Structured> {
-        self.finish()
+    fn end(self) -> Result<Sniffed, Structured> {
+        Ok(Sniffed::Row(self.0))
     }
 }
 
 impl SerializeTuple for Row {
-    type Ok = Plain;
+    type Ok = Sniffed;
     type Error = Structured;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Structured> {
         self.push(value)
     }
 
-    fn end(self) -> Result<Plain, Structured> {
-        self.finish()
+    fn end(self) -> Result<Sniffed, Structured> {
+        Ok(Sniffed::Row(self.0))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::client::error::Error;
 use crate::client::placement::node::Node;
-use crate::client::value::Codec;
+use crate::client::value::AnyCodec;
 use crate::client::wire::command::{Command, Mode};
 use crate::client::wire::reply::{Item, Reply};
 use serde::de::DeserializeOwned;
@@ -204,7 +204,7 @@ pub(in crate::client) fn item<R>(
 }
 
 pub(in crate::client) fn value<T: DeserializeOwned>(
-    codec: &Codec,
+    codec: &AnyCodec,
     reply: Reply<'_>,
 ) -> Result<Option<T>, Error> {
     item(reply, |item| codec.decode(item.data, item.flags))
@@ -215,7 +215,7 @@ pub(in crate::client) fn raw(reply: Reply<'_>) -> Result<Option<Raw>, Error> {
 }
 
 pub(in crate::client) fn versioned<T: DeserializeOwned>(
-    codec: &Codec,
+    codec: &AnyCodec,
     reply: Reply<'_>,
 ) -> Result<Option<Versioned<T>>, Error> {
     item(reply, |item| {
@@ -255,7 +255,7 @@ pub(in crate::client) enum Leased<T> {
 }
 
 pub(in crate::client) fn leased<T: DeserializeOwned>(
-    codec: &Codec,
+    codec: &AnyCodec,
     reply: Reply<'_>,
 ) -> Result<Leased<T>, Error> {
     match reply {
