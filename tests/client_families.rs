@@ -66,12 +66,15 @@ fn check<T: DeserializeOwned + Serialize + PartialEq + Debug>(stored: &Stored, e
 #[test]
 fn values_of_other_clients_are_read_and_written_alike() {
     let vectors = vectors();
-    assert_eq!(vectors.len(), 3 * 8 + 12 + 11);
+    assert_eq!(vectors.len(), 3 * 10 + 14 + 12);
     for stored in &vectors {
         match stored.name.as_str() {
             "ascii" => check(stored, "football".to_owned()),
             "text" => check(stored, "Pel\u{e9}".to_owned()),
             "empty" => check(stored, String::new()),
+            "digits" => check(stored, "42".to_owned()),
+            "infinite" => check(stored, f64::INFINITY),
+            "ascii_bytes" => check(stored, b"football".to_vec()),
             "integer" => check(stored, 42i32),
             "negative" => check(stored, -7i32),
             "large" => check(stored, 9_007_199_254_740_993i64),

@@ -576,6 +576,38 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Whatever a server sends is a value or an error.
+    #[test]
+    fn any_bytes_with_any_flags_are_read_or_refused(
+        bytes in rows(),
+        flags in prop_oneof![
+            any::<u32>(),
+            0..2048u32,
+            (0..32u32).prop_map(|bit| 1 << bit),
+            proptest::sample::select(vec![0x10000u32, 0x20000, 80, 48, 144, 0x300, 0x600, 0x700]),
+        ],
+    ) {
+        for encoding in encodings() {
+            let _ = encoding.decode::<u64>(&bytes, flags);
+            let _ = encoding.decode::<i128>(&bytes, flags);
+            let _ = encoding.decode::<f32>(&bytes, flags);
+            let _ = encoding.decode::<bool>(&bytes, flags);
+            let _ = encoding.decode::<char>(&bytes, flags);
+            let _ = encoding.decode::<Option<String>>(&bytes, flags);
+            let _ = encoding.decode::<Vec<u8>>(&bytes, flags);
+            let _ = encoding.decode::<(u8, Value)>(&bytes, flags);
+            let _ = encoding.decode::<Untagged>(&bytes, flags);
+            let _ = encoding.decode::<Value>(&bytes, flags);
+            let _ = encoding.decode::<External>(&bytes, flags);
+            let _ = encoding.decode::<Flat>(&bytes, flags);
+            let _ = encoding.decode::<()>(&bytes, flags);
+        }
+    }
+}
+
 #[test]
 fn units_of_all_kinds() {
     for encoding in encodings() {

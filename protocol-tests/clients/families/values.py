@@ -18,6 +18,8 @@ TABLE = {
     "negative": -7,
     "large": 9007199254740993,
     "bytes": b"\x00\xff\r\n",
+    "ascii_bytes": b"football",
+    "digits": "42",
     "long": "x" * 5000,
 }
 

@@ -42,9 +42,14 @@ impl Table<'_> {
         self.row("negative", -7)?;
         self.row("large", 9_007_199_254_740_993u64)?;
         self.row("bytes", vec![0u8, 255, 13, 10])?;
+        self.row("digits", "42".to_owned())?;
         self.row("long", "x".repeat(5000))?;
+        if !php {
+            self.row("ascii_bytes", b"football".to_vec())?;
+        }
         if php {
             self.row("float", 1.5)?;
+            self.row("infinite", f64::INFINITY)?;
             self.row("true", true)?;
             self.row("false", false)?;
             self.row("list", (1, "a".to_owned(), None::<u8>))?;

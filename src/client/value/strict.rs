@@ -145,6 +145,10 @@ impl Serializer for Strict {
         serialize_struct(&'static str, usize)
     );
 
+    fn collect_str<T: fmt::Display + ?Sized>(self, _: &T) -> Result<Looks, Loss> {
+        Ok(Looks::Otherwise)
+    }
+
     fn is_human_readable(&self) -> bool {
         self.format == Format::Json
     }
