@@ -6,7 +6,7 @@
 
 use distcache::client::{
     Cas, Client, Compression, Config, Discovery, Encoding, Error, Expiry, Family, KeyPolicy, Node,
-    State,
+    PlacedBy, State,
 };
 use distcache::server::Server;
 use serde::{Deserialize, Serialize};
@@ -118,11 +118,11 @@ fn keys_of_all_kinds() {
         client.set("text", 1).unwrap();
         client.set(7u64, 2).unwrap();
         client.set(b"bytes", 3).unwrap();
-        client.set(("placed by this", "pair"), 4).unwrap();
+        client.set(PlacedBy("placed by this", "pair"), 4).unwrap();
         assert_eq!(client.get(7).unwrap(), Some(2));
         assert_eq!(client.get("7").unwrap(), Some(2));
         assert_eq!(client.get(b"bytes").unwrap(), Some(3));
-        assert_eq!(client.get(("placed by this", "pair")).unwrap(), Some(4));
+        assert_eq!(client.get(PlacedBy("placed by this", "pair")).unwrap(), Some(4));
         let odd = "with blanks \r\n and \u{1}";
         if policy == KeyPolicy::Error {
             assert!(matches!(client.set(odd, 5), Err(Error::Key { .. })));

@@ -63,7 +63,7 @@ pub use events::{Counters, Event, ServerStatus};
 #[cfg(feature = "tls")]
 pub use net::tls::{ClientCertificate, Tls};
 pub use placement::hash::KeyHash;
-pub use placement::key::{AsKey, KeyPolicy};
+pub use placement::key::{AsKey, KeyPolicy, PlacedBy};
 pub use placement::node::Node;
 pub use placement::ring::{Point, Ring, RingKind};
 pub use value::{AnyCodec, Codec, Compression, Encoding, Family, Format, Source, Target};

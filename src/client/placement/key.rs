@@ -4,19 +4,20 @@ use crate::client::error::Error;
 use crate::limits::KEY_BYTES_MAX;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
 
-/// What can be a key: strings, bytes, integers (as decimal digits), and a pair whose first part
-/// places the second on a server.
+/// What can be a key: strings, bytes, integers (as decimal digits), all of these behind `&`, `Box`,
+/// `Rc`, `Arc` and `Cow`; `bytes::Bytes` (feature `bytes`); `uuid::Uuid` in its usual form with
+/// hyphens (feature `uuid`); and [`PlacedBy`].
 ///
 /// ```
 /// use distcache::client::AsKey;
+/// use std::sync::Arc;
 ///
 /// assert_eq!(&*"brazil".as_key(), b"brazil");
+/// assert_eq!(&*Arc::<str>::from("brazil").as_key(), b"brazil");
 /// assert_eq!(&*(-7i64).as_key(), b"-7");
-/// // All of a user's keys on the server that owns "user:7":
-/// let pair = ("user:7", "mail");
-/// assert_eq!((&*pair.as_key(), pair.placed_by().as_deref()), (&b"mail"[..],
-/// Some(&b"user:7"[..])));
 /// ```
 pub trait AsKey {
     /// The bytes of the key.
@@ -59,7 +60,23 @@ impl<const BYTES: usize> AsKey for [u8; BYTES] {
     }
 }
 
-impl<K: AsKey + ?Sized> AsKey for &K {
+macro_rules! pointers_are_keys {
+    ($($pointer:ty),*) => {$(
+        impl<K: AsKey + ?Sized> AsKey for $pointer {
+            fn as_key(&self) -> Cow<'_, [u8]> {
+                (**self).as_key()
+            }
+
+            fn placed_by(&self) -> Option<Cow<'_, [u8]>> {
+                (**self).placed_by()
+            }
+        }
+    )*};
+}
+
+pointers_are_keys!(&K, Box<K>, Rc<K>, Arc<K>);
+
+impl<K: AsKey + ToOwned + ?Sized> AsKey for Cow<'_, K> {
     fn as_key(&self) -> Cow<'_, [u8]> {
         (**self).as_key()
     }
@@ -69,7 +86,43 @@ impl<K: AsKey + ?Sized> AsKey for &K {
     }
 }
 
-impl<P: AsKey, K: AsKey> AsKey for (P, K) {
+#[cfg(feature = "bytes")]
+impl AsKey for bytes::Bytes {
+    fn as_key(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self)
+    }
+}
+
+#[cfg(feature = "uuid")]
+impl AsKey for uuid::Uuid {
+    fn as_key(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.as_hyphenated().to_string().into_bytes())
+    }
+}
+
+/// A key on the server that owns another: `PlacedBy(place, key)`. So what belongs together is asked
+/// for in one request.
+///
+/// The first part only chooses the server. What is stored has the second part as its key, alone: two
+/// keys that are to be two items differ there, as `user:7:mail` and `user:8:mail` do. Whoever reads
+/// the item names the same first part.
+///
+/// ```
+/// use distcache::client::{Client, PlacedBy};
+///
+/// # fn run(client: &Client) -> Result<(), distcache::client::Error> {
+/// let user = "user:7";
+/// client.set(PlacedBy(user, "user:7:mail"), "pele@example.com")?;
+/// client.set(PlacedBy(user, "user:7:name"), "Pel\u{e9}")?;
+/// let keys = [PlacedBy(user, "user:7:mail"), PlacedBy(user, "user:7:name")];
+/// let found: Vec<Option<String>> = client.get_many(&keys).all()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlacedBy<P, K>(pub P, pub K);
+
+impl<P: AsKey, K: AsKey> AsKey for PlacedBy<P, K> {
     fn as_key(&self) -> Cow<'_, [u8]> {
         self.1.as_key()
     }
@@ -239,6 +292,35 @@ mod tests {
         assert_eq!(sent(&rules(KeyPolicy::Error, ""), b""), None);
         assert!(sent(&rules(KeyPolicy::Base64, ""), &[1; 186]).unwrap().len() <= KEY_BYTES_MAX);
         assert_eq!(sent(&rules(KeyPolicy::Base64, ""), &[1; 187]), None);
+    }
+
+    #[test]
+    fn what_can_be_a_key() {
+        let text = || "brazil".to_owned();
+        let keys: [&dyn AsKey; 10] = [
+            &"brazil",
+            &&"brazil",
+            &text(),
+            &Box::<str>::from("brazil"),
+            &Rc::<str>::from("brazil"),
+            &Arc::<str>::from("brazil"),
+            &Arc::new(text()),
+            &Cow::Borrowed("brazil"),
+            &Cow::<[u8]>::Owned(text().into_bytes()),
+            &PlacedBy("somewhere", "brazil"),
+        ];
+        for (at, key) in keys.into_iter().enumerate() {
+            assert_eq!(&*key.as_key(), b"brazil", "{at}");
+        }
+        assert_eq!(Arc::new(PlacedBy(7, "x")).placed_by().as_deref(), Some(&b"7"[..]));
+        assert_eq!(Arc::<str>::from("x").placed_by(), None);
+        #[cfg(feature = "bytes")]
+        assert_eq!(&*bytes::Bytes::from_static(b"brazil").as_key(), b"brazil");
+        #[cfg(feature = "uuid")]
+        assert_eq!(
+            &*uuid::Uuid::from_u128(0xa1a2_a3a4_b1b2_c1c2_d1d2_d3d4_d5d6_d7d8).as_key(),
+            b"a1a2a3a4-b1b2-c1c2-d1d2-d3d4d5d6d7d8"
+        );
     }
 
     #[test]
