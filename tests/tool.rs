@@ -1,6 +1,6 @@
 //! The tool `distcache`. Goal: `top` shows what servers do and which are down, in words that
-//! scripts can take apart, and a login comes from where nobody sees it. Method: the binary, run
-//! against servers of this process.
+//! scripts can take apart, a login comes from where nobody sees it, and rings have names. Method: the
+//! binary, run against servers of this process.
 
 #![cfg(all(feature = "server", feature = "cli"))]
 
@@ -92,4 +92,29 @@ fn a_login_comes_from_the_environment_or_a_file() {
     for path in [users, right] {
         std::fs::remove_file(path).unwrap();
     }
+}
+
+#[test]
+fn rings_are_chosen_by_name() {
+    let servers = "10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4";
+    let owners = |ring| {
+        let output = tool(&["-s", servers, "-r", ring, "owner", "key-0", "key-1", "key-2"], &[]);
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    // As in tests/vectors/ring_python.txt.
+    let lines = |owners: [u8; 3]| -> String {
+        let line = |(key, owner): (usize, u8)| format!("key-{key} 10.0.0.{}:11211\n", owner + 1);
+        owners.into_iter().enumerate().map(line).collect()
+    };
+    assert_eq!(owners("rendezvous"), lines([0, 3, 1]));
+    assert_eq!(owners("jump"), lines([0, 2, 2]));
+    for ring in ["weighted", "consistent:md5", "rendezvous", "jump:crc32a", "maglev"] {
+        let output = tool(&["-s", servers, "-r", ring, "ring", "1000"], &[]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("one more server moves"), "{}", said(&output));
+    }
+    let output = tool(&["-s", servers, "-r", "ketama", "ring"], &[]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(said(&output).contains("one of weighted, "), "{}", said(&output));
 }

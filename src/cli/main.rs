@@ -31,7 +31,7 @@ fn run() -> Result<bool, Failure> {
         return Err("say what to do; --help lists the commands".into());
     };
     if *command == "ring" {
-        return ring(&servers, options.config.ring, arguments);
+        return ring(&servers, &options.config.ring, arguments);
     }
     if *command == "top" {
         let seconds = match arguments {
@@ -177,7 +177,7 @@ fn ping(client: &Client) -> Result<bool, Failure> {
 }
 
 /// How evenly a ring spreads keys, and how many move when one server comes or goes.
-fn ring(servers: &[&str], kind: RingKind, arguments: &[&str]) -> Result<bool, Failure> {
+fn ring(servers: &[&str], kind: &RingKind, arguments: &[&str]) -> Result<bool, Failure> {
     let count: u32 = match arguments {
         [] => 100_000,
         [count] => count.parse()?,

@@ -1,7 +1,7 @@
 //! The tool's options, and what they mean for the client. Never shows a password.
 
 use super::Failure;
-use distcache::client::{Config, KeyHash, Login, RingKind};
+use distcache::client::{Config, Login};
 use lexopt::{Arg, ValueExt};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +31,8 @@ Options:
     -s, --servers LIST    host:port[:weight],... (else DISTCACHE_SERVERS, else localhost:11211)
     -r, --ring RING       weighted (libmemcached, php, pylibmc; the default), consistent[:HASH],
                           spymemcached, spymemcached-libmemcached, libmemcached-spy,
-                          twemproxy[:HASH], modula[:HASH]
+                          twemproxy[:HASH], modula[:HASH], rendezvous (pymemcache),
+                          jump[:HASH], maglev[:HASH]
     -p, --prefix PREFIX   put before every key
     -u, --user NAME       log in as NAME, with the password in DISTCACHE_PASSWORD or
         --password-file FILE  in the first line of FILE; never on the command line, which others see
@@ -65,7 +66,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
         match argument {
             Arg::Short('s') | Arg::Long("servers") => options.servers = parser.value()?.string()?,
             Arg::Short('r') | Arg::Long("ring") => {
-                options.config.ring = ring_kind(&parser.value()?.string()?)?;
+                options.config.ring = parser.value()?.string()?.parse()?;
             }
             Arg::Short('p') | Arg::Long("prefix") => {
                 options.config.key_prefix = parser.value()?.string()?;
@@ -152,19 +153,4 @@ fn login(user: Option<String>, file: Option<PathBuf>) -> Result<Option<Login>, F
         )?,
     };
     Ok(Some(Login::new(user, password)))
-}
-
-fn ring_kind(text: &str) -> Result<RingKind, String> {
-    let (name, hash) = text.split_once(':').unwrap_or((text, ""));
-    let hash = |default| if hash.is_empty() { Ok(default) } else { hash.parse() };
-    Ok(match name {
-        "weighted" => RingKind::Weighted,
-        "consistent" => RingKind::Consistent(hash(KeyHash::OneAtATime)?),
-        "spymemcached" => RingKind::Spymemcached,
-        "spymemcached-libmemcached" => RingKind::SpymemcachedLibmemcached,
-        "libmemcached-spy" => RingKind::LibmemcachedSpy,
-        "twemproxy" => RingKind::Twemproxy(hash(KeyHash::Fnv1a64)?),
-        "modula" => RingKind::Modula(hash(KeyHash::OneAtATime)?),
-        _ => return Err(format!("{name:?} is no ring; --help lists them")),
-    })
 }

@@ -63,9 +63,11 @@ pub use events::{Counters, Event, ServerStatus};
 #[cfg(feature = "tls")]
 pub use net::tls::{ClientCertificate, Tls};
 pub use placement::hash::KeyHash;
+pub use placement::ketama::Point;
 pub use placement::key::{AsKey, KeyPolicy, PlacedBy};
 pub use placement::node::Node;
-pub use placement::ring::{Point, Ring, RingKind};
+pub use placement::ring::{Ring, RingKind};
+pub use placement::router::{Router, RouterOf};
 pub use value::{AnyCodec, Codec, Compression, Encoding, Family, Format, Source, Target};
 pub use wire::login::Login;
 pub use wire::outcome::{Cas, Inspection, Many, PerServer, Raw, Versioned};

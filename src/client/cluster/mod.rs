@@ -201,9 +201,9 @@ impl Cluster {
             dialer: Dialer::new(&config)?,
             topology: RwLock::new(Arc::new(Topology {
                 servers: Vec::new(),
-                ring: Ring::new(config.ring, &[]),
+                ring: Ring::new(&config.ring, &[]),
                 gutter: Vec::new(),
-                gutter_ring: Ring::new(config.ring, &[]),
+                gutter_ring: Ring::new(&config.ring, &[]),
             })),
             next_id: AtomicUsize::new(0),
             counters: LiveCounters::default(),
@@ -243,8 +243,8 @@ impl Cluster {
         let servers: Vec<_> = nodes.iter().map(|node| make(&before.servers, node)).collect();
         let gutter = gutter_nodes.iter().map(|node| make(&before.gutter, node)).collect();
         *topology = Arc::new(Topology {
-            ring: Ring::new(self.config.ring, &nodes),
-            gutter_ring: Ring::new(self.config.ring, &gutter_nodes),
+            ring: Ring::new(&self.config.ring, &nodes),
+            gutter_ring: Ring::new(&self.config.ring, &gutter_nodes),
             servers: servers.clone(),
             gutter,
         });

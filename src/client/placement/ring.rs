@@ -1,26 +1,22 @@
-//! Which server owns a key. Owns the rings of the clients in use, bit for bit; no I/O, no state.
-//!
-//! Ketama (Richard Jones, last.fm, 2007) puts each server at many points of a circle of 32-bit
-//! numbers, by hashing its name with a counter; a key belongs to the server at the first point at
-//! or behind the key's own hash. Adding a server takes keys only for itself, removing one gives
-//! away only its own.
-//!
-//! Programs that share a cache must agree on every owner, so what matters are details: what the
-//! name looks like, how many points a server gets, and which hash the key takes. The arithmetic of
-//! the number of points is 32-bit floating point as in C: computed more exactly, 25 equal servers
-//! would have 160 points each, and they have 156.
+//! Which server owns a key: the kinds of placement, and one list of servers placed by one of them.
+//! Owns names and choice; the arithmetic is in the files beside.
 
-use crate::client::placement::hash::{KeyHash, md5_points};
+use crate::client::error::Error;
+use crate::client::placement::hash::KeyHash;
+use crate::client::placement::jump::Jump;
+use crate::client::placement::ketama::{Ketama, Point, distinct};
+use crate::client::placement::maglev::Maglev;
 use crate::client::placement::node::Node;
-
-/// Points of a server of average weight, where points are MD5 digests of four points each.
-const POINTS_WEIGHTED: usize = 160;
-
-/// Points of a server in libmemcached's older mode: one hash each.
-const POINTS_PLAIN: usize = 100;
+use crate::client::placement::rendezvous::Rendezvous;
+use crate::client::placement::router::{Router, RouterOf};
+use std::str::FromStr;
+use std::sync::Arc;
 
 /// memcached's port, which most clients leave out of a server's name.
 pub const PORT_DEFAULT: u16 = 11211;
+
+/// Keys that are looked up to find out who owns how many, where that cannot be computed.
+const SAMPLE: u32 = 100_000;
 
 /// The family of clients whose placement of keys is followed.
 ///
@@ -33,18 +29,27 @@ pub const PORT_DEFAULT: u16 = 11211;
 /// | `SpymemcachedLibmemcached` | the same with `KetamaNodeKeyFormatter.Format.LIBMEMCACHED` |
 /// | `Twemproxy` | twemproxy `distribution: ketama` with its `hash` |
 /// | `Modula` | libmemcached's and twemproxy's `modula`, without weights |
+/// | `Rendezvous` | pymemcache's `HashClient` |
+/// | `Jump`, `Maglev` | nobody by default: for programs that agree on it |
+/// | `Own` | yours: a [`Router`] |
+///
+/// Written as text, as the tool `distcache` takes it: `weighted`, `consistent[:HASH]`,
+/// `libmemcached-spy`, `spymemcached`, `spymemcached-libmemcached`, `twemproxy[:HASH]`,
+/// `modula[:HASH]`, `jump[:HASH]`, `rendezvous`, `maglev[:HASH]`, with the names of
+/// [`KeyHash::ALL`].
 ///
 /// ```
-/// use distcache::client::{Node, Ring, RingKind};
+/// use distcache::client::{KeyHash, Node, Ring, RingKind};
 ///
 /// let nodes: Vec<Node> =
-///     ["10.0.1.1", "10.0.1.2", "10.0.1.3"].iter().map(|name| name.parse()).collect::<Result<_,
-///   _>>()?;
-/// let ring = Ring::new(RingKind::Weighted, &nodes);
+///     ["10.0.1.1", "10.0.1.2", "10.0.1.3"].map(|name| name.parse().unwrap()).to_vec();
+/// let ring = Ring::new(&RingKind::Weighted, &nodes);
 /// assert!(ring.owner(b"brazil").is_some_and(|server| server < 3));
+/// assert_eq!("twemproxy".parse(), Ok(RingKind::Twemproxy(KeyHash::Fnv1a64)));
 /// # Ok::<(), distcache::client::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum RingKind {
     /// Weighted ketama with MD5 for everything: the placement most clients share.
     #[default]
@@ -64,164 +69,220 @@ pub enum RingKind {
     Twemproxy(KeyHash),
     /// No ring: the hash modulo the number of servers. Almost all keys move when that changes.
     Modula(KeyHash),
+    /// Jump consistent hash (Lamping and Veach, 2014) of the key's hash: even to the last key, and
+    /// without a table. Servers are their places in the list: only the last one can go without
+    /// moving the keys of others. Without weights.
+    Jump(KeyHash),
+    /// Each server is rated for each key, the highest owns it (Thaler and Ravishankar, 1996), with
+    /// the 32-bit MurmurHash3 of `NAME-KEY` as pymemcache does it, keys given to that as `str`. The
+    /// order of the list does not matter. A weight above 1 is a longer lever, which pymemcache does
+    /// not have. Takes time for each server and key: right for up to some tens of servers.
+    Rendezvous,
+    /// A table of 65,537 places which the servers fill in turns, each in an order of its own
+    /// (Eisenbud et al., NSDI 2016): even to about a hundredth, one look-up. A server that comes or
+    /// goes moves a few keys of the others too. A server takes as many places a turn as it weighs.
+    Maglev(KeyHash),
+    /// A placement of your own: [`RingKind::own`].
+    Own(RouterOf),
 }
 
-/// The points of all servers.
+impl RingKind {
+    /// A placement of your own. The function is called with each new list of servers, the same ones
+    /// in the same order for all programs that share the cache.
+    ///
+    /// ```
+    /// use distcache::client::{Config, Node, Ring, RingKind, Router};
+    ///
+    /// /// Sessions on the first server, all else spread over the others.
+    /// #[derive(Debug)]
+    /// struct SessionsFirst {
+    ///     others: Ring,
+    /// }
+    ///
+    /// impl Router for SessionsFirst {
+    ///     fn owners(&self, key: &[u8]) -> Vec<usize> {
+    ///         let mut owners: Vec<usize> =
+    ///             self.others.owners(key).into_iter().map(|server| server + 1).collect();
+    ///         let place = if key.starts_with(b"session:") { 0 } else { owners.len() };
+    ///         owners.insert(place, 0);
+    ///         owners
+    ///     }
+    /// }
+    ///
+    /// let ring = RingKind::own(|nodes: &[Node]| {
+    ///     let others = Ring::new(&RingKind::Weighted, nodes.get(1..).unwrap_or_default());
+    ///     Box::new(SessionsFirst { others })
+    /// });
+    /// let nodes = ["10.0.1.1", "10.0.1.2", "10.0.1.3"].map(|name| name.parse().unwrap());
+    /// assert_eq!(Ring::new(&ring, &nodes).owner(b"session:7"), Some(0));
+    /// assert_ne!(Ring::new(&ring, &nodes).owner(b"brazil"), Some(0));
+    /// let config = Config { ring, ..Config::default() };
+    /// ```
+    pub fn own(router_of: impl Fn(&[Node]) -> Box<dyn Router> + Send + Sync + 'static) -> Self {
+        Self::Own(RouterOf(Arc::new(router_of)))
+    }
+}
+
+impl FromStr for RingKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (name, hash) = text.split_once(':').map_or((text, None), |(a, b)| (a, Some(b)));
+        let hashed = |kind: fn(KeyHash) -> Self, default| match hash {
+            None => Ok(kind(default)),
+            Some(hash) => hash.parse().map(kind).map_err(Error::Config),
+        };
+        let plain = |kind| match hash {
+            None => Ok(kind),
+            Some(_) => Err(Error::Config(format!("{text:?}: {name} takes no hash"))),
+        };
+        match name {
+            "weighted" => plain(Self::Weighted),
+            "consistent" => hashed(Self::Consistent, KeyHash::OneAtATime),
+            "libmemcached-spy" => plain(Self::LibmemcachedSpy),
+            "spymemcached" => plain(Self::Spymemcached),
+            "spymemcached-libmemcached" => plain(Self::SpymemcachedLibmemcached),
+            "twemproxy" => hashed(Self::Twemproxy, KeyHash::Fnv1a64),
+            "modula" => hashed(Self::Modula, KeyHash::OneAtATime),
+            "jump" => hashed(Self::Jump, KeyHash::Md5),
+            "rendezvous" => plain(Self::Rendezvous),
+            "maglev" => hashed(Self::Maglev, KeyHash::Md5),
+            _ => Err(Error::Config(format!(
+                "{name:?} is no ring: one of weighted, consistent, libmemcached-spy, spymemcached, \
+                 spymemcached-libmemcached, twemproxy, modula, jump, rendezvous, maglev"
+            ))),
+        }
+    }
+}
+
+/// A list of servers, and which of them owns a key.
 #[derive(Debug, Clone)]
 pub struct Ring {
-    key_hash: KeyHash,
     servers: usize,
-    /// Sorted. Empty for `Modula` and for fewer than two servers.
-    points: Vec<Point>,
+    /// From two servers on.
+    placement: Option<Arc<Placement>>,
 }
 
-/// A place on the circle and the server at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Point {
-    /// The place.
-    pub value: u32,
-    /// Index of the server in the list the ring was made of.
-    pub server: u32,
+/// How keys are placed.
+#[derive(Debug)]
+enum Placement {
+    Ketama(Ketama),
+    Modula(Modula),
+    Jump(Jump),
+    Rendezvous(Rendezvous),
+    Maglev(Maglev),
+    Own(Box<dyn Router>),
+}
+
+impl Placement {
+    fn new(kind: &RingKind, nodes: &[Node]) -> Self {
+        let servers = nodes.len();
+        let key_hash = match kind {
+            RingKind::Jump(key_hash) => return Self::Jump(Jump::new(*key_hash, servers)),
+            RingKind::Rendezvous => return Self::Rendezvous(Rendezvous::new(nodes)),
+            RingKind::Maglev(key_hash) => return Self::Maglev(Maglev::new(*key_hash, nodes)),
+            RingKind::Modula(key_hash) => {
+                return Self::Modula(Modula { key_hash: *key_hash, servers });
+            }
+            RingKind::Own(router_of) => return Self::Own(router_of.0(nodes)),
+            RingKind::Consistent(key_hash) | RingKind::Twemproxy(key_hash) => *key_hash,
+            RingKind::Weighted
+            | RingKind::LibmemcachedSpy
+            | RingKind::Spymemcached
+            | RingKind::SpymemcachedLibmemcached => KeyHash::Md5,
+        };
+        Self::Ketama(Ketama::new(kind, key_hash, nodes))
+    }
+
+    fn router(&self) -> &dyn Router {
+        match self {
+            Self::Ketama(router) => router,
+            Self::Modula(router) => router,
+            Self::Jump(router) => router,
+            Self::Rendezvous(router) => router,
+            Self::Maglev(router) => router,
+            Self::Own(router) => &**router,
+        }
+    }
+}
+
+/// The hash modulo the number of servers.
+#[derive(Debug)]
+struct Modula {
+    key_hash: KeyHash,
+    servers: usize,
+}
+
+impl Router for Modula {
+    fn owner(&self, key: &[u8]) -> Option<usize> {
+        (self.key_hash.hash(key) as usize).checked_rem(self.servers)
+    }
+
+    fn owners(&self, key: &[u8]) -> Vec<usize> {
+        let first = self.owner(key).unwrap_or(0);
+        (0..self.servers).map(|at| (first + at) % self.servers).collect()
+    }
 }
 
 impl Ring {
-    /// The ring of these servers, in this order.
-    pub fn new(kind: RingKind, nodes: &[Node]) -> Self {
-        let points = if nodes.len() < 2 { Vec::new() } else { points(kind, nodes) };
-        Self { key_hash: key_hash(kind), servers: nodes.len(), points }
+    /// These servers, in this order.
+    pub fn new(kind: &RingKind, nodes: &[Node]) -> Self {
+        let placement = (nodes.len() > 1).then(|| Arc::new(Placement::new(kind, nodes)));
+        Self { servers: nodes.len(), placement }
     }
 
     /// Index of the server that owns a key; `None` without servers.
     pub fn owner(&self, key: &[u8]) -> Option<usize> {
-        match self.servers {
-            0 => None,
-            1 => Some(0),
-            _ if self.points.is_empty() => Some(self.key_hash.hash(key) as usize % self.servers),
-            _ => Some(self.points[self.place(key)].server as usize),
-        }
+        let owner = match &self.placement {
+            Some(placement) => placement.router().owner(key)?,
+            None => 0,
+        };
+        // Somebody's own router may say what it likes.
+        (owner < self.servers).then_some(owner)
     }
 
     /// The servers in the order in which they would own the key if those before them were gone.
     pub fn owners(&self, key: &[u8]) -> Vec<usize> {
-        let mut order = Vec::with_capacity(self.servers);
-        if self.points.is_empty() {
-            let first = self.owner(key).unwrap_or(0);
-            order.extend((0..self.servers).map(|at| (first + at) % self.servers));
-            return order;
-        }
-        let (behind, from) = self.points.split_at(self.place(key));
-        let mut seen = vec![false; self.servers];
-        for point in from.iter().chain(behind) {
-            let server = point.server as usize;
-            if !std::mem::replace(&mut seen[server], true) {
-                order.push(server);
-                if order.len() == self.servers {
-                    break;
-                }
-            }
-        }
-        order
+        let owners = match &self.placement {
+            Some(placement) => placement.router().owners(key),
+            None => vec![0],
+        };
+        distinct(owners.into_iter().filter(|owner| *owner < self.servers), self.servers)
     }
 
-    /// Index of the first point at or behind the key's hash, around the circle.
-    fn place(&self, key: &[u8]) -> usize {
-        let hash = self.key_hash.hash(key);
-        let at = self.points.partition_point(|point| point.value < hash);
-        if at == self.points.len() { 0 } else { at }
-    }
-
-    /// All points in order.
+    /// All points in order, for the kinds that have points and from two servers on.
     pub fn points(&self) -> &[Point] {
-        &self.points
+        match self.placement.as_deref() {
+            Some(Placement::Ketama(ketama)) => ketama.points(),
+            _ => &[],
+        }
     }
 
-    /// The part of the circle that each server owns; the parts add up to 1.
+    /// The part of all possible keys that each server owns; the parts add up to 1. Computed for
+    /// kinds with points, `Modula` and `Jump`; else counted on 100,000 keys.
     pub fn shares(&self) -> Vec<f64> {
-        if self.points.is_empty() {
-            return vec![1.0 / self.servers.max(1) as f64; self.servers];
-        }
-        let mut shares = vec![0.0; self.servers];
-        // The first point owns what lies behind the last one as well.
-        let mut before = self.points.last().map_or(0, |point| point.value);
-        for (at, point) in self.points.iter().enumerate() {
-            let arc = point.value.wrapping_sub(before);
-            let whole = at == 0 && self.points.len() == 1;
-            let arc = if whole { f64::from(u32::MAX) + 1.0 } else { f64::from(arc) };
-            shares[point.server as usize] += arc / (f64::from(u32::MAX) + 1.0);
-            before = point.value;
-        }
-        shares
-    }
-}
-
-fn key_hash(kind: RingKind) -> KeyHash {
-    match kind {
-        RingKind::Consistent(hash) | RingKind::Twemproxy(hash) | RingKind::Modula(hash) => hash,
-        _ => KeyHash::Md5,
-    }
-}
-
-fn points(kind: RingKind, nodes: &[Node]) -> Vec<Point> {
-    let mut points = Vec::with_capacity(nodes.len() * POINTS_WEIGHTED);
-    let has_weights = nodes.iter().any(|node| node.weight() != 1);
-    match kind {
-        RingKind::Modula(_) => {}
-        RingKind::Consistent(hash) if !has_weights => {
-            for (server, node) in (0..).zip(nodes) {
-                points.extend((0..POINTS_PLAIN).map(|at| {
-                    let name = format!("{}-{at}", point_name(kind, node));
-                    Point { value: hash.hash(name.as_bytes()), server }
-                }));
+        match self.placement.as_deref() {
+            Some(Placement::Ketama(ketama)) => ketama.shares(),
+            None | Some(Placement::Modula(_) | Placement::Jump(_)) => {
+                vec![1.0 / self.servers.max(1) as f64; self.servers]
             }
-        }
-        _ => {
-            // spymemcached computes with weights only where it was given some.
-            let even = spymemcached(kind) && !has_weights;
-            let digests = |node| if even { POINTS_WEIGHTED / 4 } else { digests(node, nodes) };
-            for (server, node) in (0..).zip(nodes) {
-                for at in 0..digests(node) {
-                    let name = format!("{}-{at}", point_name(kind, node));
-                    let values = md5_points(name.as_bytes());
-                    points.extend(values.map(|value| Point { value, server }));
-                }
+            Some(_) => {
+                let mut shares = vec![0.0; self.servers];
+                let owners =
+                    (0..SAMPLE).map(|number| self.owner(format!("key-{number}").as_bytes()));
+                owners.flatten().for_each(|owner| shares[owner] += 1.0 / f64::from(SAMPLE));
+                shares
             }
         }
     }
-    points.sort_unstable();
-    if spymemcached(kind) {
-        keep_last_of_equals(&mut points);
+}
+
+impl Router for Ring {
+    fn owner(&self, key: &[u8]) -> Option<usize> {
+        Self::owner(self, key)
     }
-    points
-}
 
-fn spymemcached(kind: RingKind) -> bool {
-    matches!(kind, RingKind::Spymemcached | RingKind::SpymemcachedLibmemcached)
-}
-
-/// Java's map keeps the server that came last where two have the same point.
-fn keep_last_of_equals(points: &mut Vec<Point>) {
-    points.reverse();
-    points.dedup_by_key(|point| point.value);
-    points.reverse();
-}
-
-/// How many digests of four points a server of weighted ketama gets. Each step rounds to 32 bits,
-/// in the order of the C code.
-fn digests(node: &Node, nodes: &[Node]) -> usize {
-    let total: u64 = nodes.iter().map(|node| u64::from(node.weight())).sum();
-    let part = node.weight() as f32 / total as f32;
-    let digests = part * POINTS_WEIGHTED as f32 / 4.0 * nodes.len() as f32 + 1e-10;
-    digests.floor() as usize
-}
-
-/// What is hashed for a server, before the counter.
-fn point_name(kind: RingKind, node: &Node) -> String {
-    let (host, port) = (node.host(), node.port());
-    let short = || if port == PORT_DEFAULT { host.to_owned() } else { format!("{host}:{port}") };
-    match (kind, node.given_name()) {
-        (RingKind::Twemproxy(_) | RingKind::Spymemcached, Some(name)) => name.to_owned(),
-        (RingKind::LibmemcachedSpy, _) => format!("/{host}:{port}"),
-        (RingKind::Spymemcached, None) => format!("{host}:{port}"),
-        _ => short(),
+    fn owners(&self, key: &[u8]) -> Vec<usize> {
+        Self::owners(self, key)
     }
 }
