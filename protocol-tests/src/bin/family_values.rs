@@ -34,7 +34,7 @@ impl Table<'_> {
         }
     }
 
-    fn rows(&mut self, php: bool) -> Result<(), Error> {
+    fn rows(&mut self, family: Family) -> Result<(), Error> {
         self.row("ascii", "football".to_owned())?;
         self.row("text", "Pel\u{e9}".to_owned())?;
         self.row("empty", String::new())?;
@@ -44,15 +44,20 @@ impl Table<'_> {
         self.row("bytes", vec![0u8, 255, 13, 10])?;
         self.row("digits", "42".to_owned())?;
         self.row("long", "x".repeat(5000))?;
-        if !php {
+        // PHP has one type for text and bytes, Python's clients pickle floats and booleans.
+        if family != Family::Php {
             self.row("ascii_bytes", b"football".to_vec())?;
         }
-        if php {
+        if family != Family::Python {
             self.row("float", 1.5)?;
             self.row("infinite", f64::INFINITY)?;
             self.row("true", true)?;
             self.row("false", false)?;
-            self.row("list", (1, "a".to_owned(), None::<u8>))?;
+        }
+        match family {
+            Family::Php => self.row("list", (1, "a".to_owned(), None::<u8>))?,
+            Family::Spymemcached => self.row("small_float", 1.5f32)?,
+            _ => {}
         }
         Ok(())
     }
@@ -62,14 +67,17 @@ fn run(mode: &str, address: &str) -> Result<(), Error> {
     let writes = mode == "write";
     let python: &[&str] =
         if writes { &["python"] } else { &["pymemcache", "pylibmc", "python-memcached"] };
-    for (family, names) in [(Family::Python, python), (Family::Php, &["php"])] {
+    let java: &[&str] = if writes { &["java"] } else { &["spymemcached"] };
+    let families =
+        [(Family::Python, python), (Family::Php, &["php"]), (Family::Spymemcached, java)];
+    for (family, names) in families {
         let compression = Compression::Zlib { bytes_min: 400 };
         let codec = Encoding { family, compression, ..Encoding::default() }.into();
         let client = Client::with_config([address], Config { codec, ..Config::default() })?;
         for name in names {
             let prefix = if writes { format!("rust:{name}") } else { (*name).to_owned() };
             let mut table = Table { client: &client, prefix: &prefix, writes, count: 0 };
-            table.rows(family == Family::Php)?;
+            table.rows(family)?;
             println!("{prefix}: {} values {}", table.count, if writes { "stored" } else { "read" });
         }
     }
