@@ -378,6 +378,8 @@ fn a_stale_socket_file_is_replaced_and_another_file_is_not() {
     let _ = fs::remove_file(&path);
     fs::write(&path, "precious").unwrap();
     check_refused(&mut distcached(&["-s", text]), 71, &in_use);
+    let said = output(&mut distcached(&["-s", text])).stderr;
+    assert!(!String::from_utf8_lossy(&said).contains("port"), "nothing about ports");
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     remove_with_directory(&path);
 }

@@ -218,8 +218,11 @@ fn allow_descriptors(config: &mut Config) -> Result<(), Exit> {
 
 /// Listens everywhere `config` says.
 fn bind(config: &Config) -> Result<Vec<Bound>, Exit> {
-    let refused =
-        |why: io::Error| Exit::os(format!("{}: {why}{}", what_failed(config), hint_of(&why)));
+    let is_unix = |at: &Listener| matches!(at, Listener::Unix(..));
+    let refused = |why: io::Error| {
+        let hint = if config.listeners.iter().any(is_unix) { "" } else { hint_of(&why) };
+        Exit::os(format!("{}: {why}{hint}", what_failed(config)))
+    };
     listener::bind(config).map_err(refused)
 }
 

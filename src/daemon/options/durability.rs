@@ -22,10 +22,14 @@ pub(super) struct DurabilityDraft {
 
 impl DurabilityDraft {
     /// Keeps the data in a directory beside a file of this name, which it answers, unless another
-    /// directory was named. What is kept there takes little more than the items do.
-    pub(super) fn keep_beside(&mut self, file: &Path) -> Option<PathBuf> {
+    /// directory was named. Such files are often in memory, so the log takes no more than items
+    /// may, unless it was said how much.
+    pub(super) fn keep_beside(&mut self, file: &Path, memory_bytes_max: u64) -> Option<PathBuf> {
         if self.directory.is_some() {
             return None;
+        }
+        if self.settings.log_bytes_max == 0 {
+            self.settings.log_bytes_max = memory_bytes_max.max(LOG_BYTES_MAX_MIN);
         }
         let mut directory = file.as_os_str().to_owned();
         directory.push(".data");

@@ -405,7 +405,8 @@ fn finish(mut draft: Draft, around: &Surroundings<'_>) -> Result<Settings, Exit>
 /// Where data is kept, if anywhere.
 fn durability(draft: &mut Draft) {
     if let Some(file) = draft.memory_file.take() {
-        let directory = draft.durability.keep_beside(&file);
+        let memory_bytes_max = draft.config().memory_bytes_max;
+        let directory = draft.durability.keep_beside(&file, memory_bytes_max);
         if let Some(directory) = directory {
             let (file, directory) = (file.display(), directory.display());
             draft.warn(format!(

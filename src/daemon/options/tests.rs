@@ -446,6 +446,7 @@ fn a_memory_file_means_a_directory_beside_it() {
     let found = settings(&["-m", "1024", "-e", "/mnt/pmem/file"]);
     let kept = found.config.durability.unwrap();
     assert_eq!(kept.directory, PathBuf::from("/mnt/pmem/file.data"));
+    assert_eq!(kept.log_bytes_max, 1024 << 20);
     assert_eq!(found.config.accepted_only.memory_file, Some("/mnt/pmem/file".into()));
     assert_eq!(found.warnings.len(), 1);
     assert!(found.warnings[0].contains("in the directory /mnt/pmem/file.data"));

@@ -9,12 +9,14 @@
 //! | `load` | storing items in a running server |
 //! | `migrate` | getting items from a running server |
 //! | `peer` | the way to a server: TCP, TLS, login |
+//! | `progress` | how far a tool has come |
 //! | `help` | what `-h` behind each says |
 
 mod help;
 mod load;
 mod migrate;
 mod peer;
+mod progress;
 mod stream;
 
 use crate::daemon::options::help_text;
@@ -26,9 +28,10 @@ use crate::durable::tools::dump::Dump;
 use crate::durable::tools::repair::{Repaired, repair};
 use crate::durable::{Error, ErrorKind};
 use crate::server::clock::Clock;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use lexopt::{Arg, Parser};
 use peer::Peer;
+use progress::{Watched, style};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -177,8 +180,9 @@ fn random() -> crate::durable::directory::Random {
 
 fn run_check(parser: Parser) -> Ended {
     let (path, _) = directory_of(parser, None)?;
-    let disk = open(&path, Access::Shared)?;
+    let disk = Watched::new(open(&path, Access::Shared)?);
     let checked = check(&disk).map_err(|why| refused(&why))?;
+    drop(disk);
     print(&checked.to_string())?;
     match checked.worst() {
         None => Ok(()),
@@ -188,9 +192,10 @@ fn run_check(parser: Parser) -> Ended {
 
 fn run_dump(parser: Parser) -> Ended {
     let (path, salvage) = directory_of(parser, Some("salvage"))?;
-    let disk = open(&path, Access::Shared)?;
+    let disk = Watched::new(open(&path, Access::Shared)?);
     let now = Clock::start().now();
     let dump = Dump::read(&disk, salvage, now).map_err(|why| refused(&why))?;
+    drop(disk);
     let mut output = BufWriter::with_capacity(OUTPUT_BYTES, io::stdout().lock());
     let items = dump.write(&mut output).map_err(|why| failed("standard output", &why))?;
     let report = &dump.report;
@@ -210,7 +215,7 @@ fn run_dump(parser: Parser) -> Ended {
 
 fn run_repair(parser: Parser) -> Ended {
     let (path, _) = directory_of(parser, None)?;
-    let disk: Arc<dyn Disk> = Arc::new(open(&path, Access::Exclusive)?);
+    let disk: Arc<dyn Disk> = Arc::new(Watched::new(open(&path, Access::Exclusive)?));
     let now = Clock::start().now();
     match repair(disk, now, random()).map_err(|why| refused(&why))? {
         Repaired::Intact(report) if report.cut_bytes > 0 => print(&format!(
@@ -414,11 +419,6 @@ fn run_load(parser: Parser) -> Ended {
             Err(Exit::failure(format!("{refused} items refused; the first answer was {why:?}")))
         }
     }
-}
-
-/// A bar of this shape; the default one if the shape is not understood.
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn load_stream(
