@@ -412,7 +412,7 @@ fn settings_of_flash_are_remembered_and_nothing_else() {
     let lines = client.lines_to("END\r\n");
     for line in ["ext_item_age 10", "ext_low_ttl 5", "slab_automove_freeratio 0.500"] {
         let line = format!("STAT {line}\r\n");
-        assert!(lines.iter().any(|other| *other == line), "{line}: {lines:?}");
+        assert!(lines.contains(&line), "{line}: {lines:?}");
     }
 }
 
