@@ -361,6 +361,55 @@ fn logs_are_bounded_and_changes_wait() {
     assert_eq!(flags, "HD f39 s100000\r\n");
 }
 
+/// Changes waited for ever where logs were full and no snapshot could be taken: they are refused
+/// after a while, and taken again once one succeeds. Reads go on all the time.
+#[test]
+fn changes_are_refused_where_logs_are_full_and_snapshots_fail() {
+    let directory = TempDir::new().expect("a directory");
+    let mut config = config(directory.path(), 2);
+    if let Some(durability) = &mut config.durability {
+        durability.log_bytes_max = 2 << 20;
+    }
+    let server = Server::start(config).expect("it starts");
+    // Nothing can be made under these names.
+    let obstacles = (2..200).map(|number| directory.path().join(format!("snapshot-{number:08}")));
+    let obstacles: Vec<_> = obstacles.collect();
+    obstacles.iter().for_each(|path| fs::create_dir(path).expect("is made"));
+    let set = format!("set k 0 0 100000\r\n{}\r\n", "v".repeat(100_000));
+    let begun = Instant::now();
+    // They are taken, and then one waits until it is refused.
+    let refused = "SERVER_ERROR log unavailable\r\n";
+    let waited = std::thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            let mut asked = Instant::now();
+            while ask(&server, &set) != refused {
+                assert!(begun.elapsed() < 3 * PATIENCE, "changes wait for ever");
+                asked = Instant::now();
+            }
+            asked.elapsed()
+        });
+        while !changes.is_finished() {
+            ask(&server, "mg k s\r\n");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        changes.join().expect("it ends well")
+    });
+    assert!(waited > Duration::from_secs(5), "not at once: {waited:?}");
+    let stats = ask(&server, "stats persistence\r\n");
+    for line in ["log_status failed", "log_full 1", "log_failures 1"] {
+        assert!(stats.contains(&format!("STAT {line}\r\n")), "{line}: {stats}");
+    }
+    assert_eq!(ask(&server, "mg k s\r\n"), "HD s100000\r\n");
+    obstacles.iter().for_each(|path| fs::remove_dir(path).expect("is removed"));
+    while ask(&server, &set) != "STORED\r\n" {
+        assert!(begun.elapsed() < 4 * PATIENCE, "changes are refused for ever");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(server);
+    let server = start(&directory, 1, Fsync::EverySecond);
+    assert_eq!(ask(&server, "mg k s\r\n"), "HD s100000\r\n");
+}
+
 /// A stop writes the log and is over, also while much is to be written.
 #[test]
 fn a_stop_keeps_what_was_acknowledged_just_before() {

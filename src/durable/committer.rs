@@ -108,7 +108,16 @@ struct Target {
     /// The last of them that a snapshot has made good.
     accepted: u64,
     failed: bool,
+    /// Changes have waited for space in vain, and are refused.
+    full_too_long: bool,
     stopping: bool,
+}
+
+impl Target {
+    /// Whether changes are refused, or not kept.
+    fn is_refusing(&self) -> bool {
+        self.failed || self.accepted < self.epoch || self.full_too_long
+    }
 }
 
 /// What was written and how long it took, for statistics.
@@ -156,8 +165,8 @@ pub struct Committer {
     position: AtomicU64,
     oldest_position: AtomicU64,
     file_position: AtomicU64,
-    /// Logs take all the space they may.
-    full: AtomicBool,
+    /// Since when logs take all the space they may; 0: they do not.
+    full_since: AtomicU64,
     /// How long the last write took, and whether a sync is under way.
     last_write_us: AtomicU64,
     is_syncing: AtomicBool,
@@ -201,6 +210,7 @@ impl Committer {
             epoch: 0,
             accepted: 0,
             failed: false,
+            full_too_long: false,
             stopping: false,
         };
         let (position, predecessor) = (log.position(), log.as_predecessor());
@@ -221,7 +231,7 @@ impl Committer {
             position: AtomicU64::new(position),
             oldest_position: AtomicU64::new(oldest_position),
             file_position: AtomicU64::new(file_position),
-            full: AtomicBool::new(false),
+            full_since: AtomicU64::new(0),
             last_write_us: AtomicU64::new(0),
             is_syncing: AtomicBool::new(false),
             clock,
@@ -260,18 +270,63 @@ impl Committer {
         self.position().saturating_sub(self.oldest_position.load(Ordering::Acquire))
     }
 
-    /// Logs that begin before this position are gone.
-    pub fn set_oldest_position(&self, position: u64) {
+    /// Logs that begin before this position are gone: changes that were refused for want of space
+    /// are taken again if there is some.
+    pub fn set_oldest_position(&self, position: u64, journals: &dyn Journals) {
         self.oldest_position.store(position, Ordering::Release);
-        let is_full = self.log_bytes() >= self.policy.log_bytes_max;
-        self.full.store(is_full, Ordering::Relaxed);
+        let mut target = lock(&self.target);
+        self.note_space();
+        target.full_too_long &= self.is_full();
+        self.take_changes(&target, journals);
+        drop(target);
         self.wake.moved();
+    }
+
+    /// Looks whether logs take all the space they may.
+    fn note_space(&self) {
+        let is_full = self.log_bytes() >= self.policy.log_bytes_max;
+        if is_full != self.is_full() {
+            let since = if is_full { self.clock.now().0.max(1) } else { 0 };
+            self.full_since.store(since, Ordering::Relaxed);
+        }
     }
 
     /// Whether changes have to wait because logs take all the space they may.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+        self.full_since.load(Ordering::Relaxed) != 0
+    }
+
+    /// Since when that is so.
+    pub fn full_since(&self) -> Option<Ticks> {
+        Some(self.full_since.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Ticks)
+    }
+
+    /// Changes have waited for space long enough: they are refused until there is some, or what
+    /// else is to be done when the log cannot be written. The log itself stays good if they are
+    /// refused. Answers whether they are so from now on.
+    pub fn stop_waiting_for_space(&self, why: &str, journals: &dyn Journals) -> bool {
+        if self.policy.on_log_error != OnLogError::Refuse {
+            self.give_up(why, journals);
+            return false;
+        }
+        let mut target = lock(&self.target);
+        if target.is_refusing() || !self.is_full() {
+            return false;
+        }
+        target.full_too_long = true;
+        self.for_all(journals, |journal, _| journal.set_refusing(true));
+        drop(target);
+        self.wake.moved();
+        true
+    }
+
+    /// Takes changes again if nothing speaks against it. Whoever finds that something does holds
+    /// the same lock while it tells the journals so.
+    fn take_changes(&self, target: &Target, journals: &dyn Journals) {
+        if !target.is_refusing() {
+            self.for_all(journals, |journal, _| journal.set_refusing(false));
+        }
     }
 
     /// Whether the log has failed and not been begun afresh.
@@ -279,11 +334,10 @@ impl Committer {
         lock(&self.target).failed
     }
 
-    /// Whether changes are refused, or not kept: the log has failed, and no snapshot has succeeded
-    /// since.
+    /// Whether changes are refused, or not kept: the log has failed or was full for too long, and
+    /// no snapshot has succeeded since.
     pub fn is_refusing(&self) -> bool {
-        let target = lock(&self.target);
-        target.failed || target.accepted < target.epoch
+        lock(&self.target).is_refusing()
     }
 
     /// Bytes of the present file.
@@ -424,8 +478,7 @@ impl Committer {
         if self.progress.unsynced_since().is_none() {
             self.progress.set_unsynced_since(Some(now));
         }
-        let is_full = self.log_bytes() >= self.policy.log_bytes_max;
-        self.full.store(is_full, Ordering::Relaxed);
+        self.note_space();
     }
 
     fn obey(&self, order: Order, log: &mut Log, journals: &dyn Journals) -> io::Result<()> {
@@ -456,8 +509,9 @@ impl Committer {
                 }
                 log.note_snapshot(number);
                 self.write_taken(log, self.synced_position(), now)?;
-                lock(&self.target).accepted = epoch;
-                self.for_all(journals, |journal, _| journal.set_refusing(false));
+                let mut target = lock(&self.target);
+                target.accepted = epoch;
+                self.take_changes(&target, journals);
                 Ok(())
             }
         }
@@ -507,8 +561,8 @@ impl Committer {
                 return;
             }
             target.failed = true;
+            self.pause_all(journals);
         }
-        self.pause_all(journals);
         self.progress.set_unsynced_since(None);
         self.wake.failed(why);
         self.wake.moved();

@@ -33,6 +33,12 @@ const RETRY_SECONDS_MAX: u64 = 8;
 /// One that was taken early, and failed, is tried again after this time.
 const EARLY_RETRY_SECONDS: u64 = 10;
 
+/// Changes that wait for space in the logs are refused after this time if snapshots, which would
+/// make some, fail: one at least was tried and failed meanwhile.
+pub const FULL_SECONDS_MAX: u64 = 15;
+
+const _: () = assert!(FULL_SECONDS_MAX > EARLY_RETRY_SECONDS);
+
 /// Data below this is small: it is in a snapshot as often as the interval says, with at most so
 /// many bytes a minute.
 const SMALL_BYTES: u64 = 64 << 20;
@@ -202,6 +208,18 @@ impl Snapshotter {
         }
     }
 
+    /// Why changes need not wait for space any longer: there has been none for a while, and
+    /// snapshots fail.
+    pub fn why_no_space(&self, committer: &Committer, now: Ticks) -> Option<String> {
+        let why = self.status.last_error.as_ref()?;
+        let since = committer.full_since().filter(|_| !committer.is_refusing())?;
+        (now >= since.plus_seconds(FULL_SECONDS_MAX)).then(|| {
+            format!(
+                "the logs take all the space they may (--log-bytes-max), and no snapshot: {why}"
+            )
+        })
+    }
+
     /// Sees to it that no log file becomes too large.
     pub fn roll_if_large(
         &mut self,
@@ -268,13 +286,13 @@ impl Snapshotter {
         }
         let finished = written?;
         committer.accept(rolled.number, rolled.epoch, journals);
-        self.base_position = rolled.position;
-        self.unchanged_position = committer.position();
+        let position = committer.position();
         let Finished { items, bytes } = finished;
         self.status.base = Some(Base { number: rolled.number, taken_at: now, bytes, items });
         self.read_back(rolled.number, pace)?;
         self.remove_older(rolled.number)?;
-        committer.set_oldest_position(rolled.position);
+        (self.base_position, self.unchanged_position) = (rolled.position, position);
+        committer.set_oldest_position(rolled.position, journals);
         Ok(finished)
     }
 

@@ -9,6 +9,7 @@ use super::engine::{
 use super::{records, value};
 use distcache::durable::disk::{Disk, Growth};
 use distcache::durable::progress::{Safety, UNSYNCED_AGE_MAX};
+use distcache::durable::snapshotter::FULL_SECONDS_MAX;
 use distcache::durable::tools::check::check;
 use distcache::durable::{ErrorKind, Fsync, OnLogError, Recover};
 use distcache::protocol::{Exptime, StoreMode};
@@ -768,6 +769,126 @@ fn logs_are_bounded() {
     engine.snapshot(&[]).expect("a snapshot");
     assert!(!engine.committer.is_full() && !engine.is_due());
     assert!(engine.committer.log_bytes() < 1 << 20, "{}", engine.committer.log_bytes());
+}
+
+/// Fills the logs of an engine, whose snapshots fail from then on.
+fn fill_logs(disk: &SimulatedDisk, engine: &Engine) {
+    let value = vec![3; 100_000];
+    for number in 0u32.. {
+        set(engine, number % 50, &value);
+        if engine.committer.is_full() {
+            break;
+        }
+        assert!(number < 2_000);
+    }
+    fail_snapshot(disk, engine);
+}
+
+/// Making the log takes three calls at most, the snapshot many: it is that which fails.
+fn fail_snapshot(disk: &SimulatedDisk, engine: &Engine) {
+    disk.set_fault(Fault::Once(disk.calls() + 6, io::ErrorKind::Other));
+    engine.snapshot(&[]).expect_err("its file fails");
+    disk.set_fault(Fault::None);
+    assert!(!engine.committer.has_failed());
+}
+
+/// Changes waited for ever for space that no snapshot made.
+#[test]
+fn changes_that_wait_for_space_in_vain_are_refused() {
+    for fsync in [Fsync::Always, Fsync::EverySecond] {
+        let disk = SimulatedDisk::new(Fault::None);
+        let engine = start(&disk, 2, fsync);
+        fill_logs(&disk, &engine);
+        let items = engine.items();
+        engine.clock.set(Ticks(NOW.0 + FULL_SECONDS_MAX * Ticks::PER_SECOND - 1));
+        engine.stop_waiting();
+        assert!(!engine.is_refusing(), "{fsync:?}: not before its time");
+        engine.clock.set(seconds(FULL_SECONDS_MAX));
+        engine.stop_waiting();
+        assert!(engine.is_refusing() && engine.committer.is_refusing(), "{fsync:?}");
+        assert!(!engine.committer.has_failed(), "{fsync:?}: the log is good");
+        let (_, _, reply) = engine.execute(b"key1", store(StoreMode::Set, 0, b"refused"));
+        assert_eq!(reply, b"SERVER_ERROR log unavailable\r\n");
+        let (_, _, reply) = engine.execute(b"key1", Verb::Get { with_cas: false });
+        assert!(reply.starts_with(b"VALUE key1 1 100000\r\n"), "{fsync:?}: reads go on");
+        engine.sync();
+        let left = disk.after(Crash { mask: 0, ..Crash::ALL });
+        assert!(recovered_items(&left, Recover::Strict).expect("starts").0 == items, "{fsync:?}");
+        // Tried at once, and again and again.
+        assert!(engine.is_due());
+        fail_snapshot(&disk, &engine);
+        assert!(engine.is_refusing() && !engine.is_due());
+        engine.clock.set(seconds(FULL_SECONDS_MAX + 1));
+        assert!(engine.is_due());
+        engine.snapshot(&[]).expect("a snapshot");
+        assert!(!engine.is_refusing() && !engine.committer.is_full(), "{fsync:?}");
+        set(&engine, 1, b"taken");
+        engine.sync();
+        let items = engine.items();
+        let disk = kill(&disk, engine);
+        assert!(recovered_items(&disk, Recover::Strict).expect("starts").0 == items, "{fsync:?}");
+    }
+}
+
+/// A snapshot that counts and cannot be read back makes no space: who takes changes then has them
+/// wait again. One more is due, though nothing has changed since.
+#[test]
+fn changes_are_refused_until_there_is_space() {
+    let disk = SimulatedDisk::new(Fault::None);
+    let engine = start(&disk, 2, Fsync::EverySecond);
+    fill_logs(&disk, &engine);
+    engine.clock.set(seconds(FULL_SECONDS_MAX));
+    engine.stop_waiting();
+    assert!(engine.is_refusing());
+    disk.rot_on_sync("snapshot-00000002", 2_000);
+    let why = engine.snapshot(&[]).expect_err("it is read back");
+    assert!(why.is_damage(), "{why}");
+    assert!(engine.is_refusing() && engine.committer.is_full());
+    engine.clock.set(seconds(100));
+    assert!(engine.is_due());
+    engine.snapshot(&[]).expect("a snapshot");
+    assert!(!engine.is_refusing() && !engine.committer.is_full());
+}
+
+/// The log fails while it is full: both have to be made good.
+#[test]
+fn a_full_log_that_fails_is_made_good_by_a_snapshot() {
+    let disk = SimulatedDisk::new(Fault::None);
+    let engine = start(&disk, 2, Fsync::EverySecond);
+    fill_logs(&disk, &engine);
+    engine.clock.set(seconds(FULL_SECONDS_MAX));
+    engine.stop_waiting();
+    // What expires is recorded all the same.
+    disk.set_fault(Fault::Once(disk.calls(), io::ErrorKind::Other));
+    engine.sync();
+    assert!(engine.committer.has_failed());
+    disk.set_fault(Fault::None);
+    engine.snapshot(&[]).expect("a snapshot");
+    assert!(!engine.is_refusing() && !engine.committer.is_refusing());
+    set(&engine, 1, b"taken");
+    let items = engine.items();
+    let disk = kill(&disk, engine);
+    assert!(recovered_items(&disk, Recover::Strict).expect("starts").0 == items);
+}
+
+/// Who wants to go on without a log does so when it is full as well.
+#[test]
+fn full_logs_are_done_without_where_that_is_wanted() {
+    let disk = SimulatedDisk::new(Fault::None);
+    let request = request(&disk, 2, Recover::Strict);
+    let engine = Engine::start_as(&disk, &request, Fsync::EverySecond, OnLogError::Serve);
+    let engine = engine.expect("starts");
+    fill_logs(&disk, &engine);
+    engine.clock.set(seconds(FULL_SECONDS_MAX));
+    engine.stop_waiting();
+    assert!(!engine.is_refusing() && engine.committer.is_refusing());
+    engine.act(&Act::Set(1, b"not kept so far".to_vec()));
+    engine.snapshot(&[]).expect("a snapshot");
+    assert!(!engine.committer.is_refusing() && !engine.committer.is_full());
+    set(&engine, 2, b"kept");
+    let items = engine.items();
+    let disk = kill(&disk, engine);
+    assert!(recovered_items(&disk, Recover::Strict).expect("starts").0 == items);
 }
 
 /// A snapshot is due by time and growth, and not while nothing has changed.

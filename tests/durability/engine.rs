@@ -415,6 +415,14 @@ impl Engine {
         snapshotter.is_due(&self.committer, self.cells.live_bytes(), self.clock.now())
     }
 
+    /// Has changes refused that wait for space in vain, as the server does.
+    pub fn stop_waiting(&self) {
+        let snapshotter = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = snapshotter.why_no_space(&self.committer, self.clock.now()) {
+            self.committer.stop_waiting_for_space(&why, &self.cells);
+        }
+    }
+
     /// Everything in the stores.
     pub fn items(&self) -> Items {
         let now = self.clock.now();

@@ -161,6 +161,13 @@ impl Alarm {
         self.moves.load(Ordering::SeqCst)
     }
 
+    /// Counts a failure.
+    pub fn note(&self, why: &str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count += 1;
+        failures.last = Some(why.to_owned());
+    }
+
     /// What has failed.
     pub fn failures(&self) -> Failures {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -175,11 +182,7 @@ impl Wake for Alarm {
     }
 
     fn failed(&self, why: &str) {
-        {
-            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            failures.count += 1;
-            failures.last = Some(why.to_owned());
-        }
+        self.note(why);
         let policy = if self.fsync == Fsync::Always { OnLogError::Exit } else { self.on_log_error };
         match policy {
             OnLogError::Exit => {

@@ -122,6 +122,12 @@ impl SnapshotThread {
         if let Err(why) = self.steps.roll_if_large(committer, &**shards, &**shards) {
             log::warn!("the log goes on in a file that is larger than it should be: {why}");
         }
+        if let Some(why) = self.steps.why_no_space(committer, shared.clock.now())
+            && committer.stop_waiting_for_space(&why, &**shards)
+        {
+            durability.alarm.note(&why);
+            log::error!("{why}; changes are refused until a snapshot succeeds");
+        }
         let data_bytes = shards.live_bytes();
         let is_due = self.steps.is_due(committer, data_bytes, shared.clock.now());
         if is_due || !self.askers.is_empty() || std::mem::take(&mut self.begin_now) {

@@ -270,7 +270,8 @@ fn logs(text: &mut Text, durability: &Durability, now: Ticks) {
     };
     text.family("log_info", "gauge", "1; the label has the mode of --fsync.");
     text.sample("log_info", &[("fsync", fsync)], 1);
-    text.gauge("log_failed", "A log cannot be written.", u8::from(durability.has_failed_log()));
+    let help = "Changes are refused: a log cannot be written, or is full and no snapshot succeeds.";
+    text.gauge("log_failed", help, u8::from(durability.has_failed_log()));
     text.gauge("log_bytes", "Size of the logs.", committer.log_bytes());
     let help = "Size of the logs at which changes wait.";
     text.gauge("log_bytes_max", help, committer.policy().log_bytes_max);
