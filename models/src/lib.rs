@@ -9,3 +9,5 @@ mod commit_turn;
 mod hand_over;
 #[cfg(test)]
 mod sleep;
+#[cfg(test)]
+mod snapshot_steps;

@@ -68,6 +68,15 @@ pub struct Plan {
     pub snapshot: Option<u64>,
     /// The logs to replay, in order.
     pub logs: Vec<u64>,
+    /// Logs behind one of which nothing reached the device: cut off as a whole.
+    pub behind: Vec<u64>,
+}
+
+impl Plan {
+    /// A log by itself.
+    pub fn of_log(number: u64) -> Self {
+        Self { snapshot: None, logs: vec![number], behind: Vec::new() }
+    }
 }
 
 impl Survey {
@@ -169,35 +178,50 @@ impl Survey {
     /// # Errors
     /// No choice is complete.
     pub fn plans(&self, windows: &Windows) -> Result<Vec<Plan>, Error> {
-        let mut below = u64::MAX;
+        let mut plans = Vec::new();
+        match self.add_plans(&mut plans, windows) {
+            // Of what is older something may be missing: it is there for want of better.
+            Err(why) if plans.is_empty() || !why.is_damage() => Err(why),
+            Ok(()) | Err(_) => Ok(plans),
+        }
+    }
+
+    fn add_plans(&self, plans: &mut Vec<Plan>, windows: &Windows) -> Result<(), Error> {
+        let (mut below, mut behind, mut lost) = (u64::MAX, Vec::new(), None);
         loop {
             // A log that cannot be read may hold what counts.
             let holds_data = |log: &Result<Option<LogFile>, Error>| !matches!(log, Ok(None));
             let head = self.logs.range(..below).rev().find(|(_, log)| holds_data(log));
             let Some((head, _)) = head else {
-                return if self.identity.log == 0 {
-                    Ok(Vec::new())
-                } else {
-                    Err(self.missing(self.identity.log))
+                return match lost {
+                    Some(why) => Err(why),
+                    None if self.identity.log == 0 => Ok(()),
+                    None => Err(self.missing(self.identity.log)),
                 };
             };
             let (path, root) = self.path_to(*head);
-            let plans = self.plans_along(&path, &root);
-            if !plans.is_empty() {
-                let is_missed = |plan: &Plan| {
-                    let first = plan.logs.first().copied().unwrap_or(0);
-                    self.identity.log >= first && !plan.logs.contains(&self.identity.log)
-                };
-                if plans.iter().any(is_missed) {
-                    return Err(self.missing(self.identity.log));
-                }
-                return Ok(plans);
+            let found = self.plans_along(&path, &root, &behind);
+            let is_missed = |plan: &Plan| {
+                let first = plan.logs.first().copied().unwrap_or(0);
+                self.identity.log >= first && !plan.logs.contains(&self.identity.log)
+            };
+            if found.iter().any(is_missed) {
+                return Err(lost.unwrap_or_else(|| self.missing(self.identity.log)));
             }
+            let is_found = !found.is_empty();
+            plans.extend(found);
             match root {
-                // Begun after a failure, for a snapshot that was never finished: nothing that it
-                // holds was told to anybody.
+                // Begun after a failure, for a snapshot that was never finished, or may turn out to
+                // be of no use: nothing that it holds was told to anybody.
                 Root::Afresh(number) if !self.holds_told_changes(&path, windows)? => {
-                    below = number;
+                    (below, behind) = (number, Vec::new());
+                }
+                Root::First | Root::Afresh(_) | Root::Broken(_) | Root::Lost(..) if is_found => {
+                    return Ok(());
+                }
+                Root::Lost(number, why) => {
+                    (below, lost) = (number, Some(why));
+                    behind.splice(..0, path);
                 }
                 Root::Afresh(number) => return Err(self.missing_snapshot(number, &path)),
                 Root::Broken(why) => {
@@ -230,9 +254,12 @@ impl Survey {
         let mut path = Vec::new();
         let mut number = head;
         let root = loop {
-            let log = match self.log(number) {
-                Ok(log) => log,
-                Err(why) => break Root::Broken(why),
+            let log = match (self.log(number), self.logs.get(&number)) {
+                (Ok(log), _) => log,
+                (Err(why), Some(Ok(None))) if !self.has_start(&path) => {
+                    break Root::Lost(number, why);
+                }
+                (Err(why), _) => break Root::Broken(why),
             };
             if let Some(successor) = path.last()
                 && let Ok(successor) = self.log(*successor)
@@ -256,15 +283,27 @@ impl Survey {
         (path, root)
     }
 
-    fn plans_along(&self, path: &[u64], root: &Root) -> Vec<Plan> {
+    /// Whether a start went on in one of these logs: what was there before was on the device.
+    fn has_start(&self, path: &[u64]) -> bool {
+        let is_start =
+            |number: &u64| self.log(*number).is_ok_and(|it| it.begin.how == Begun::Start);
+        path.iter().any(is_start)
+    }
+
+    fn plans_along(&self, path: &[u64], root: &Root, behind: &[u64]) -> Vec<Plan> {
+        let plan = |snapshot, logs: &[u64]| Plan {
+            snapshot,
+            logs: logs.to_vec(),
+            behind: behind.to_vec(),
+        };
         let mut plans = Vec::new();
         for (at, number) in path.iter().enumerate().rev() {
             if self.snapshot(*number).is_ok() {
-                plans.push(Plan { snapshot: Some(*number), logs: path[at..].to_vec() });
+                plans.push(plan(Some(*number), &path[at..]));
             }
         }
         if matches!(root, Root::First) {
-            plans.push(Plan { snapshot: None, logs: path.to_vec() });
+            plans.push(plan(None, path));
         }
         plans
     }
@@ -302,7 +341,8 @@ impl Survey {
         let snapshot = snapshot.map(|(number, _)| *number);
         let first = snapshot.unwrap_or(0);
         let begun = self.logs.range(first..).filter(|(_, log)| matches!(log, Ok(Some(_))));
-        Plan { snapshot, logs: begun.map(|(number, _)| *number).collect() }
+        let logs = begun.map(|(number, _)| *number).collect();
+        Plan { snapshot, logs, behind: Vec::new() }
     }
 }
 
@@ -314,6 +354,9 @@ enum Root {
     Afresh(u64),
     /// With one whose predecessor is not there, or not what it should be.
     Broken(Error),
+    /// With one whose predecessor was made, and has lost all: nothing of it reached the device,
+    /// unless something says that it did.
+    Lost(u64, Error),
 }
 
 /// The identity as the first valid header tells it.
@@ -437,6 +480,7 @@ pub struct End {
 pub struct Walk<'a> {
     survey: &'a Survey,
     logs: &'a [u64],
+    behind: &'a [u64],
     windows: &'a Windows,
     deliver: &'a mut dyn FnMut(Told<'_>) -> Result<(), Error>,
     /// Where damage is noted that is gone around; `None`: none is.
@@ -460,7 +504,7 @@ enum Ending {
 /// A log is damaged, missing, or does not continue the one before; `deliver` wants no more.
 pub fn walk(
     survey: &Survey,
-    logs: &[u64],
+    plan: &Plan,
     windows: &Windows,
     damages: Option<&mut Vec<Error>>,
     deliver: &mut dyn FnMut(Told<'_>) -> Result<(), Error>,
@@ -475,13 +519,16 @@ pub fn walk(
         cut_bytes: 0,
         next: None,
     };
-    let mut walk = Walk { survey, logs, windows, deliver, damages, end };
-    for at in 0..logs.len() {
-        if walk.read_log(at)? == Ending::Torn {
-            walk.drop_behind(at)?;
+    let (logs, behind) = (&plan.logs[..], &plan.behind[..]);
+    let mut walk = Walk { survey, logs, behind, windows, deliver, damages, end };
+    let mut read = 0;
+    while read < logs.len() {
+        read += 1;
+        if walk.read_log(read - 1)? == Ending::Torn {
             break;
         }
     }
+    walk.drop_behind(read)?;
     Ok(walk.end)
 }
 
@@ -667,11 +714,11 @@ impl Walk<'_> {
     fn was_synced_beyond(&self, at: usize, log: &LogFile, offset: u64) -> Result<bool, Error> {
         let position = log.begin.position + offset;
         let mut snapshots = self.survey.snapshots.values().flatten();
-        if snapshots.any(|snapshot| snapshot.finish.shows > position) {
+        if snapshots.any(|it| it.finish.shows > position && !self.is_of_another(it.header.number)) {
             return Ok(true);
         }
         let mut found = false;
-        for (place, number) in self.logs.iter().enumerate().skip(at) {
+        for (place, number) in self.logs.iter().chain(self.behind).enumerate().skip(at) {
             let later = self.survey.log(*number)?;
             let from = if place == at { offset } else { later.second_at };
             found |=
@@ -684,9 +731,25 @@ impl Walk<'_> {
         Ok(found)
     }
 
-    /// Drops the logs behind one that was cut off: none of them was on the device.
-    fn drop_behind(&mut self, at: usize) -> Result<(), Error> {
-        for number in &self.logs[at + 1..] {
+    /// Whether a snapshot is of a log that was begun after the failure of these: it says nothing of
+    /// them.
+    fn is_of_another(&self, number: u64) -> bool {
+        let mut read = self.logs.iter().chain(self.behind);
+        let is_afresh = self.survey.log(number).is_ok_and(|log| log.begin.how == Begun::Afresh);
+        is_afresh && !read.any(|other| *other == number)
+    }
+
+    /// Drops the logs behind those that were read, up to a torn end or to one that has lost all:
+    /// none of them was on the device.
+    fn drop_behind(&mut self, read: usize) -> Result<(), Error> {
+        if !self.behind.is_empty() && read == self.logs.len() {
+            let (log, offset) = (self.survey.log(self.logs[read - 1])?, self.end.offset);
+            if self.was_synced_beyond(read - 1, log, offset)? {
+                let what = "what follows it is lost, though it was on the device";
+                self.damaged(Error::damaged(&log.name, offset, what))?;
+            }
+        }
+        for number in self.logs[read..].iter().chain(self.behind) {
             let log = self.survey.log(*number)?;
             self.end.cut_bytes += log.bytes - FILE_HEADER_BYTES as u64;
         }

@@ -330,7 +330,7 @@ impl<'a> Recovery<'a> {
         watch: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<End, Error> {
         let mut unwatched = 0;
-        walk(self.survey, &plan.logs, &self.windows, damages, &mut |told| {
+        walk(self.survey, plan, &self.windows, damages, &mut |told| {
             match told {
                 Told::Change(window, record) => {
                     feeder.record(window, record);
@@ -591,7 +591,7 @@ impl Opening<'_> {
         write_shards(&mut writer, &read.shards)?;
         writer.end_items()?;
         let finished = writer.finish(begin.position + begin_bytes)?;
-        read.plan = Plan { snapshot: Some(number), logs: vec![number] };
+        read.plan = Plan { snapshot: Some(number), ..Plan::of_log(number) };
         read.start = Some(start);
         self.remove_superseded(survey, &read);
         let base =

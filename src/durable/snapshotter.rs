@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! another log, B --> all items, a part of a shard at a time --> the log is synced up to what they
-//! show, E --> last record (says E), sync: it counts --> read back --> what is older is removed
+//! show, E --> last record (says E), sync: it counts --> read back --> changes are taken again, if
+//! they were refused --> what is older is removed
 //! ```
 //!
 //! A step that fails leaves everything as it was: the snapshot before and the logs since stay until
-//! the new one has been read back.
+//! the new one has been read back. `models/src/snapshot_steps.rs` goes through all orders of these
+//! steps, failures and crashes.
 //!
 //! Runs on a thread of its own. Owns the files' numbers and what is removed; never waits while it
 //! holds a shard.
@@ -285,11 +287,12 @@ impl Snapshotter {
             let _ = self.disk.remove(&snapshot_name(rolled.number));
         }
         let finished = written?;
-        committer.accept(rolled.number, rolled.epoch, journals);
-        let position = committer.position();
         let Finished { items, bytes } = finished;
         self.status.base = Some(Base { number: rolled.number, taken_at: now, bytes, items });
         self.read_back(rolled.number, pace)?;
+        // Until then it can be done without, even if the log before had failed.
+        committer.accept(rolled.number, rolled.epoch, journals);
+        let position = committer.position();
         self.remove_older(rolled.number)?;
         (self.base_position, self.unchanged_position) = (rolled.position, position);
         committer.set_oldest_position(rolled.position, journals);

@@ -3,20 +3,22 @@
 
 use super::disk::{Crash, Fault, SimulatedDisk};
 use super::engine::{
-    Act, Engine, Items, MEMORY_BYTES_MAX, NOW, items_at, items_of, recover, recover_as,
+    Act, Engine, Items, MEMORY_BYTES_MAX, NOW, items_at, items_of, random, recover, recover_as,
     recovered_items, request, store,
 };
-use super::{records, value};
+use super::{is_allowed, records, value};
 use distcache::durable::disk::{Disk, Growth};
 use distcache::durable::progress::{Safety, UNSYNCED_AGE_MAX};
 use distcache::durable::snapshotter::FULL_SECONDS_MAX;
 use distcache::durable::tools::check::check;
+use distcache::durable::tools::repair::repair;
 use distcache::durable::{ErrorKind, Fsync, OnLogError, Recover};
 use distcache::protocol::{Exptime, StoreMode};
 use distcache::shard::operation::Verb;
 use distcache::store::Ticks;
 use distcache::store::hash::shard_of;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 fn start(disk: &SimulatedDisk, shards: usize, fsync: Fsync) -> Engine {
@@ -167,6 +169,24 @@ fn set_for(seconds: u32) -> Verb<'static> {
     let Verb::Store(mut args, data) = store(StoreMode::Set, 0, b"value") else { unreachable!() };
     args.exptime = Exptime::Relative(seconds);
     Verb::Store(args, data)
+}
+
+/// The same where a worker had read the clock before the log noted a later time.
+#[test]
+fn lifetimes_that_were_extended_by_a_clock_read_before_count() {
+    let disk = SimulatedDisk::new(Fault::None);
+    let engine = start_at(&disk, NOW);
+    engine.execute(b"k", set_for(1));
+    engine.commit();
+    engine.clock.set(Ticks(NOW.0 + 150));
+    set(&engine, 1, b"one");
+    engine.clock.set(Ticks(NOW.0 + 90));
+    engine.execute(b"k", Verb::Touch { exptime: Exptime::Relative(60) });
+    engine.clock.set(Ticks(NOW.0 + 160));
+    engine.commit();
+    let disk = kill(&disk, engine);
+    let engine = start_at(&disk, seconds(3));
+    assert!(engine.items().contains_key(&b"k"[..]));
 }
 
 /// D3: what had to leave is not back, and all that is alive is there.
@@ -331,6 +351,27 @@ fn a_later_flush_replaces_an_earlier_one() {
     assert_eq!(start_at(&disk, seconds(1002)).items().len(), 1);
 }
 
+/// A flush that is to come is in a snapshot, with the logs before it gone; and one that was done
+/// in between has done away with it.
+#[test]
+fn a_snapshot_keeps_a_flush_that_is_to_come() {
+    for flushed in [false, true] {
+        let disk = SimulatedDisk::new(Fault::None);
+        let engine = start_at(&disk, NOW);
+        (0..2).for_each(|shard| engine.cells.lock(shard).flush_later(seconds(5)));
+        set(&engine, 1, b"one");
+        if flushed {
+            engine.act(&Act::Flush);
+            set(&engine, 2, b"two");
+        } else {
+            engine.snapshot(&[]).expect("a snapshot");
+        }
+        let disk = kill(&disk, engine);
+        let engine = start_at(&disk, seconds(6));
+        assert_eq!(engine.items().len(), usize::from(flushed), "flushed {flushed}");
+    }
+}
+
 /// D10: without eviction nothing is dropped that was there, and a start that would have to is
 /// refused unless that is wanted.
 #[test]
@@ -409,16 +450,27 @@ fn a_clock_that_was_years_ahead_is_forgotten() {
     assert_eq!(start_at(&disk, seconds(60)).items().len(), 2);
 }
 
-/// D17: discard is for what is damaged. An intact directory stays as it is.
+/// D17: discard is for what is damaged. An intact directory stays as it is, at every start, with
+/// snapshots or without, after a kill and after a torn write.
 #[test]
 fn discard_leaves_an_intact_directory_alone() {
-    let disk = SimulatedDisk::new(Fault::None);
-    let engine = start(&disk, 2, Fsync::EverySecond);
-    set(&engine, 1, b"one");
-    let disk = kill(&disk, engine);
-    for _ in 0..3 {
-        let (items, report) = recovered_items(&disk, Recover::Discard).expect("starts");
-        assert_eq!((items.len(), report.damages.len()), (1, 0));
+    let mut disk = SimulatedDisk::new(Fault::None);
+    for round in 0..6 {
+        let mut request = request(&disk, 2, Recover::Discard);
+        request.now = seconds(u64::from(round));
+        let engine = Engine::start_as(&disk, &request, Fsync::EverySecond, OnLogError::Refuse);
+        let engine = engine.expect("starts");
+        let report = &engine.report;
+        assert_eq!((engine.items().len() as u32, report.damages.len()), (round, 0), "{round}");
+        set(&engine, round, &value(round));
+        if round % 3 == 1 {
+            engine.snapshot(&[]).expect("a snapshot");
+        }
+        let name = disk.names().into_iter().rfind(|name| name.starts_with("log-"));
+        disk = kill(&disk, engine);
+        if let Some(name) = name.filter(|_| round % 2 == 1) {
+            disk.put(&name, [disk.contents(&name), vec![0xA5; 21]].concat());
+        }
     }
     assert!(!disk.names().iter().any(|name| name.contains(".damaged")));
 }
@@ -474,6 +526,53 @@ fn full_directory() -> (SimulatedDisk, Items) {
     engine.sync();
     let items = engine.items();
     (kill(&disk, engine), items)
+}
+
+/// D11: a flipped bit of a version is damage, and no newer version: everything that goes around
+/// damage goes around this.
+#[test]
+fn a_version_with_a_flipped_bit_is_damage() {
+    let (disk, items) = full_directory();
+    let digit = "distcache identity ".len();
+    let flipped = |names: &[&str], byte: usize, bit: usize| {
+        let disk = disk.copy();
+        for name in names {
+            let mut bytes = disk.contents(name);
+            bytes[byte] ^= 1 << bit;
+            disk.put(name, bytes);
+        }
+        disk
+    };
+    let names = disk.names();
+    let data = names.iter().filter(|name| name.contains('-')).map(String::as_str);
+    let mut cases: Vec<(Vec<&str>, usize)> = vec![
+        (vec!["IDENTITY"], digit),
+        (vec!["IDENTITY.2"], digit),
+        (vec!["IDENTITY", "IDENTITY.2"], digit),
+    ];
+    cases.extend(data.flat_map(|name| (8..12).map(move |byte| (vec![name], byte))));
+    for (names, byte) in cases {
+        for bit in 0..8 {
+            let what = format!("{names:?}, byte {byte}, bit {bit}");
+            let disk = flipped(&names, byte, bit);
+            match recovered_items(&disk.copy(), Recover::Strict) {
+                Ok((found, report)) => {
+                    assert!(found == items && report.damages.len() == 1, "{what}");
+                }
+                Err(why) => assert_eq!(why.kind, ErrorKind::Damaged, "{what}: {why}"),
+            }
+            for mode in [Recover::Salvage, Recover::Discard] {
+                let disk = disk.copy();
+                recovered_items(&disk, mode).unwrap_or_else(|why| panic!("{what}: {why}"));
+                let (_, report) = recovered_items(&disk, Recover::Strict).expect("whole again");
+                assert!(report.damages.is_empty(), "{what}, {mode:?}: {report:?}");
+            }
+            let repaired = repair(Arc::new(disk.clone()), NOW, random(7));
+            repaired.unwrap_or_else(|why| panic!("{what}: repair: {why}"));
+            let (_, report) = recovered_items(&disk, Recover::Strict).expect("repaired");
+            assert!(report.damages.is_empty(), "{what}: {report:?}");
+        }
+    }
 }
 
 /// Every file lost, cut short, stale, and swapped with every other one; every mode.
@@ -561,6 +660,125 @@ fn bit_rot_in_the_newest_snapshot_is_survived() {
     assert_eq!((found, report.damages.len()), (items, 0));
     let data = left.names().into_iter().filter(|name| name.contains('-'));
     assert_eq!(data.collect::<Vec<_>>().len(), 3, "{:?}", left.names());
+}
+
+/// A log that was rolled to and never synced may be lost as a whole while a later one is there: the
+/// log ends before it. It was taken for damage, and the start refused.
+#[test]
+fn a_log_lost_as_a_whole_is_an_end() {
+    for synced in [false, true] {
+        let disk = SimulatedDisk::new(Fault::None);
+        let engine = start(&disk, 2, Fsync::No);
+        let round = |first: u32| {
+            (first..first + 20).for_each(|number| set(&engine, number, &value(number % 4)));
+            fail_snapshot(&disk, &engine);
+        };
+        round(0);
+        engine.sync();
+        let items = engine.items();
+        round(20);
+        if synced {
+            engine.sync();
+        }
+        set(&engine, 100, b"in the third");
+        let left = disk.after_losing("log-00000002");
+        if synced {
+            // Nothing that was synced is lost by that.
+            let whole = left.contents("log-00000002");
+            left.put("log-00000002", whole[..96].to_vec());
+            set(&engine, 101, b"whose mark says so");
+            left.put("log-00000003", disk.contents("log-00000003"));
+            refused(&left, "log-00000001", "a log that was on the device");
+            assert!(!check(&left).expect("names can be read").starts());
+            continue;
+        }
+        assert!(check(&left).expect("names can be read").starts());
+        let (found, report) = recovered_items(&left, Recover::Strict).expect("an end");
+        assert_eq!(found, items);
+        assert!(report.cut_bytes > 0 && report.damages.is_empty(), "{report:?}");
+        let (found, report) = recovered_items(&left, Recover::Strict).expect("and again");
+        assert_eq!((found, report.cut_bytes), (items, 0));
+    }
+}
+
+/// The log has failed, and the snapshot that is to make it good rots before it is read back: what
+/// was told is in the files before. It was taken for good, and a start after that refused.
+#[test]
+fn a_snapshot_that_rots_after_a_log_has_failed_loses_nothing() {
+    for (told, torn) in [(false, false), (false, true), (true, false), (true, true)] {
+        let disk = SimulatedDisk::new(Fault::None);
+        let engine = start(&disk, 2, Fsync::EverySecond);
+        (0..60).for_each(|number| set(&engine, number, &value(number % 4)));
+        engine.sync();
+        let items = engine.items();
+        if torn {
+            // A part of the write is there.
+            disk.set_fault(Fault::From(disk.calls(), io::ErrorKind::StorageFull));
+            engine.act(&Act::Set(1, value(3)));
+            engine.commit();
+        } else {
+            set(&engine, 1, &value(3));
+            disk.set_fault(Fault::Once(disk.calls(), io::ErrorKind::Other));
+            engine.sync();
+        }
+        assert!(engine.committer.has_failed());
+        disk.set_fault(Fault::None);
+        let name = format!("snapshot-0000000{}", 2 + u32::from(told));
+        if told {
+            // The one before is whole, and changes were taken.
+            engine.snapshot(&[]).expect("a snapshot");
+            set(&engine, 70, b"told");
+        }
+        let items = if told { engine.items() } else { items };
+        disk.rot_on_sync(&name, 2_000);
+        let why = engine.snapshot(&[]).expect_err("it is read back");
+        assert!(why.is_damage(), "{why}");
+        assert_eq!(engine.is_refusing(), !told);
+        let left = disk.after(Crash::ALL);
+        assert!(check(&left).expect("names can be read").starts());
+        let (found, report) = recovered_items(&left, Recover::Strict).expect("starts");
+        let differs = |key: &Vec<u8>| found.get(key) != items.get(key);
+        let differ: Vec<_> = items.keys().chain(found.keys()).filter(|key| differs(key)).collect();
+        // What was never told may be there or not.
+        assert!(differ.iter().all(|key| !told && *key == b"key1"), "told {told}: {differ:?}");
+        assert_eq!(report.damages.len(), 1, "{report:?}");
+        engine.snapshot(&[]).expect("a snapshot");
+        assert!(!engine.is_refusing());
+        set(&engine, 71, b"taken");
+        let items = engine.items();
+        let disk = kill(&disk, engine);
+        assert_eq!(recovered_items(&disk, Recover::Strict).expect("starts").0, items);
+    }
+}
+
+/// A snapshot counts only when all that it shows is in the log: of items taken at different moments
+/// the log makes one.
+#[test]
+fn a_snapshot_shows_nothing_that_the_log_does_not_hold() {
+    const KEYS: u32 = 400;
+    for stop in 0.. {
+        let disk = SimulatedDisk::new(Fault::None);
+        let engine = start(&disk, 1, Fsync::EverySecond);
+        (0..KEYS).for_each(|number| engine.act(&Act::Set(number, b"old".to_vec())));
+        engine.commit();
+        let call = disk.calls() + stop;
+        disk.set_fault(Fault::Stop(call));
+        let rests = AtomicU64::new(0);
+        // Once, when a part of the items is taken, and with nothing written of it.
+        let taken = engine.snapshot_with(&|| {
+            if rests.fetch_add(1, Ordering::Relaxed) == 0 {
+                (0..KEYS).for_each(|number| engine.act(&Act::Set(number, b"new".to_vec())));
+            }
+            true
+        });
+        let left = disk.after(Crash::ALL);
+        let (items, _) = recovered_items(&left, Recover::Strict).expect("starts");
+        assert!(is_allowed(&engine.histories(), &items), "call {stop}: a mixture");
+        if taken.is_ok() {
+            assert!(stop > 10 && disk.calls() <= call, "{stop}");
+            break;
+        }
+    }
 }
 
 /// Under always whoever reads what is not on the device yet waits for it, as who wrote it does.
@@ -839,6 +1057,8 @@ fn changes_are_refused_until_there_is_space() {
     fill_logs(&disk, &engine);
     engine.clock.set(seconds(FULL_SECONDS_MAX));
     engine.stop_waiting();
+    // One counts before what is older is gone.
+    engine.committer.accept(2, engine.committer.epoch(), &engine.cells);
     assert!(engine.is_refusing());
     disk.rot_on_sync("snapshot-00000002", 2_000);
     let why = engine.snapshot(&[]).expect_err("it is read back");

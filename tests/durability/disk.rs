@@ -126,11 +126,14 @@ pub struct Crash {
     pub names_lost: usize,
     /// One more that is lost, whatever came after it.
     pub name_lost: Option<usize>,
+    /// Each file has a mask of its own, made of that one.
+    pub apart: bool,
 }
 
 impl Crash {
     /// Everything reached the device: what the end of a process leaves.
-    pub const ALL: Self = Self { mask: !0, torn: None, names_lost: 0, name_lost: None };
+    pub const ALL: Self =
+        Self { mask: !0, torn: None, names_lost: 0, name_lost: None, apart: false };
 }
 
 impl SimulatedDisk {
@@ -193,11 +196,11 @@ impl SimulatedDisk {
                 apply(&mut names, change);
             }
         }
-        let settle = |inode: &Inode| Inode {
-            synced: inode.after_crash(crash.mask, crash.torn),
-            ..Inode::default()
+        let settle = |(number, inode): (usize, &Inode)| {
+            let mask = if crash.apart { mask_of(crash.mask, number) } else { crash.mask };
+            Inode { synced: inode.after_crash(mask, crash.torn), ..Inode::default() }
         };
-        let inodes = state.inodes.iter().map(settle).collect();
+        let inodes = state.inodes.iter().enumerate().map(settle).collect();
         Self(Arc::new(Mutex::new(State {
             inodes,
             synced_names: names.clone(),
@@ -208,6 +211,18 @@ impl SimulatedDisk {
             grows_ahead: state.grows_ahead,
             rot: None,
         })))
+    }
+
+    /// The disk as a loss of power may leave it: of one file nothing that was not synced is there,
+    /// of all others everything.
+    pub fn after_losing(&self, name: &str) -> Self {
+        let disk = self.copy();
+        {
+            let mut state = disk.lock();
+            let inode = state.names[name];
+            state.inodes[inode].writes.clear();
+        }
+        disk.after(Crash::ALL)
     }
 
     /// Every way in which a crash now can leave the disk.
@@ -277,6 +292,11 @@ impl SimulatedDisk {
         state.changes.push(change);
         Ok(())
     }
+}
+
+/// Some mask for one file of several.
+fn mask_of(mask: u64, inode: usize) -> u64 {
+    (mask + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_mul(2 * inode as u64 + 1) >> 60
 }
 
 fn apply(names: &mut BTreeMap<String, usize>, change: &NameChange) {

@@ -419,7 +419,7 @@ impl Rig {
         self.disk.set_fault(Fault::None);
         let crash = match lost_power {
             false => Crash::ALL,
-            true => Crash { mask: self.below(16), ..Crash::ALL },
+            true => Crash { mask: self.below(16), apart: self.below(2) == 0, ..Crash::ALL },
         };
         self.trace(format!("restart, {crash:?}"));
         self.disk = self.disk.after(crash);

@@ -6,7 +6,7 @@
 //! that is removed while it is copied was replaced by a newer snapshot: then all begins again.
 
 use super::check::{Checked, check};
-use crate::durable::chain::{Survey, Told, walk};
+use crate::durable::chain::{Plan, Survey, Told, walk};
 use crate::durable::directory::{log_name, snapshot_name};
 use crate::durable::disk::{Disk, Growth, append_all};
 use crate::durable::reader::Windows;
@@ -96,7 +96,10 @@ fn named_at_the_end(to: &dyn Disk, windows: &Windows, last: u64) -> Result<Optio
         // Made, and never begun so far.
         return Ok(None);
     }
-    let end = walk(&survey, &[last], windows, Some(&mut Vec::new()), &mut |_: Told<'_>| Ok(()))?;
+    let end =
+        walk(&survey, &Plan::of_log(last), windows, Some(&mut Vec::new()), &mut |_: Told<'_>| {
+            Ok(())
+        })?;
     Ok(end.next)
 }
 

@@ -129,7 +129,7 @@ impl Checked {
                 return Err(Error::damaged(&snapshot.name, 0, what));
             }
         }
-        let end = walk(survey, &plan.logs, &windows, None, &mut |told| {
+        let end = walk(survey, plan, &windows, None, &mut |told| {
             let Told::Change(window, record) = told else { return Ok(()) };
             let (kind, body) = (record.found.kind, &window[record.body.clone()]);
             if kind & CONTINUES != 0 || kind == kind::REST {
@@ -159,7 +159,8 @@ impl Checked {
             found.extend(log.as_ref().err().map(Error::again));
         }
         for number in survey.salvage_plan().logs {
-            let read = walk(survey, &[number], &windows, Some(&mut found), &mut |_| Ok(()));
+            let read =
+                walk(survey, &Plan::of_log(number), &windows, Some(&mut found), &mut |_| Ok(()));
             found.extend(read.err());
         }
         for damage in found {
