@@ -19,9 +19,21 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it and waits until it listens.
     pub fn start(flags: &[&str]) -> Self {
+        Self::wait_for(Command::new(env!("CARGO_BIN_EXE_distcached")), flags)
+    }
+
+    /// The same with so few open files allowed, unless it asks for more.
+    #[allow(dead_code)] // Each test takes what it needs.
+    pub fn limited(files: u32, flags: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -Sn {files}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_distcached")]);
+        Self::wait_for(shell, flags)
+    }
+
+    fn wait_for(mut command: Command, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports = directory.path().join("ports");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_distcached"));
         if nix::unistd::Uid::effective().is_root() {
             command.args(["-u", "root"]);
         }
