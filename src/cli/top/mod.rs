@@ -200,12 +200,25 @@ impl Drop for Held {
     }
 }
 
-fn live(mut series: Vec<Series>, config: &Config, interval: Duration) -> Result<bool, Failure> {
-    let ended = Arc::new(AtomicBool::new(false));
+/// What asks us to end sets the flag.
+#[cfg(unix)]
+fn end_on_signals(ended: &Arc<AtomicBool>) -> Result<(), Failure> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&ended))?;
+        signal_hook::flag::register(signal, Arc::clone(ended))?;
     }
+    Ok(())
+}
+
+/// The system ends us.
+#[cfg(not(unix))]
+fn end_on_signals(_ended: &Arc<AtomicBool>) -> Result<(), Failure> {
+    Ok(())
+}
+
+fn live(mut series: Vec<Series>, config: &Config, interval: Duration) -> Result<bool, Failure> {
+    let ended = Arc::new(AtomicBool::new(false));
+    end_on_signals(&ended)?;
     let watch = Watch::start(&series, config, interval)?;
     let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
     let mut held = Held(terminal);

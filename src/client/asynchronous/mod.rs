@@ -13,6 +13,8 @@ use crate::client::error::Error;
 use crate::client::events::{Counters, ServerStatus, count};
 use crate::client::net::dialer::handshake_failed;
 use crate::client::net::stream::{self, Stream};
+#[cfg(not(unix))]
+use crate::client::net::unix_absent::UnixStream;
 use crate::client::placement::key::{AsKey, WireKey};
 use crate::client::placement::node::Node;
 use crate::client::wire::batch::{Batch, Single, refused};
@@ -33,7 +35,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 

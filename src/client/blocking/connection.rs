@@ -5,57 +5,21 @@ use crate::client::clock;
 use crate::client::config::Config;
 use crate::client::error::Error;
 use crate::client::net::dialer::{Dialer, handshake_failed};
-use crate::client::net::stream::{self, Stream};
+use crate::client::net::socket::{Socket, wait_for};
+use crate::client::net::stream::Stream;
 use crate::client::placement::key::WireKey;
 use crate::client::placement::node::Node;
 use crate::client::wire::batch::{Batch, Single};
 use crate::client::wire::command::{Expect, ServerCommand};
 use crate::client::wire::login;
 use crate::client::wire::reply::{Decoder, Reply};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use rustix::event::{PollFd, PollFlags};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
-
-/// Longest single wait in `poll`; rounding never turns a wait into a busy loop.
-const POLL_NANOS_MIN: u64 = 100_000;
 
 /// A buffer for requests that has become larger than this is not kept.
 const REQUEST_BYTES_KEPT: usize = 64 << 10;
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-macro_rules! on_socket {
-    ($self:expr, $socket:ident => $call:expr) => {
-        match $self {
-            Socket::Tcp($socket) => $call,
-            Socket::Unix($socket) => $call,
-        }
-    };
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        on_socket!(self, socket => socket.as_fd())
-    }
-}
-
-impl stream::Socket for Socket {
-    fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self, room, RecvFlags::DONTWAIT)?.0)
-    }
-
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-    }
-}
 
 /// What a call may take, and until when.
 #[derive(Debug, Clone, Copy)]
@@ -107,9 +71,7 @@ impl Connection {
         let server = node.name();
         let failed = |cause: String| Error::Connect { server: server.clone(), cause };
         let socket = match node.unix_path() {
-            Some(path) => {
-                Socket::Unix(UnixStream::connect(path).map_err(|error| failed(error.to_string()))?)
-            }
+            Some(path) => Socket::unix(&path).map_err(|error| failed(error.to_string()))?,
             None => {
                 let mut last = Err(failed(format!("{} does not resolve", node.host())));
                 for address in addresses {
@@ -118,17 +80,15 @@ impl Connection {
                         let waiting_for = "a connection";
                         return Err(Error::Timeout { server, waiting_for });
                     }
-                    match TcpStream::connect_timeout(address, left) {
-                        Ok(stream) => {
-                            last = Ok(stream);
+                    match Socket::tcp(address, left) {
+                        Ok(socket) => {
+                            last = Ok(socket);
                             break;
                         }
                         Err(error) => last = Err(failed(format!("{address}: {error}"))),
                     }
                 }
-                let stream = last?;
-                stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-                Socket::Tcp(stream)
+                last?
             }
         };
         let mut connection = Self {
@@ -238,16 +198,16 @@ impl Connection {
     }
 
     fn send_all(&mut self, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
-        if self.stream.is_encrypted() {
-            return self.send_encrypted(bytes, limits);
+        if self.stream.is_encrypted() || !Socket::WAITS {
+            return self.send_by_poll(bytes, limits);
         }
         while !bytes.is_empty() {
             let left = limits.left(limits.write)?;
             if needs_setting(self.write_set, left) {
-                on_socket!(&self.stream.socket, socket => socket.set_write_timeout(Some(left)))?;
+                self.stream.socket.set_write_timeout(left)?;
                 self.write_set = left;
             }
-            match on_socket!(&mut self.stream.socket, socket => socket.write(bytes)) {
+            match self.stream.socket.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -257,7 +217,7 @@ impl Connection {
         Ok(())
     }
 
-    fn send_encrypted(&mut self, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
+    fn send_by_poll(&mut self, mut bytes: &[u8], limits: Limits) -> io::Result<()> {
         while !bytes.is_empty() || self.stream.owes() {
             let sent = match bytes.is_empty() {
                 false => self.stream.try_send(bytes),
@@ -279,28 +239,28 @@ impl Connection {
     fn wait(&self, flags: PollFlags, limits: Limits) -> io::Result<()> {
         let step = if flags == PollFlags::OUT { limits.write } else { limits.read };
         let left = limits.left(step)?;
-        wait_for(&mut [PollFd::new(&self.stream.socket, flags)], left);
+        wait_for(&mut [self.stream.socket.interest(flags)], left);
         Ok(())
     }
 
     fn receive(&mut self, limits: Limits) -> io::Result<usize> {
-        if self.stream.is_encrypted() {
-            return self.receive_encrypted(limits);
+        if self.stream.is_encrypted() || !Socket::WAITS {
+            return self.receive_by_poll(limits);
         }
         loop {
             let left = limits.left(limits.read)?;
             if needs_setting(self.read_set, left) {
-                on_socket!(&self.stream.socket, socket => socket.set_read_timeout(Some(left)))?;
+                self.stream.socket.set_read_timeout(left)?;
                 self.read_set = left;
             }
-            match on_socket!(&mut self.stream.socket, socket => socket.read(self.decoder.room())) {
+            match self.stream.socket.read(self.decoder.room()) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => return result,
             }
         }
     }
 
-    fn receive_encrypted(&mut self, limits: Limits) -> io::Result<usize> {
+    fn receive_by_poll(&mut self, limits: Limits) -> io::Result<usize> {
         // Parts of a record are no bytes of a reply yet: the wait goes on.
         let deadline = limits.deadline.min(clock::now() + limits.read);
         let limits = Limits { deadline, ..limits };
@@ -520,20 +480,9 @@ fn poll_open(exchanges: &[Exchange<'_, '_>], wait: Duration) -> Vec<(usize, Poll
         } else {
             PollFlags::IN
         };
-        PollFd::new(&exchanges[*at].connection.stream.socket, flags)
+        exchanges[*at].connection.stream.socket.interest(flags)
     };
     let mut sockets: Vec<PollFd<'_>> = open.iter().map(interest).collect();
     wait_for(&mut sockets, wait);
     open.iter().zip(&sockets).map(|(at, socket)| (*at, socket.revents())).collect()
-}
-
-/// Waits until one of the sockets is ready, or time runs out.
-fn wait_for(sockets: &mut [PollFd<'_>], wait: Duration) {
-    let wait = wait.max(Duration::from_nanos(POLL_NANOS_MIN));
-    let wait = Timespec {
-        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: wait.subsec_nanos().into(),
-    };
-    // An interrupted wait finds nothing ready, and the caller looks at the time again.
-    let _ = poll(sockets, Some(&wait));
 }

@@ -36,7 +36,7 @@ impl Node {
         Self { host: host.into(), port, unix: false, weight: 1, name: None }
     }
 
-    /// A server at a Unix socket.
+    /// A server at a Unix socket. Systems without them (Windows) fail to connect.
     pub fn unix(path: impl AsRef<Path>) -> Self {
         let host = path.as_ref().to_string_lossy().into_owned();
         Self { host, port: 0, unix: true, weight: 1, name: None }
