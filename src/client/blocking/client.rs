@@ -121,7 +121,7 @@ impl Client {
         Ok(Self { inner: Arc::new(Inner { cluster: start(nodes, config)? }) })
     }
 
-    fn cluster(&self) -> &Cluster {
+    pub(super) fn cluster(&self) -> &Cluster {
         &self.inner.cluster
     }
 

@@ -4,4 +4,5 @@
 pub(in crate::client) mod caller;
 pub(in crate::client) mod client;
 pub(in crate::client) mod connection;
+mod list;
 pub(in crate::client) mod pool;

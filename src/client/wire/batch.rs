@@ -40,9 +40,9 @@ impl<'k, R> Single<'k, R> {
                 }
                 (Expect::Values, Reply::End) if self.result.is_some() => (true, None),
                 (Expect::Values, Reply::End) => (true, Some(convert(Reply::NotFound))),
-                (Expect::Stats, Reply::End) => (true, Some(convert(Reply::End))),
-                (Expect::Stats, stat) => {
-                    let _ = convert(stat);
+                (Expect::Stats | Expect::Keys, Reply::End) => (true, Some(convert(Reply::End))),
+                (Expect::Stats | Expect::Keys, one) => {
+                    let _ = convert(one);
                     (false, None)
                 }
                 (_, reply) => (true, Some(convert(reply))),

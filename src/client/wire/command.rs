@@ -82,6 +82,8 @@ pub(in crate::client) enum Expect {
     Stats,
     /// What `config get cluster` answers.
     Config,
+    /// `key=` lines until `END`.
+    Keys,
 }
 
 /// What an operation means for other servers standing in.
@@ -238,8 +240,12 @@ impl Command<'_> {
 pub(in crate::client) enum ServerCommand<'a> {
     Version,
     Stats(&'a str),
-    FlushAll { delay_seconds: u32 },
+    FlushAll {
+        delay_seconds: u32,
+    },
     ConfigCluster,
+    /// The keys of all items.
+    ListKeys,
 }
 
 impl ServerCommand<'_> {
@@ -271,6 +277,10 @@ impl ServerCommand<'_> {
             Self::ConfigCluster => {
                 out.extend_from_slice(b"config get cluster\r\n");
                 Expect::Config
+            }
+            Self::ListKeys => {
+                out.extend_from_slice(b"lru_crawler metadump all\r\n");
+                Expect::Keys
             }
         }
     }

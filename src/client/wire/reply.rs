@@ -4,6 +4,7 @@
 //! fault the connection must be closed: what follows on it cannot be told apart any more.
 
 use crate::client::wire::command::Expect;
+use crate::client::wire::listing;
 use crate::limits::KEY_BYTES_MAX;
 use memchr::memchr;
 
@@ -39,6 +40,8 @@ pub(in crate::client) enum Reply<'a> {
     End,
     Stat(&'a str, &'a str),
     Config(&'a [u8]),
+    /// A key of a list, with odd bytes as `%` and two digits.
+    Key(&'a [u8]),
     /// A meta command was carried out and there is no more to say than its flags.
     Done(Item<'a>),
     /// The server refuses, and the connection is still good.
@@ -132,8 +135,13 @@ impl Decoder {
             self.wanted = 0;
             return Ok(None);
         };
-        let Some(line) = bytes[..line_end].strip_suffix(b"\r") else {
-            return Err(Fault(format!("a line end without CR: {}", shown(&bytes[..line_end]))));
+        let line = match bytes[..line_end].strip_suffix(b"\r") {
+            Some(line) => line,
+            // The lines of a list end so, all but the last.
+            None if expect == Expect::Keys => &bytes[..line_end],
+            None => {
+                return Err(Fault(format!("a line end without CR: {}", shown(&bytes[..line_end]))));
+            }
         };
         let behind = &bytes[line_end + 1..];
         let decoded = match expect {
@@ -142,6 +150,7 @@ impl Decoder {
             Expect::Meta { opaque } => meta(line, behind, opaque),
             Expect::Stats => Ok(Some((stat(line)?, 0))),
             Expect::Config => config(line, behind),
+            Expect::Keys => Ok(Some((listing::parse(line)?, 0))),
         };
         match decoded? {
             Some((reply, data_bytes)) => {
@@ -374,6 +383,7 @@ mod tests {
             (b"VA 2 b O7 f1 c9 W\r\n\r\n\r\nHD O7 t-1 s3\r\nEN\r\n", meta, 3),
             (b"STAT a b c\r\nEND\r\nERROR\r\n", Expect::Stats, 3),
             (b"CONFIG cluster 0 4\r\n1\na|\r\nEND\r\n", Expect::Config, 1),
+            (b"OK\r\nkey=a exp=-1\nkey=b%20c exp=5\r\nEND\r\n", Expect::Keys, 4),
         ] {
             let whole = decode(bytes, bytes.len(), expect);
             assert_eq!(whole.len(), count, "{whole:?}");
