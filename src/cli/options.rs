@@ -1,50 +1,11 @@
 //! The tool's options, and what they mean for the client. Never shows a password.
 
-use super::Failure;
+use crate::exit::Failure;
 use distcache::client::{Config, Login};
 use lexopt::{Arg, ValueExt};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
-
-const USAGE: &str = "\
-distcache: asks servers that share keys, as one cache
-
-    distcache [-s SERVERS] [-r RING] [-p PREFIX] [-T MILLISECONDS] COMMAND
-
-Commands:
-    get KEY...                 values, one a line
-    set KEY VALUE [SECONDS]    store, for ever or so many seconds
-    delete KEY...
-    incr KEY [DELTA]           also decr; a counter that is missing starts at DELTA (decr: at 0)
-    touch KEY SECONDS
-    inspect KEY...             size, flags, token, time to live
-    owner KEY...               which server owns each key
-    ring [KEYS]                balance of KEYS keys (100000) and how many move with a server
-    ping                       whether each server answers, and how fast
-    version
-    stats [WHICH]              general statistics, or settings, items, slabs, ...
-    flush                      makes all items of all servers invalid
-    top [SECONDS]              what the servers do, live, every 2 or so many seconds; without a
-                               terminal or with --once, one sample as text
-
-Options:
-    -s, --servers LIST    host:port[:weight],... (else DISTCACHE_SERVERS, else localhost:11211)
-    -r, --ring RING       weighted (libmemcached, php, pylibmc; the default), consistent[:HASH],
-                          spymemcached, spymemcached-libmemcached, libmemcached-spy,
-                          twemproxy[:HASH], modula[:HASH], rendezvous (pymemcache),
-                          jump[:HASH], maglev[:HASH]
-    -p, --prefix PREFIX   put before every key
-    -u, --user NAME       log in as NAME, with the password in DISTCACHE_PASSWORD or
-        --password-file FILE  in the first line of FILE; never on the command line, which others see
-    -T, --timeout MS      longest time for a call (2000)
-        --tls             encrypt, and believe whom the system believes (feature tls)
-        --tls-ca FILE     believe these authorities instead (PEM)
-        --tls-name NAME   the name on the servers' certificates, if not their host
-        --tls-cert FILE, --tls-key FILE   our own certificate and its key (PEM)
-        --once            top: one sample, as text
-    -h, --help
-    -V, --version
-";
 
 /// What the options say.
 #[derive(Debug, Default)]
@@ -58,7 +19,8 @@ pub struct Options {
 
 /// `None` when all was said already.
 pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
-    let servers = std::env::var("DISTCACHE_SERVERS").unwrap_or_else(|_| "localhost:11211".into());
+    let servers = std::env::var("DISTCACHE_SERVERS").ok().filter(|servers| !servers.is_empty());
+    let servers = servers.unwrap_or_else(|| "localhost:11211".into());
     let mut options = Options { servers, ..Options::default() };
     let (mut user, mut password_file) = (None, None);
     let mut tls = TlsOptions::default();
@@ -87,11 +49,12 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
                 options.config.write_timeout = timeout;
             }
             Arg::Short('h') | Arg::Long("help") => {
-                print!("{USAGE}");
-                return Ok(None);
+                let about = options.command.into_iter().next();
+                options.command = std::iter::once("help".to_owned()).chain(about).collect();
+                return Ok(Some(options));
             }
             Arg::Short('V') | Arg::Long("version") => {
-                println!("distcache {}", env!("CARGO_PKG_VERSION"));
+                writeln!(std::io::stdout(), "distcache {}", env!("CARGO_PKG_VERSION"))?;
                 return Ok(None);
             }
             Arg::Value(word) => options.command.push(word.string()?),

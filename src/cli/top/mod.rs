@@ -6,8 +6,9 @@ mod sample;
 mod table;
 mod view;
 
-use super::{Failure, clock};
-use distcache::client::{Client, Config, Error};
+use crate::clock;
+use crate::exit::{Failure, Status};
+use distcache::client::{Client, Config, Error, Node};
 use model::Series;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -22,6 +23,9 @@ use view::Screen;
 /// Longest wait for a key before news from the servers are looked at.
 const KEY_WAIT: Duration = Duration::from_millis(100);
 
+/// Time between two samples, unless told otherwise.
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
+
 /// Intervals one can choose, in milliseconds.
 const INTERVALS_MILLIS: [u64; 9] = [250, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000];
 
@@ -33,8 +37,9 @@ pub struct Options {
 }
 
 impl Options {
-    pub fn new(seconds: &str, once: bool) -> Result<Self, Failure> {
-        let seconds: f64 = seconds.parse()?;
+    pub fn new(seconds: Option<&str>, once: bool) -> Result<Self, Failure> {
+        let Some(seconds) = seconds else { return Ok(Self { interval: INTERVAL_DEFAULT, once }) };
+        let seconds: f64 = seconds.parse().unwrap_or(f64::NAN);
         match Duration::try_from_secs_f64(seconds) {
             Ok(interval) if (0.1..=3600.0).contains(&seconds) => Ok(Self { interval, once }),
             _ => Err("top: the interval is from 0.1 to 3600 seconds".into()),
@@ -42,8 +47,8 @@ impl Options {
     }
 }
 
-/// Whether all servers answered, or, with a screen, true.
-pub fn run(servers: &[&str], config: &Config, options: &Options) -> Result<bool, Failure> {
+/// One sample as text says whether all servers answered; a screen has shown it.
+pub fn run(servers: &[&str], config: &Config, options: &Options) -> Result<Status, Failure> {
     let config = Config {
         // Each sample is a trial of its own: a server is up when it answers.
         check_every: None,
@@ -51,21 +56,30 @@ pub fn run(servers: &[&str], config: &Config, options: &Options) -> Result<bool,
         discovery: None,
         ..config.clone()
     };
-    let names = servers.iter().map(|server| server.trim()).filter(|name| !name.is_empty());
-    let series: Vec<Series> = names.map(Series::new).collect();
-    for series in &series {
-        // Addresses that make no sense are an error, not a server that is down.
-        Client::with_config([&series.name], config.clone())?;
-    }
+    // Addresses that make no sense are an error, not a server that is down.
+    let nodes: Vec<Node> = servers.iter().map(|server| server.parse()).collect::<Result<_, _>>()?;
+    Client::with_nodes(nodes.clone(), config.clone())?;
+    let sources =
+        nodes.into_iter().map(|node| Source { node, config: config.clone(), client: None });
+    let sources: Vec<Source> = sources.collect();
+    let series = sources.iter().map(|source| Series::new(&label(&source.node))).collect();
     if options.once || !std::io::stdout().is_terminal() {
-        return once(series, &config, options.interval);
+        return once(series, sources, options.interval);
     }
-    live(series, &config, options.interval)
+    live(series, sources, options.interval)
+}
+
+/// Its address with the port, behind its name if it was given one.
+fn label(node: &Node) -> String {
+    match node.given_name() {
+        Some(name) => format!("{name} {}", node.address()),
+        None => node.address(),
+    }
 }
 
 /// Asks one server; a connection that fails is made anew at the next sample.
 struct Source {
-    server: String,
+    node: Node,
     config: Config,
     client: Option<Client>,
 }
@@ -78,13 +92,17 @@ impl Source {
             Err(Error::Io { .. }) if reused => self.try_sample(),
             result => result,
         }
-        .map_err(|error| error.to_string())
+        .map_err(|error| {
+            let text = error.to_string();
+            let about = format!("{}: ", self.node.name());
+            text.strip_prefix(&about).unwrap_or(&text).to_owned()
+        })
     }
 
     fn try_sample(&mut self) -> Result<Sample, Error> {
         let client = match self.client.take() {
             Some(client) => client,
-            None => Client::with_config([&self.server], self.config.clone())?,
+            None => Client::with_nodes(vec![self.node.clone()], self.config.clone())?,
         };
         let ask = |which: &str| -> Result<Stats, Error> {
             client.stats(which).pop().map_or(Err(Error::NoServers), |(_, stats)| stats)
@@ -110,12 +128,14 @@ impl Source {
 }
 
 /// Two samples of each server, side by side, and what they say.
-fn once(mut series: Vec<Series>, config: &Config, interval: Duration) -> Result<bool, Failure> {
+fn once(
+    mut series: Vec<Series>,
+    sources: Vec<Source>,
+    interval: Duration,
+) -> Result<Status, Failure> {
     std::thread::scope(|scope| {
-        for series in &mut series {
-            let (server, config) = (series.name.clone(), config.clone());
+        for (series, mut source) in series.iter_mut().zip(sources) {
             scope.spawn(move || {
-                let mut source = Source { server, config, client: None };
                 series.push(source.sample());
                 std::thread::sleep(interval);
                 series.push(source.sample());
@@ -123,7 +143,8 @@ fn once(mut series: Vec<Series>, config: &Config, interval: Duration) -> Result<
         }
     });
     std::io::stdout().write_all(table::plain(&series).as_bytes())?;
-    Ok(series.iter().all(|one| one.row().state == model::State::Up))
+    let all_up = series.iter().all(|one| one.row().state == model::State::Up);
+    Ok(if all_up { Status::Done } else { Status::Unavailable })
 }
 
 /// The threads that ask. They end by themselves when this is dropped.
@@ -135,17 +156,15 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(series: &[Series], config: &Config, interval: Duration) -> Result<Self, Failure> {
+    fn start(sources: Vec<Source>, interval: Duration) -> Result<Self, Failure> {
         let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         let interval_millis = Arc::new(AtomicU64::new(millis));
         let (sender, news) = channel();
         let mut wakers = Vec::new();
-        for (at, one) in series.iter().enumerate() {
+        for (at, mut source) in sources.into_iter().enumerate() {
             let (waker, woken) = channel();
             wakers.push(waker);
             let (sender, interval) = (sender.clone(), Arc::clone(&interval_millis));
-            let (server, config) = (one.name.clone(), config.clone());
-            let mut source = Source { server, config, client: None };
             std::thread::Builder::new().name("distcache-top".into()).spawn(move || {
                 loop {
                     let start = clock::now();
@@ -192,11 +211,44 @@ fn next_interval(now: u64, longer: bool) -> u64 {
 
 /// The terminal, given back as it was when this goes. A panic gives it back too: `ratatui::init`
 /// hooks into panics.
-struct Held(DefaultTerminal);
+struct Held {
+    terminal: DefaultTerminal,
+    /// Standard input is one too: otherwise keys come from the terminal that we belong to.
+    input: bool,
+}
+
+impl Held {
+    fn new() -> Result<Self, Failure> {
+        let input = std::io::stdin().is_terminal();
+        let terminal = ratatui::try_init().inspect_err(|_| drop(ratatui::try_restore()))?;
+        Ok(Self { terminal, input })
+    }
+
+    /// Whether nobody is at its other end any more.
+    #[cfg(unix)]
+    fn is_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let (input, output) = (std::io::stdin(), std::io::stdout());
+        let mut ends = vec![PollFd::new(&output, PollFlags::empty())];
+        if self.input {
+            ends.push(PollFd::new(&input, PollFlags::empty()));
+        }
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        poll(&mut ends, Some(&now)).is_ok() && ends.iter().any(|end| end.revents().intersects(gone))
+    }
+
+    /// The system ends us with it.
+    #[cfg(not(unix))]
+    fn is_gone(&self) -> bool {
+        let _ = self.input;
+        false
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        ratatui::restore();
+        let _ = ratatui::try_restore();
     }
 }
 
@@ -216,36 +268,66 @@ fn end_on_signals(_ended: &Arc<AtomicBool>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn live(mut series: Vec<Series>, config: &Config, interval: Duration) -> Result<bool, Failure> {
+/// What the terminal sends, from a thread of its own: reading never returns when the terminal has
+/// gone, and this must not keep us. The thread ends with the process.
+fn keys() -> Result<Receiver<std::io::Result<Event>>, Failure> {
+    let (sender, keys) = channel();
+    let read = move || {
+        while let Ok(()) = sender.send(event::read()) {}
+    };
+    std::thread::Builder::new().name("distcache-keys".into()).spawn(read)?;
+    Ok(keys)
+}
+
+fn live(
+    mut series: Vec<Series>,
+    sources: Vec<Source>,
+    interval: Duration,
+) -> Result<Status, Failure> {
     let ended = Arc::new(AtomicBool::new(false));
     end_on_signals(&ended)?;
-    let watch = Watch::start(&series, config, interval)?;
-    let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
-    let mut held = Held(terminal);
+    let watch = Watch::start(sources, interval)?;
+    let mut held = Held::new()?;
+    let shown = show(&mut held, &mut series, &watch, &ended);
+    if held.is_gone() {
+        // There is nobody to give it back to, and none to hear that this failed.
+        std::mem::forget(held);
+        return Ok(Status::Done);
+    }
+    shown.map(|()| Status::Done)
+}
+
+/// Draws news and obeys keys until the end.
+fn show(
+    held: &mut Held,
+    series: &mut [Series],
+    watch: &Watch,
+    ended: &AtomicBool,
+) -> Result<(), Failure> {
+    let keys = keys()?;
     let mut screen = Screen::default();
     let mut changed = true;
-    while !ended.load(Ordering::Relaxed) {
+    while !ended.load(Ordering::Relaxed) && !held.is_gone() {
         for (at, sampled) in watch.news.try_iter() {
             series[at].push(sampled);
             changed = true;
         }
         if std::mem::take(&mut changed) {
-            held.0.draw(|frame| view::draw(frame, &series, &screen, watch.interval()))?;
+            held.terminal.draw(|frame| view::draw(frame, series, &screen, watch.interval()))?;
         }
-        if event::poll(KEY_WAIT)? {
-            changed = true;
-            match event::read()? {
-                Event::Key(key) if key.kind == KeyEventKind::Release => {}
-                Event::Key(key) if !obey(key, &mut screen, &watch, &series) => break,
-                _ => {}
-            }
+        let Ok(event) = keys.recv_timeout(KEY_WAIT) else { continue };
+        changed = true;
+        match event? {
+            Event::Key(key) if key.kind == KeyEventKind::Release => {}
+            Event::Key(key) if !handle(key, &mut screen, watch, series) => break,
+            _ => {}
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// False for the end.
-fn obey(key: KeyEvent, screen: &mut Screen, watch: &Watch, servers: &[Series]) -> bool {
+fn handle(key: KeyEvent, screen: &mut Screen, watch: &Watch, servers: &[Series]) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     let helped = std::mem::take(&mut screen.help);
     match key.code {
@@ -285,9 +367,9 @@ mod tests {
         ] {
             assert_eq!(next_interval(now, longer), expected);
         }
-        assert!(Options::new("0.5", false).is_ok());
+        assert!(Options::new(Some("0.5"), false).is_ok());
         for wrong in ["0", "-1", "x", "inf", "NaN", "4000"] {
-            assert!(Options::new(wrong, true).is_err(), "{wrong}");
+            assert!(Options::new(Some(wrong), true).is_err(), "{wrong}");
         }
     }
 }

@@ -18,6 +18,9 @@ const STATE_WIDTH: u16 = 11;
 /// Highest rank of a column.
 const RANK_MAX: u8 = 3;
 
+/// Lines about servers that are down.
+const CAUSES_MAX: usize = 4;
+
 /// Widths of the cells of a latency, and of a hot key before the key itself.
 const LATENCY_WIDTHS: [u16; 6] = [9, 6, 6, 6, 6, 6];
 const HOT_WIDTHS: [u16; 3] = [6, 6, 6];
@@ -97,9 +100,26 @@ pub fn draw(frame: &mut Frame<'_>, servers: &[Series], screen: &Screen, interval
     }
 }
 
-/// The columns that fit beside the names, those of low rank first.
-fn columns(width: u16) -> Vec<&'static Column> {
-    let mut left = width.saturating_sub(NAME_WIDTH_MIN + 1 + STATE_WIDTH);
+/// The width that names want: all of the longest one, with its port.
+fn names_width(rows: &[&Row], width: u16) -> u16 {
+    let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+    let longest = u16::try_from(longest).unwrap_or(u16::MAX);
+    longest.min(NAME_WIDTH_MAX).min(width / 2).max(NAME_WIDTH_MIN)
+}
+
+/// A name in so many columns. What is left out is the beginning: ports are at the end.
+fn shortened(name: &str, width: u16) -> String {
+    let name = printable(name);
+    let excess = name.chars().count().saturating_sub(width.into());
+    if excess == 0 {
+        return name;
+    }
+    ["..", &name.chars().skip(excess + 2).collect::<String>()].concat()
+}
+
+/// The columns that fit beside names of this width, those of low rank first.
+fn columns(width: u16, names_width: u16) -> Vec<&'static Column> {
+    let mut left = width.saturating_sub(names_width + 1 + STATE_WIDTH);
     let mut chosen = [false; COLUMNS.len()];
     for rank in 0..=RANK_MAX {
         for (column, chosen) in COLUMNS.iter().zip(&mut chosen) {
@@ -117,7 +137,7 @@ fn right(text: String) -> Cell<'static> {
 }
 
 fn draw_servers(frame: &mut Frame<'_>, area: Rect, rows: &[&Row], selected: usize) {
-    let columns = columns(area.width);
+    let columns = columns(area.width, names_width(rows, area.width));
     let taken: u16 = columns.iter().map(|column| column.width + 1).sum();
     let name_width = area.width.saturating_sub(taken + STATE_WIDTH + 1).min(NAME_WIDTH_MAX);
     let titles = columns.iter().map(|column| right(column.title.to_owned()));
@@ -127,7 +147,8 @@ fn draw_servers(frame: &mut Frame<'_>, area: Rect, rows: &[&Row], selected: usiz
             .iter()
             .map(|column| right(table::text((column.value)(row), column.unit, Style::Short)));
         let state = table::state(row);
-        let names = [Cell::from(printable(&row.name)), Cell::from(state)].into_iter();
+        let name = shortened(&row.name, name_width);
+        let names = [Cell::from(name), Cell::from(state)].into_iter();
         let paint = match row.state {
             State::Down(_) => Paint::new().fg(Color::Red),
             State::Waiting => Paint::new().fg(Color::DarkGray),
@@ -162,6 +183,10 @@ fn draw_details(
         let text = Paragraph::new(printable(cause)).wrap(Wrap { trim: true }).block(block);
         return frame.render_widget(text, area);
     }
+    let area = match series {
+        Some(_) => area,
+        None => draw_causes(frame, area, servers),
+    };
     let latencies = match series {
         Some(series) => series.latencies().map(<[Latency]>::to_vec),
         None => all_latencies(servers),
@@ -184,6 +209,28 @@ fn draw_details(
     let key_width = right_side.width.saturating_sub(HOT_WIDTHS.iter().map(|one| one + 1).sum());
     let widths = [&HOT_WIDTHS[..], &[key_width]].concat();
     draw_list(frame, right_side, " hot keys ".to_owned(), &HOT_TITLES, &widths, cells);
+}
+
+/// Why servers are down, a line each. Returns what is left of the area.
+fn draw_causes(frame: &mut Frame<'_>, area: Rect, servers: &[Series]) -> Rect {
+    let cause = |series: &Series| match series.row() {
+        Row { name, state: State::Down(cause), .. } => {
+            Some(format!("{} is down: {}", printable(&name), printable(&cause)))
+        }
+        _ => None,
+    };
+    let mut lines: Vec<String> = servers.iter().filter_map(cause).collect();
+    if lines.len() > CAUSES_MAX {
+        let more = lines.len() - (CAUSES_MAX - 1);
+        lines.truncate(CAUSES_MAX - 1);
+        lines.push(format!("and {more} more are down; select one to see why"));
+    }
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let [causes, rest] =
+        Layout::vertical([Constraint::Length(height), Constraint::Min(0)]).areas(area);
+    let text: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+    frame.render_widget(Paragraph::new(text).style(Paint::new().fg(Color::Red)), causes);
+    rest
 }
 
 fn draw_list(
@@ -254,7 +301,7 @@ mod tests {
         let at = start + Duration::from_secs(4);
         told.push(Ok(Sample::new(at, stats(AFTER), Some(&latency), Some(&hot))));
         let mut down = Series::new("cache3:11211");
-        down.push(Err("cache3: cannot connect".into()));
+        down.push(Err("cannot connect: refused".into()));
         vec![told, series("cache2:11211", BEFORE, AFTER, start), down]
     }
 
@@ -303,9 +350,41 @@ mod tests {
         let wide = shown(&Screen::default(), 200, 24).join("\n");
         assert!(COLUMNS.iter().all(|column| wide.contains(column.title)), "{wide}");
         let down = shown(&Screen { selected: Some(2), ..Screen::default() }, 80, 24).join("\n");
-        assert!(down.contains("cache3: cannot connect"), "{down}");
+        assert!(down.contains("cannot connect: refused"), "{down}");
         let help = shown(&Screen { help: true, ..Screen::default() }, 80, 24).join("\n");
         assert!(help.contains("+ -             longer, shorter interval"), "{help}");
+    }
+
+    #[test]
+    fn names_keep_their_ports() {
+        for (name, width, expected) in [
+            ("cache1:11211", 12, "cache1:11211"),
+            ("cache1:11211", 11, "..he1:11211"),
+            ("cache1:11211", 3, "..1"),
+            ("a\u{1b}b", 3, "a?b"),
+        ] {
+            assert_eq!(shortened(name, width), expected);
+        }
+        let start = clock::now();
+        let long = "cache1.a-long-name.eu-west-1.internal.example:11211";
+        for (name, width) in [("192.168.100.101:11211", 80), (long, 120), (long, 40)] {
+            let servers = [series(name, BEFORE, AFTER, start)];
+            let mut terminal = Terminal::new(TestBackend::new(width, 12)).unwrap();
+            let screen = Screen::default();
+            let draw = |frame: &mut Frame<'_>| {
+                draw(frame, &servers, &screen, Duration::from_secs(2));
+            };
+            terminal.draw(draw).unwrap();
+            let buffer = terminal.backend().buffer();
+            let line: String = (0..width).map(|x| buffer[(x, 3)].symbol()).collect();
+            assert!(line.contains(":11211 "), "{width}: {line}");
+        }
+    }
+
+    #[test]
+    fn all_servers_say_why_some_are_down() {
+        let text = shown(&Screen::default(), 80, 24).join("\n");
+        assert!(text.contains("cache3:11211 is down: cannot connect: refused"), "{text}");
     }
 
     #[test]
