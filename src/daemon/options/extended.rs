@@ -198,9 +198,10 @@ fn refuse_fast(draft: &mut Draft, refuse: bool) -> Result<(), String> {
 
 fn idle_timeout(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
     let flag = "-o idle_timeout";
-    let seconds = whole(flag, needed(flag, value)?, 0..=i64::MAX)
+    let seconds = whole(flag, needed(flag, value)?, i64::MIN..=i64::MAX)
         .map_err(|why| format!("{why} (seconds; 0: never)"))?;
-    draft.config().idle_timeout_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    // Below 0 is never too, as in memcached.
+    draft.config().idle_timeout_seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
     Ok(())
 }
 

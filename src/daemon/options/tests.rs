@@ -589,6 +589,8 @@ fn tls_is_a_matter_of_each_listener() {
     assert_eq!(without.config.listeners, tcp(&[one]));
     assert_eq!(without.config.tls, None);
     assert_eq!(without.warnings, ["no effect without -Z: -o ssl_chain_cert, ssl_key"]);
+    let without = settings(&["-o", "ssl_ciphers=RC4-MD5"]);
+    assert_eq!(without.warnings, ["no effect without -Z: -o ssl_ciphers"]);
 }
 
 #[test]
@@ -617,6 +619,7 @@ fn heeded_extended_options() {
     check(&["-o", "no_maxconns_fast,maxconns_fast"], |_| ());
     check(&["-o", "idle_timeout=30,"], |s| s.config.idle_timeout_seconds = 30);
     check(&["--extended=idle_timeout=30"], |s| s.config.idle_timeout_seconds = 30);
+    check(&["-o", "idle_timeout=-1"], |_| ());
     check(&["-o", "idle_timeout=99999999999"], |s| s.config.idle_timeout_seconds = u32::MAX);
     check(&["-o", ""], |_| ());
     let modern = settings(&["-o", "no_modern"]);
@@ -676,7 +679,7 @@ fn extended_options_are_checked() {
          slab_chunk_max=0 slab_chunk_max=x tail_repair_time=9 hash_algorithm \
          hash_algorithm=md5 lru_crawler_sleep=1000001 lru_crawler_tocrawl=4294967296 \
          hot_lru_pct=0 warm_lru_pct=80 hot_max_factor=0 temporary_ttl idle_timeout \
-         idle_timeout=-1 idle_timeout=x watcher_logbuf_size=-1 read_buf_mem_limit=4294967296 \
+         idle_timeout=x watcher_logbuf_size=-1 read_buf_mem_limit=4294967296 \
          ext_threads ext_item_size=-1",
     ) {
         let name = given.split('=').next().unwrap_or_default();

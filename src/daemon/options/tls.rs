@@ -21,19 +21,24 @@ pub(super) struct TlsDraft {
     key: Option<PathBuf>,
     /// Those of `-o` that need `-Z`.
     given: Vec<&'static str>,
+    /// What cannot be followed, if there is TLS.
+    refused: Option<String>,
     /// To be said once.
     warnings: Vec<String>,
 }
 
 /// The settings, if there is TLS; what they leave out is refused, what they cannot have is said.
 pub(super) fn finish(draft: &mut Draft) -> Result<Option<TlsConfig>, Exit> {
-    let TlsDraft { enabled, mut settings, chain_cert, key, given, warnings } =
+    let TlsDraft { enabled, mut settings, chain_cert, key, given, refused, warnings } =
         std::mem::take(&mut draft.tls);
     if !enabled {
         if !given.is_empty() {
             draft.warn(format!("no effect without -Z: -o {}", given.join(", ")));
         }
         return Ok(None);
+    }
+    if let Some(why) = refused {
+        return Err(Exit::failure(why));
     }
     let missing = |name| Exit::usage(format!("-Z needs -o {name}=FILE"));
     settings.chain_cert = chain_cert.ok_or_else(|| missing("ssl_chain_cert"))?;
@@ -126,12 +131,16 @@ pub(super) fn verify_mode(draft: &mut Draft, value: Option<&str>) -> Result<(), 
 
 pub(super) fn ciphers(draft: &mut Draft, value: Option<&str>) -> Result<(), String> {
     let list = value.unwrap_or_default();
-    let choice = choose_ciphers(list).map_err(|why| format!("-o ssl_ciphers: {why}"))?;
     let tls = note(draft, "ssl_ciphers");
     tls.settings.ciphers = Some(list.to_owned());
-    if !choice.unknown.is_empty() {
-        let names = choice.unknown.join(", ");
-        tls.warnings.push(format!("-o ssl_ciphers: not there, and not offered: {names}"));
+    match choose_ciphers(list) {
+        Ok(choice) if choice.unknown.is_empty() => {}
+        Ok(choice) => {
+            let names = choice.unknown.join(", ");
+            tls.warnings.push(format!("-o ssl_ciphers: not there, and not offered: {names}"));
+        }
+        // Without -Z nothing comes of it, and memcached starts.
+        Err(why) => tls.refused = Some(format!("-o ssl_ciphers: {why}")),
     }
     Ok(())
 }

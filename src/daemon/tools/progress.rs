@@ -3,7 +3,7 @@
 //! A [`Watched`] disk counts what is read through it against the size of all files. A file that is
 //! read twice makes the whole larger. Owns the bar; what is read and why is the tool's.
 
-use crate::durable::disk::{Disk, DiskFile, Growth};
+use crate::durable::disk::{Disk, DiskFile, Growth, LOCK_NAME};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ impl<D: Disk> Watched<D> {
     /// Counts from now on. Files whose size is not known do not make the whole larger.
     pub fn new(disk: D) -> Self {
         let names = disk.list().unwrap_or_default();
-        let sizes = names.iter().filter_map(|name| disk.open(name).and_then(|it| it.len()).ok());
+        let names = names.iter().filter(|name| *name != LOCK_NAME);
+        let sizes = names.filter_map(|name| disk.open(name).and_then(|it| it.len()).ok());
         let bar = ProgressBar::new(sizes.sum());
         bar.set_style(style("{bar:40} {bytes}/{total_bytes} read, {eta} left"));
         Self { disk, bar }
