@@ -288,6 +288,18 @@ fn a_shell_carries_out_lines() {
     }
 }
 
+/// What other programs read has no flags of ours.
+#[test]
+fn what_is_set_has_no_flags() {
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let address = server.addresses()[0].to_string();
+    for value in ["7", "0", "340282366920938463463374607431768211456", "007", "text"] {
+        assert!(tool(&["-s", &address, "set", "key", value], &[]).status.success());
+        let output = said(&tool(&["-s", &address, "inspect", "key"], &[]));
+        assert!(output.contains("flags 0"), "{value}: {output}");
+    }
+}
+
 #[test]
 fn rings_are_chosen_by_name() {
     let servers = "10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4";

@@ -78,7 +78,11 @@ struct Bytes(Vec<u8>);
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
+            // A string of digits would carry a mark, which python-memcached refuses.
+            Ok(text) => match text.parse::<i128>() {
+                Ok(number) if number.to_string() == text => serializer.serialize_i128(number),
+                _ => serializer.serialize_str(text),
+            },
             Err(_) => serializer.serialize_bytes(&self.0),
         }
     }
