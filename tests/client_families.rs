@@ -1,8 +1,8 @@
 //! Values of other languages' clients. Goal: what pymemcache, pylibmc, python-memcached,
 //! php-memcached and spymemcached store is read, and what is written in their ways is what they
 //! would have stored. Method: `vectors/families.txt` holds, for each client, what it stored for the
-//! same table of values (frozen from the clients themselves, see `protocol-tests/clients/families`).
-//! CI has the living clients read and write again.
+//! same table of values (frozen from the clients themselves, see
+//! `protocol-tests/clients/families`). CI has the living clients read and write again.
 
 #![cfg(feature = "client")]
 

@@ -1,8 +1,8 @@
 //! Who owns which key. Goal: every owner is the one that libmemcached, twemproxy, pymemcache and
 //! spymemcached compute. Method: compare with lines frozen from all but the last
-//! (`protocol-tests/clients/ring` has the programs that print them, and CI compares again), and with
-//! the arithmetic of that one done the long way. Also: how evenly keys are spread, how many move,
-//! and routers of one's own.
+//! (`protocol-tests/clients/ring` has the programs that print them, and CI compares again), and
+//! with the arithmetic of that one done the long way. Also: how evenly keys are spread, how many
+//! move, and routers of one's own.
 
 #![cfg(feature = "client")]
 
@@ -205,8 +205,9 @@ fn a_server_that_comes_or_goes_moves_only_its_own_keys() {
     }
 }
 
-/// `Rendezvous` moves nothing but what a server takes or leaves, wherever in the list it is, and the
-/// order of the list means nothing; `Jump` says so of the last server alone; `Maglev` nearly does.
+/// `Rendezvous` moves nothing but what a server takes or leaves, wherever in the list it is, and
+/// the order of the list means nothing; `Jump` says so of the last server alone; `Maglev` nearly
+/// does.
 #[test]
 fn what_moves_without_points() {
     let nodes: Vec<Node> = (1..=11).map(|at| Node::tcp(format!("10.0.0.{at}"), 11211)).collect();

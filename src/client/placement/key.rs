@@ -103,9 +103,9 @@ impl AsKey for uuid::Uuid {
 /// A key on the server that owns another: `PlacedBy(place, key)`. So what belongs together is asked
 /// for in one request.
 ///
-/// The first part only chooses the server. What is stored has the second part as its key, alone: two
-/// keys that are to be two items differ there, as `user:7:mail` and `user:8:mail` do. Whoever reads
-/// the item names the same first part.
+/// The first part only chooses the server. What is stored has the second part as its key, alone:
+/// two keys that are to be two items differ there, as `user:7:mail` and `user:8:mail` do. Whoever
+/// reads the item names the same first part.
 ///
 /// ```
 /// use distcache::client::{Client, PlacedBy};

@@ -69,26 +69,27 @@ pub enum RingKind {
     Twemproxy(KeyHash),
     /// No ring: the hash modulo the number of servers. Almost all keys move when that changes.
     Modula(KeyHash),
-    /// Jump consistent hash (Lamping and Veach, 2014) of the key's hash: even to the last key, and
-    /// without a table. Servers are their places in the list: only the last one can go without
-    /// moving the keys of others. Without weights.
+    /// Jump consistent hash (Lamping and Veach, 2014) of the key's hash: as even as chance, without
+    /// a table. Servers are their places in the list: only the last one can go without moving the
+    /// keys of others. Without weights.
     Jump(KeyHash),
     /// Each server is rated for each key, the highest owns it (Thaler and Ravishankar, 1996), with
     /// the 32-bit MurmurHash3 of `NAME-KEY` as pymemcache does it, keys given to that as `str`. The
-    /// order of the list does not matter. A weight above 1 is a longer lever, which pymemcache does
-    /// not have. Takes time for each server and key: right for up to some tens of servers.
+    /// order of the list does not matter. Weights count, which pymemcache does not know. Each key
+    /// is hashed once for each server: right for up to some tens of them.
     Rendezvous,
     /// A table of 65,537 places which the servers fill in turns, each in an order of its own
-    /// (Eisenbud et al., NSDI 2016): even to about a hundredth, one look-up. A server that comes or
-    /// goes moves a few keys of the others too. A server takes as many places a turn as it weighs.
+    /// (Eisenbud et al., NSDI 2016): as even as chance, one look-up. A server that comes or goes
+    /// moves a few keys of the others too. A server takes as many places a turn as it weighs.
     Maglev(KeyHash),
     /// A placement of your own: [`RingKind::own`].
     Own(RouterOf),
 }
 
 impl RingKind {
-    /// A placement of your own. The function is called with each new list of servers, the same ones
-    /// in the same order for all programs that share the cache.
+    /// A placement of your own. The function is called with each new list of two servers or more,
+    /// the spare ones of `WhenDown::Gutter` included. Programs that share a cache agree on owners
+    /// only with the same list in the same order.
     ///
     /// ```
     /// use distcache::client::{Config, Node, Ring, RingKind, Router};

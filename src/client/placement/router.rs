@@ -11,9 +11,9 @@ use std::sync::Arc;
 ///
 /// [`RingKind::own`]: crate::client::RingKind::own
 pub trait Router: fmt::Debug + Send + Sync {
-    /// Indexes of the servers in the order in which they would own the key if those before them were
-    /// gone. Servers that are left out never stand in for others; what is no index of the list is
-    /// passed over.
+    /// Indexes of the servers in the order in which they would own the key if those before them
+    /// were gone. Servers that are left out never stand in for others; what is no index of the list
+    /// is passed over.
     fn owners(&self, key: &[u8]) -> Vec<usize>;
 
     /// Index of the server that owns the key: the first of [`Router::owners`]. Worth computing by

@@ -4,7 +4,8 @@
 use serde::ser::{Impossible, Serialize, SerializeSeq, SerializeTuple, Serializer};
 use std::fmt;
 
-/// Room that a row asks for before its elements are there: lengths are what types say of themselves.
+/// Room that a row asks for before its elements are there: lengths are what types say of
+/// themselves.
 const ROW_CAPACITY_MAX: usize = 1 << 20;
 
 /// A value that can be stored plain, as it showed itself.
