@@ -3,17 +3,21 @@
 //! alone, and the same calls give the same store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use distcache::protocol::{Exptime, StoreArgs, StoreMode};
 use distcache::shard::operation::{Data, Form, Operation, Verb};
 use distcache::shard::replies::Replies;
+use distcache::shard::simulator::Simulator;
+use distcache::shard::sizing::Event;
 use distcache::shard::{Rules, Shard};
 use distcache::store::budget::Budget;
 use distcache::store::hash::{KeyHasher, shard_of};
 use distcache::store::{Counters, Settings, Ticks};
 
 use crate::population::Population;
+use crate::replay::used_by_thread;
 
 /// When the virtual clock starts: any time that is not a relative expiry.
 const START: Ticks = Ticks::from_seconds(1_700_000_000);
@@ -36,6 +40,11 @@ pub struct Embedded {
     large: Option<Bytes>,
     replies: Replies,
     next_maintain: Ticks,
+    /// What is told of other sizes, if it is asked for, and what it is told at a time.
+    simulator: Option<Simulator>,
+    events: Vec<Event>,
+    /// CPU time that took, and how many events.
+    simulated: (Duration, u64),
 }
 
 /// A key made and hashed, so that neither is part of a measured call.
@@ -62,7 +71,54 @@ impl Embedded {
             large: None,
             replies: Replies::default(),
             next_maintain: START,
+            simulator: None,
+            events: Vec::new(),
+            simulated: Default::default(),
         }
+    }
+
+    /// Has the hit ratios of other sizes estimated from here on, as a server does.
+    pub fn with_simulator(mut self) -> Self {
+        self.simulator = Some(Simulator::default());
+        self.tell_simulator();
+        self
+    }
+
+    /// What estimates those.
+    pub fn simulator(&self) -> Option<&Simulator> {
+        self.simulator.as_ref()
+    }
+
+    /// What was estimated so far does not count.
+    pub fn begin_counting(&mut self) {
+        self.tell_simulator();
+        if let Some(simulator) = &mut self.simulator {
+            simulator.reset_counters();
+        }
+    }
+
+    /// Tells it what the shards noted.
+    pub fn tell_simulator(&mut self) {
+        let Some(simulator) = &mut self.simulator else { return };
+        let before = used_by_thread();
+        simulator.begin(self.now, self.shards[0].store().memory_bytes_max());
+        for shard in &mut self.shards {
+            let handed = shard.hand_over(simulator.threshold(), &mut self.events);
+            simulator.apply(&handed, &self.events);
+            self.simulated.1 += self.events.len() as u64;
+        }
+        self.simulated.0 += used_by_thread() - before;
+    }
+
+    /// CPU time for each event it was told, and their number.
+    pub fn simulated(&self) -> (Duration, u64) {
+        let (time, events) = self.simulated;
+        (time.div_f64(events.max(1) as f64), events)
+    }
+
+    /// The keys.
+    pub fn population(&self) -> Arc<Population> {
+        Arc::clone(&self.population)
     }
 
     /// Makes the key and value of an id; the calls below then are about it.
@@ -181,6 +237,7 @@ impl Embedded {
     /// Calls it as a worker does: again in the next turn if there is more to do.
     pub fn maintain(&mut self) {
         let mut more = false;
+        self.tell_simulator();
         for shard in &mut self.shards {
             let segments = shard.store().segment_count_max();
             more |= shard.maintain(self.now, segments.div_ceil(SWEEP_ROUND_CALLS));

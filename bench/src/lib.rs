@@ -24,6 +24,7 @@
 //! embedded            distcached's shard in this process; no sockets
 //! replay, pauses      the streams of `hitratio`, and the time of single calls, on `embedded`
 //! churn, working_set  a working set that fits: on `embedded`, on servers
+//! sizing              what a store says of other sizes, and what these measure, on `replay`
 //! large_value         a value of a gibibyte in a server within this process
 //! overload            a well-behaved client beside attackers
 //! ```
@@ -58,6 +59,7 @@ pub mod restart;
 pub mod scenarios;
 pub mod server;
 pub mod simulate;
+pub mod sizing;
 pub mod snapshot;
 pub mod stream;
 pub mod threads;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use bench::options::{Opt, Options};
 use bench::{
     Result, churn, cleanup, compare, durability, hitratio, idle, large_value, latency,
-    load_command, memory, overload, pauses, persistent, replay, restart, simulate, snapshot,
-    threads, traces, trial, working_set,
+    load_command, memory, overload, pauses, persistent, replay, restart, simulate, sizing,
+    snapshot, threads, traces, trial, working_set,
 };
 use lexopt::Arg;
 
@@ -81,6 +81,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
         "hit ratios of distcached's store on the same streams, without sockets",
         &[replay::OPTIONS, traces::OPTIONS],
         replay::run,
+    ),
+    (
+        "sizing",
+        "hit ratios of other sizes, as estimated by a store and as measured",
+        &[sizing::OPTIONS, traces::OPTIONS],
+        sizing::run,
     ),
     (
         "churn",

@@ -6,7 +6,6 @@
 //! before the next batch, and time is virtual: `--ttl-rate` requests a second in every stream.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use distcache::store::budget::Budget;
@@ -42,7 +41,9 @@ pub fn run(options: &Options) -> Result<()> {
         "moves a set",
     ]);
     for trace in &workload.traces {
-        let played = play(&workload, trace, Budget::new(memory_mib << 20, shards))?;
+        let budget = Budget::new(memory_mib << 20, shards);
+        let mut embedded = Embedded::new(budget, true, workload.population(trace)?);
+        let played = play(&workload, trace, &mut embedded);
         table.push(vec![
             trace.name.to_owned(),
             format!("{:.4}", 1.0 - played.miss_ratio),
@@ -73,21 +74,24 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-struct Played {
-    miss_ratio: f64,
+/// What playing a stream came to.
+pub struct Played {
+    /// Of all requests.
+    pub miss_ratio: f64,
     /// Of requests for the keys of the set.
     miss_ratio_repeated: f64,
     /// Of the bytes of keys and values asked for.
     miss_ratio_bytes: f64,
     live_share: f64,
-    request_us: f64,
+    /// CPU time.
+    pub request_us: f64,
     /// Items the store moved, for each that was stored.
     moves_per_set: f64,
 }
 
-fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Played> {
-    let population = workload.population(trace)?;
-    let mut embedded = Embedded::new(budget, true, Arc::clone(&population));
+/// Plays a stream.
+pub fn play(workload: &Workload, trace: &Trace, embedded: &mut Embedded) -> Played {
+    let population = embedded.population();
     let mut stream = Stream::new(&workload.stream(trace), workload.keys_of(trace), 0, 1);
     let start = embedded.now;
     let (mut misses, mut repeated, mut repeated_misses) = (0_u64, 0_u64, 0_u64);
@@ -99,6 +103,7 @@ fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Playe
             embedded.maintain();
         }
         if index == workload.warm_up {
+            embedded.begin_counting();
             used = used_by_thread();
         }
         let id = stream.next_id();
@@ -133,7 +138,7 @@ fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Playe
         }
     }
     let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-    Ok(Played {
+    Played {
         miss_ratio: ratio(misses, gets),
         miss_ratio_repeated: ratio(repeated_misses, repeated),
         miss_ratio_bytes: ratio(missed_bytes, asked_bytes),
@@ -143,7 +148,7 @@ fn play(workload: &Workload, trace: &Trace, budget: Arc<Budget>) -> Result<Playe
             embedded.counted(|counters| counters.moves + counters.cleaned),
             embedded.counted(|counters| counters.stored),
         ),
-    })
+    }
 }
 
 /// CPU time of this thread.

@@ -7,6 +7,7 @@ use crate::server::connection::tls::{Tls, TlsError};
 use crate::server::operator::compat::CompatSettings;
 use crate::server::operator::watch::Watchers;
 use crate::server::persistence::status::Durability;
+use crate::server::stats::sizing::Sizing;
 use crate::server::{FatalHook, Hooks, StopHook};
 use crate::store::budget::Budget;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -54,6 +55,8 @@ pub struct Shared {
     pub tls: Option<Tls>,
     /// Connections that are told what happens.
     pub watchers: Watchers,
+    /// What the hit ratio would be with more or less memory.
+    pub sizing: Sizing,
     /// Workers that have taken a turn since somebody looked.
     alive: Vec<AtomicBool>,
     stop_hook: Option<StopHook>,
@@ -98,6 +101,7 @@ impl Shared {
             tls,
             alive: (0..config.workers).map(|_| AtomicBool::new(true)).collect(),
             watchers: Watchers::default(),
+            sizing: Sizing::default(),
             stop_hook,
             fatal_hook,
             stage: AtomicUsize::new(Stage::Running as usize),
@@ -168,6 +172,7 @@ impl Shared {
         self.rejected_connections.store(0, Ordering::Relaxed);
         self.accept_pauses.store(0, Ordering::Relaxed);
         self.watchers.reset_counters();
+        self.sizing.lock().reset_counters();
         if let Some(tls) = &self.tls {
             tls.counters.reset();
         }

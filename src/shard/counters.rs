@@ -27,6 +27,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Keys that were looked up to be read or touched: found, and not.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.get_hits + self.touch_hits, self.get_misses + self.touch_misses)
+    }
+
     /// Adds another shard's counters to these.
     pub fn add(&mut self, other: &Self) {
         let Self {

@@ -15,6 +15,7 @@
 //! | `prefix` | `stats detail` |
 //! | `events` | what watchers are told |
 //! | `hot` | which keys are asked for most, which values are largest |
+//! | `sizing`, `simulator` | what the hit ratio would be with more or less memory |
 
 mod binary;
 mod classic;
@@ -25,6 +26,8 @@ mod meta;
 pub mod operation;
 pub mod prefix;
 pub mod replies;
+pub mod simulator;
+pub mod sizing;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +42,7 @@ use hot::Samples;
 use operation::{Data, Form, Operation, Verb};
 use prefix::PrefixStats;
 use replies::Replies;
+use sizing::Sampler;
 
 /// Settings that decide what commands do.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +70,7 @@ pub struct Shard {
     /// Operations until one is looked at for `samples`.
     until_sample: u32,
     samples: Samples,
+    sizing: Sampler,
 }
 
 impl Shard {
@@ -86,6 +91,7 @@ impl Shard {
             events: None,
             until_sample: 1,
             samples: Samples::default(),
+            sizing: Sampler::default(),
         }
     }
 
@@ -155,6 +161,7 @@ impl Shard {
         if self.until_sample == 0 {
             self.sample(&operation, now);
         }
+        let before = self.sizing.samples(operation.hash).then(|| self.before(&operation, now));
         let Operation { key, hash, form, verb } = operation;
         let mark = out.mark();
         if self.events.is_some() {
@@ -164,6 +171,9 @@ impl Shard {
         }
         if matches!(form, Form::Nothing) {
             out.truncate(mark);
+        }
+        if let Some(before) = before {
+            self.note_sampled(&before, now);
         }
     }
 
@@ -219,6 +229,7 @@ impl Shard {
     pub fn flush(&mut self) {
         self.flush_at = None;
         self.store.flush();
+        self.sizing.flushed();
         if let Some(journal) = &mut self.journal {
             journal.flush();
         }
@@ -261,6 +272,7 @@ impl Shard {
     pub fn reset_counters(&mut self) {
         self.counters = Counters::default();
         self.store.reset_counters();
+        self.sizing.counters_reset();
         (self.samples, self.until_sample) = (Samples::default(), 1);
         if let Some(prefixes) = &mut self.prefixes {
             *prefixes = PrefixStats::new(self.rules.prefix_delimiter);

@@ -31,6 +31,7 @@ pub mod hash;
 pub mod index;
 pub mod item;
 pub mod lookups;
+pub mod miniature;
 mod reclaim;
 pub mod segment;
 mod segment_list;
@@ -407,6 +408,21 @@ impl Store {
             self.index.replace(handle, accessed);
         }
     }
+    /// What the item of a key takes, its part of the index included, and its deadline. Changes
+    /// nothing; answers an expired item as well.
+    pub fn peek(&self, hash: u64, key: &[u8]) -> Option<(u64, Option<Ticks>)> {
+        let (_, slot) = self.index.find_slot(hash, |location| {
+            let (id, offset) = self.place(location);
+            self.segment(id).has_key(offset, key)
+        })?;
+        let (id, offset) = self.place(slot.location());
+        let segment = self.segment(id);
+        let item_bytes =
+            if segment.is_large() { segment.memory_bytes() } else { segment.stride(offset) };
+        let bytes = item_bytes as u64 + reclaim::INDEX_BYTES_PER_ITEM;
+        Some((bytes, segment.stored(offset).header.attributes.deadline))
+    }
+
 
     /// Counts an access that is not a fetch.
     pub fn bumped(&mut self, handle: Handle) {

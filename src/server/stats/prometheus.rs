@@ -35,6 +35,7 @@ pub fn of(reports: &[Report], shared: &Shared) -> String {
     results(&mut text, &total);
     durations(&mut text, &total);
     items(&mut text, &total, shared);
+    sizing(&mut text, shared);
     match &shared.durability {
         Some(durability) => {
             text.gauge("persistence_enabled", "Data is kept on disk (--data-dir).", 1);
@@ -234,6 +235,21 @@ fn items(text: &mut Text, total: &Totals, shared: &Shared) {
     text.counter("expired_total", "Expired items removed.", store.reclaimed);
     let help = "Of the expired, those never fetched.";
     text.counter("expired_unfetched_total", help, store.expired_unfetched);
+}
+
+fn sizing(text: &mut Text, shared: &Shared) {
+    let estimate = shared.sizing.lock().estimate(shared.clock.now());
+    let name = "sizing_hit_ratio";
+    let help = "Hits of gets and touches with so many times the memory, estimated; 0 to 1.";
+    text.family(name, "gauge", help);
+    for size in estimate.sizes {
+        let hit_ratio = format!("{:.4}", size.hit_ratio);
+        text.sample(name, &[("memory", &size.times().to_string())], hit_ratio);
+    }
+    let help = "The part of all keys that these estimates are made from.";
+    let rate = format!("{:.6}", estimate.sampling_rate);
+    text.gauge("sizing_sampling_rate", help, rate);
+    text.gauge("sizing_sampled_gets", "Gets and touches of those keys.", estimate.sampled_gets);
 }
 
 fn snapshots(text: &mut Text, durability: &Durability) {

@@ -100,6 +100,7 @@ pub fn understand(arguments: &[u8], shared: &Shared) -> Question {
         Some(b"extstore") => Question::Answer(reply::END),
         Some(b"sizes") if !tracks_sizes(shared) => Question::Answer(SIZES_DISABLED),
         Some(b"sizes") => Question::Ask(Topic::Sizes, Wanted { sizes: true, ..plain }),
+        Some(b"sizing") => Question::Text(sizing(shared)),
         Some(b"latency") => Question::Ask(Topic::Latency, Wanted { latencies: true, ..plain }),
         Some(b"hotkeys") if !shared.config.dump => Question::Answer(reply::HOT_KEYS_NOT_ALLOWED),
         Some(b"hotkeys") => Question::Ask(Topic::HotKeys, Wanted { keys: true, ..plain }),
@@ -172,6 +173,26 @@ fn persistence(shared: &Shared) -> Vec<u8> {
     lines.put("recovery_cut_bytes", recovery.cut_bytes);
     lines.put("recovery_damages", recovery.damages.len());
     lines.put("recovery_duration_ms", durability.recovery_took.milliseconds());
+    lines.end()
+}
+
+/// `stats sizing`: what the hit ratio would be with more or less memory.
+fn sizing(shared: &Shared) -> Vec<u8> {
+    let estimate = shared.sizing.lock().estimate(shared.clock.now());
+    let limit_bytes = shared.budget.limit_bytes();
+    let mut lines = Lines::default();
+    lines.put("window_seconds", estimate.window_seconds);
+    lines.put("sampling_rate", format_args!("{:.6}", estimate.sampling_rate));
+    lines.put("sampled_keys", estimate.sampled_keys);
+    lines.put("sampled_gets", estimate.sampled_gets);
+    lines.put("model_error", format_args!("{:.4}", estimate.model_error));
+    for size in estimate.sizes {
+        let times = size.times();
+        let bytes = u128::from(limit_bytes) * u128::from(size.percent) / 100;
+        lines.put(format_args!("{times}:limit_maxbytes"), bytes);
+        lines.put(format_args!("{times}:hit_ratio"), format_args!("{:.4}", size.hit_ratio));
+        lines.put(format_args!("{times}:filled"), format_args!("{:.2}", size.filled));
+    }
     lines.end()
 }
 

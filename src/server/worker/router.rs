@@ -20,6 +20,7 @@ use crate::server::persistence::status::Durability;
 use crate::server::shared::Shared;
 use crate::server::stats::latency::Timing;
 use crate::server::stats::report::{Report, Traffic};
+use crate::server::stats::sizing::Feeder;
 use crate::shard::events::{Events, Kinds};
 use crate::shard::operation::{Operation, Verb};
 use crate::shard::{Rules, Shard, item_fits};
@@ -123,6 +124,8 @@ pub struct WorkerRouter {
     pub traffic: Traffic,
     /// How long commands take.
     pub timing: Timing,
+    /// What the shards' samples are played with.
+    feeder: Feeder,
     pub(super) broadcasts: Broadcasts,
     /// Snapshots that connections wait for.
     pub(super) snapshots_awaited: usize,
@@ -149,6 +152,7 @@ impl WorkerRouter {
             held_bytes_more: 0,
             traffic: Traffic::default(),
             timing: Timing::new(shared.config.slow_command_us),
+            feeder: Feeder::default(),
             broadcasts: Broadcasts::new(id, workers),
             snapshots_awaited: 0,
             shared,
@@ -293,7 +297,9 @@ impl WorkerRouter {
         if self.sweep.ticks >= SWEEP_ROUND_TICKS {
             self.note_sweep();
         }
-        more
+        let own = (self.id..count).step_by(workers);
+        let (sizing, limit_bytes) = (&self.shared.sizing, self.shared.budget.limit_bytes());
+        more | self.feeder.feed(sizing, &self.shards, own, self.now, limit_bytes)
     }
 
     /// The sweep has been through this worker's part of the shards. Told as memcached tells of a

@@ -43,7 +43,7 @@ mod room;
 mod sweep;
 mod trash;
 
-pub(super) use policy::INDEX_BYTES_PER_ITEM;
+pub(super) use policy::{Candidate, INDEX_BYTES_PER_ITEM, RetentionPolicy};
 #[cfg(test)]
 pub(super) use room::BATCHES_PER_STORE;
 pub(super) use room::Need;
@@ -62,7 +62,7 @@ use trash::Trash;
 pub const RETURNED_FREQUENCY: u8 = 1;
 
 /// The small queue's share of the memory, as one part in so many.
-const SMALL_SHARE: u64 = 10;
+pub const SMALL_SHARE: u64 = 10;
 
 /// Dead bytes are counted in so many parts of a segment.
 const DEAD_CLASSES: usize = 32;

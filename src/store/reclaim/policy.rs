@@ -45,7 +45,12 @@ impl RetentionPolicy {
     /// By the items that the store has now.
     pub fn of(store: &Store) -> Self {
         let items = (store.index.items() as u64).max(1);
-        Self { item_bytes_mean: store.live_bytes / items + INDEX_BYTES_PER_ITEM }
+        Self::of_mean(store.live_bytes / items + INDEX_BYTES_PER_ITEM)
+    }
+
+    /// By what items take on average, in segments and in the index.
+    pub fn of_mean(item_bytes_mean: u64) -> Self {
+        Self { item_bytes_mean: item_bytes_mean.max(1) }
     }
 
     /// The small queue keeps what was asked for often enough for its size, and very small items
