@@ -313,7 +313,7 @@ fn write_eviction(item: &Evicted, now: Ticks, line: &mut Vec<u8>) {
         None => "-1".to_owned(),
         Some(deadline) => deadline.seconds().saturating_sub(now.seconds()).to_string(),
     };
-    let age = now.seconds().saturating_sub(item.stored_at_seconds);
+    let age = item.idle_seconds;
     let bytes = item.value_bytes;
     let rest = format_args!(" fetch={fetched} ttl={ttl} la={age} clsid=1 size={bytes}\n");
     append(line, rest);

@@ -108,8 +108,7 @@ impl Shard {
                 b'c' => write_number(out, b'c', self.token(item.token)),
                 b'f' => write_number(out, b'f', u64::from(item.attributes.flags)),
                 b'l' => {
-                    let age = now.seconds().saturating_sub(item.stored_at_seconds);
-                    write_number(out, b'l', age);
+                    write_number(out, b'l', item.idle_seconds(now));
                 }
                 b'h' => write_number(out, b'h', u64::from(item.fetched)),
                 b'O' => write_opaque(out, args),
@@ -460,7 +459,7 @@ impl Shard {
         write_key(&mut out.bytes, item.key, item.attributes.key_binary || args.key_binary);
         let remaining = item.attributes.deadline.map(|deadline| remaining_seconds(deadline, now));
         let expires = remaining.map_or("-1".to_owned(), |seconds| seconds.to_string());
-        let age = now.seconds().saturating_sub(item.stored_at_seconds);
+        let age = item.idle_seconds(now);
         let fetched = if item.fetched { "yes" } else { "no" };
         let line = format!(
             " exp={expires} la={age} cas={} fetch={fetched} cls=1 size={}\r\n",

@@ -6,8 +6,9 @@
 //!
 //! What a client asked for (a delete, a flush) and what has expired is not told here.
 
+use super::index::Slot;
 use super::segment::Segment;
-use super::{Store, Ticks};
+use super::{IDLE_SECONDS_MAX, Store, Ticks};
 
 /// Items kept until they are taken. Nearly all steps evict a part of one segment: more are rare.
 const EVICTED_MAX: usize = 4096;
@@ -21,8 +22,8 @@ pub struct Evicted {
     pub value_bytes: usize,
     /// When it would have expired.
     pub deadline: Option<Ticks>,
-    /// When it was stored.
-    pub stored_at_seconds: u64,
+    /// Seconds since it was stored or last accessed, at most.
+    pub idle_seconds: u64,
     /// Whether anybody had fetched it.
     pub fetched: bool,
 }
@@ -37,7 +38,7 @@ pub struct Evictions {
 }
 
 impl Evictions {
-    pub(super) fn note(&mut self, segment: &Segment, offset: usize, fetched: bool) {
+    pub(super) fn note(&mut self, segment: &Segment, offset: usize, slot: Slot, now: Ticks) {
         if self.items.len() >= EVICTED_MAX {
             self.dropped += 1;
             return;
@@ -47,8 +48,12 @@ impl Evictions {
             key: stored.key.into(),
             value_bytes: stored.value.len(),
             deadline: stored.header.attributes.deadline,
-            stored_at_seconds: segment.stored_at_seconds(offset),
-            fetched,
+            idle_seconds: super::idle_seconds(
+                segment.stored_at_seconds(offset),
+                IDLE_SECONDS_MAX[usize::from(slot.recency())],
+                now,
+            ),
+            fetched: slot.fetched(),
         });
     }
 }

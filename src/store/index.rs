@@ -11,11 +11,12 @@
 //! just too small for the next size.
 //!
 //! ```text
-//!  63                43 42 41 40   38 37                                      0
-//! +--------------------+--+--+-------+----------------------------------------+
-//! | tag                | O| F| freq  | location in units of the item align    |
-//! +--------------------+--+--+-------+----------------------------------------+
-//! O: the CAS token was handed out and must survive a move. F: fetched since stored.
+//!  63             45 44 43 42 41 40   38 37                                   0
+//! +-----------------+-----+--+--+-------+-------------------------------------+
+//! | tag             | rec | O| F| freq  | location in units of the item align |
+//! +-----------------+-----+--+--+-------+-------------------------------------+
+//! rec: how lately the item was accessed. O: the CAS token was handed out and must survive a move.
+//! F: fetched since stored.
 //! ```
 //!
 //! Knows nothing of items: the caller compares keys and hands in hashes. Never does I/O.
@@ -23,19 +24,24 @@
 use super::bucket_arena::{Bucket, BucketArena, BucketRange, SLOTS_PER_BUCKET};
 
 /// Bits of the hash kept in a slot: they find the bucket and tell most other keys apart.
-const TAG_BITS: u32 = 21;
+const TAG_BITS: u32 = 19;
 const TAG_MAX: u64 = (1 << TAG_BITS) - 1;
 const LOCATION_BITS: u32 = 38;
 const FREQUENCY_SHIFT: u32 = LOCATION_BITS;
 const FREQUENCY_BITS: u32 = 3;
 const FETCHED: u64 = 1 << (FREQUENCY_SHIFT + FREQUENCY_BITS);
 const OBSERVED: u64 = FETCHED << 1;
+const RECENCY_SHIFT: u32 = FREQUENCY_SHIFT + FREQUENCY_BITS + 2;
+const RECENCY_BITS: u32 = 2;
+const RECENCY_MASK: u64 = (RECENCY_MAX as u64) << RECENCY_SHIFT;
 const TAG_SHIFT: u32 = 64 - TAG_BITS;
 /// The bits of the tag in a slot's upper half.
 const UPPER_TAG_MASK: u32 = (TAG_MAX << (TAG_SHIFT - 32)) as u32;
 
 /// Highest frequency a slot counts to.
 pub const FREQUENCY_MAX: u8 = (1 << FREQUENCY_BITS) - 1;
+/// The recency of an item that was accessed since [`Index::age`] came by.
+pub const RECENCY_MAX: u8 = (1 << RECENCY_BITS) - 1;
 /// Locations are below this; 0 is never one, so that an empty slot is 0.
 pub const LOCATION_LIMIT: u64 = 1 << LOCATION_BITS;
 
@@ -46,8 +52,8 @@ const SHRINK_EIGHTHS: usize = 5;
 /// Sizes tried when a partition is full: eight of them more than double it.
 const GROW_STEPS_MAX: usize = 8;
 
-const _: () = assert!(TAG_BITS + 2 + FREQUENCY_BITS + LOCATION_BITS == u64::BITS);
-const _: () = assert!(OBSERVED << 1 == 1 << TAG_SHIFT);
+const _: () = assert!(TAG_BITS + RECENCY_BITS + 2 + FREQUENCY_BITS + LOCATION_BITS == u64::BITS);
+const _: () = assert!(OBSERVED << 1 == 1 << RECENCY_SHIFT);
 const _: () = assert!(TAG_BITS + PARTITION_BITS_MAX <= 48, "the upper hash bits choose the shard");
 
 /// One packed entry; see the picture above.
@@ -55,11 +61,12 @@ const _: () = assert!(TAG_BITS + PARTITION_BITS_MAX <= 48, "the upper hash bits 
 pub struct Slot(u64);
 
 impl Slot {
-    /// A slot for a new item: not fetched, token not handed out.
+    /// A slot for a new item: not fetched, token not handed out, accessed just now.
     pub fn new(hash: u64, location: u64, frequency: u8) -> Self {
         debug_assert!(location != 0 && location < LOCATION_LIMIT);
         debug_assert!(frequency <= FREQUENCY_MAX);
-        Self(tag_of(hash) << TAG_SHIFT | u64::from(frequency) << FREQUENCY_SHIFT | location)
+        let tag_and_recency = tag_of(hash) << TAG_SHIFT | RECENCY_MASK;
+        Self(tag_and_recency | u64::from(frequency) << FREQUENCY_SHIFT | location)
     }
 
     /// Whether an item is here; evictions empty slots that handles still name.
@@ -104,14 +111,27 @@ impl Slot {
         Self(self.0 & !mask | u64::from(frequency.min(FREQUENCY_MAX)) << FREQUENCY_SHIFT)
     }
 
-    /// Marked as fetched, and counted.
+    /// Marked as fetched just now, and counted. An item that is asked for all the time is the same
+    /// after this, but for once after each round of [`Index::age`].
     #[inline]
     pub fn accessed(self) -> Self {
-        self.with_frequency(self.frequency() + 1).with_fetched()
+        Self(self.with_frequency(self.frequency() + 1).0 | FETCHED | RECENCY_MASK)
     }
 
-    fn with_fetched(self) -> Self {
-        Self(self.0 | FETCHED)
+    /// Counted, and accessed just now, but not fetched.
+    pub fn bumped(self) -> Self {
+        Self(self.with_frequency(self.frequency() + 1).0 | RECENCY_MASK)
+    }
+
+    /// How lately it was accessed: the maximum, and a step less for each round of [`Index::age`]
+    /// that was for items of that step.
+    pub fn recency(self) -> u8 {
+        (self.0 >> RECENCY_SHIFT) as u8 & RECENCY_MAX
+    }
+
+    fn older(self) -> Self {
+        let recency = u64::from(self.recency().saturating_sub(1));
+        Self(self.0 & !RECENCY_MASK | recency << RECENCY_SHIFT)
     }
 
     /// Marked as having its token handed out.
@@ -347,6 +367,19 @@ impl Index {
             > 3 * size_of::<Slot>() * self.items + size_of::<Bucket>() * self.partitions.len()
     }
 
+    /// Lowers the recency of a partition's items by a step, of those whose recency `steps` says yes
+    /// for.
+    pub fn age(&mut self, partition: usize, steps: [bool; RECENCY_MAX as usize + 1]) {
+        for bucket in self.buckets_mut(partition).unwrap_or(&mut []) {
+            for slot in &mut bucket.0 {
+                let aged = Slot(*slot);
+                if steps[usize::from(aged.recency())] {
+                    *slot = aged.older().0;
+                }
+            }
+        }
+    }
+
     /// Number of partitions, for a whole round of [`Index::shrink`].
     pub fn partition_count(&self) -> usize {
         self.partitions.len()
@@ -500,6 +533,10 @@ mod tests {
             (FREQUENCY_MAX, true, true)
         );
         assert_eq!((slot.location(), slot.tag()), (LOCATION_LIMIT - 1, TAG_MAX));
+        assert_eq!((slot.recency(), slot.older().older().recency()), (RECENCY_MAX, 1));
+        let old = slot.older().older().older().older();
+        assert_eq!((old.recency(), old.accessed()), (0, slot), "no less than nothing, and back");
+        assert_eq!((old.bumped().fetched(), Slot::new(1, 1, 0).bumped().fetched()), (true, false));
         assert_eq!(slot.with_location(7).location(), 7);
         assert_eq!(slot.with_location(7).tag(), TAG_MAX);
     }

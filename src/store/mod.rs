@@ -46,6 +46,7 @@ use index::{Handle, Index, Slot};
 pub use item::Attributes;
 use item::ITEM_ALIGN_BYTES;
 use lookups::Lookups;
+pub use reclaim::IDLE_SECONDS_MAX;
 use reclaim::Need;
 use reclaim::Reclaim;
 use segment::{LARGE_SHARE, Queue, Segment, large_memory_bytes, usable_bytes};
@@ -146,8 +147,23 @@ pub struct Item<'a> {
     pub token: u64,
     /// Fetched since it was stored.
     pub fetched: bool,
-    /// When it was stored (or moved by the store), in whole seconds since 1970.
+    /// When it was stored, in whole seconds since 1970.
     pub stored_at_seconds: u64,
+    /// How long ago it was accessed at most, as far as that is known.
+    pub idle_seconds_max: Option<u64>,
+}
+
+impl Item<'_> {
+    /// Seconds since it was stored or last accessed, at most: to the grain of
+    /// [`IDLE_SECONDS_MAX`].
+    pub fn idle_seconds(&self, now: Ticks) -> u64 {
+        idle_seconds(self.stored_at_seconds, self.idle_seconds_max, now)
+    }
+}
+
+fn idle_seconds(stored_at_seconds: u64, idle_seconds_max: Option<u64>, now: Ticks) -> u64 {
+    let age = now.seconds().saturating_sub(stored_at_seconds);
+    age.min(idle_seconds_max.unwrap_or(u64::MAX))
 }
 
 /// What happened in the store since it was made (or its counters were reset).
@@ -388,7 +404,23 @@ impl Store {
             token: attributes.cas.unwrap_or_else(|| position_token(segment.sequence, offset)),
             fetched: slot.fetched(),
             stored_at_seconds: segment.stored_at_seconds(offset),
+            idle_seconds_max: IDLE_SECONDS_MAX[usize::from(slot.recency())],
         }
+    }
+
+    /// What the item of a key takes, its part of the index included, and its deadline. Changes
+    /// nothing; answers an expired item as well.
+    pub fn peek(&self, hash: u64, key: &[u8]) -> Option<(u64, Option<Ticks>)> {
+        let (_, slot) = self.index.find_slot(hash, |location| {
+            let (id, offset) = self.place(location);
+            self.segment(id).has_key(offset, key)
+        })?;
+        let (id, offset) = self.place(slot.location());
+        let segment = self.segment(id);
+        let item_bytes =
+            if segment.is_large() { segment.memory_bytes() } else { segment.stride(offset) };
+        let bytes = item_bytes as u64 + reclaim::INDEX_BYTES_PER_ITEM;
+        Some((bytes, segment.stored(offset).header.attributes.deadline))
     }
 
     /// Flags and value of the item at a handle: all that most reads need.
@@ -408,26 +440,11 @@ impl Store {
             self.index.replace(handle, accessed);
         }
     }
-    /// What the item of a key takes, its part of the index included, and its deadline. Changes
-    /// nothing; answers an expired item as well.
-    pub fn peek(&self, hash: u64, key: &[u8]) -> Option<(u64, Option<Ticks>)> {
-        let (_, slot) = self.index.find_slot(hash, |location| {
-            let (id, offset) = self.place(location);
-            self.segment(id).has_key(offset, key)
-        })?;
-        let (id, offset) = self.place(slot.location());
-        let segment = self.segment(id);
-        let item_bytes =
-            if segment.is_large() { segment.memory_bytes() } else { segment.stride(offset) };
-        let bytes = item_bytes as u64 + reclaim::INDEX_BYTES_PER_ITEM;
-        Some((bytes, segment.stored(offset).header.attributes.deadline))
-    }
-
 
     /// Counts an access that is not a fetch.
     pub fn bumped(&mut self, handle: Handle) {
         let slot = self.index.slot(handle);
-        self.index.replace(handle, slot.with_frequency(slot.frequency() + 1));
+        self.index.replace(handle, slot.bumped());
     }
 
     /// Bytes the item at a handle takes in its segment.
@@ -802,6 +819,7 @@ impl Store {
                         .unwrap_or_else(|| position_token(segment.sequence, offset)),
                     fetched: slot.fetched(),
                     stored_at_seconds: segment.stored_at_seconds(offset),
+                    idle_seconds_max: IDLE_SECONDS_MAX[usize::from(slot.recency())],
                 });
             }
         }

@@ -966,3 +966,58 @@ fn ages_are_those_of_the_items_whatever_was_moved() {
     let taken = store.item_memory_bytes() as f64 / (1 << 20) as f64;
     assert!(taken > 0.9, "{taken}");
 }
+
+/// What is told of the last access is never less than the time since then, and hardly more than
+/// its grain.
+#[test]
+fn the_last_access_is_told_to_within_its_grain() {
+    let mut store = store(8 << 20, true);
+    let mut now = start();
+    let keys = [("hot", 1), ("minutes", 300), ("hours", 3_000), ("days", 90_000)];
+    let (mut accessed, mut blinks) = (HashMap::new(), 0);
+    for (key, _) in keys {
+        put(&mut store, key.as_bytes(), Attributes::default(), b"v", now).unwrap();
+        accessed.insert(key, now.seconds());
+    }
+    for second in 1..20_000_u64 {
+        now = start().plus_seconds(second);
+        store.maintain(now, 1);
+        for (key, every) in keys {
+            let hash = store.hasher.hash(key.as_bytes());
+            let handle = store.find(hash, key.as_bytes(), now).unwrap();
+            let told = store.item(handle).idle_seconds(now);
+            let idle = now.seconds() - accessed[key];
+            // Those accessed least have been there for no longer.
+            let longest = match idle {
+                0..=60 => 660,
+                61..=660 => 4_260,
+                _ => second,
+            };
+            assert!(told >= idle, "{key} after {second} s: {told}, but {idle}");
+            assert!(told <= longest.min(second), "{key} after {second} s: {told} of {idle}");
+            // The walk has just been there, and the next access is to come.
+            blinks += u32::from(key == "hot" && told > 60);
+            if second % every == 0 {
+                store.accessed(handle);
+                accessed.insert(key, now.seconds());
+            }
+        }
+    }
+    assert!(blinks <= 20_000 / 60, "{blinks} times a hot item was not told to be one");
+}
+
+/// A hot item's slot is written once a round, not with each access.
+#[test]
+fn an_access_of_a_hot_item_changes_nothing_until_the_next_round() {
+    let mut store = store(8 << 20, true);
+    let handle = put(&mut store, b"hot", Attributes::default(), b"v", start()).unwrap();
+    (0..10).for_each(|_| store.accessed(handle));
+    let mut changes = 0;
+    for tick in 0..60_000 {
+        store.maintain(Ticks(start().0 + tick), 1);
+        let before = store.index.slot(handle);
+        store.accessed(handle);
+        changes += u32::from(store.index.slot(handle) != before);
+    }
+    assert!((9..=10).contains(&changes), "{changes} in ten minutes");
+}

@@ -87,7 +87,7 @@ impl Slice {
         let start_bytes = out.bytes.len();
         for part in self.part..self.part + SLICE_PARTS_MAX {
             let there = store.visit_part(part, now, |item| match self.form {
-                Form::Meta => metadump_line(&item, shard.token(item.token), out),
+                Form::Meta => metadump_line(&item, shard.token(item.token), now, out),
                 Form::Get => mgdump_line(&item, out),
             });
             if !there {
@@ -101,7 +101,7 @@ impl Slice {
     }
 }
 
-fn metadump_line(item: &Item<'_>, token: u64, out: &mut Replies) {
+fn metadump_line(item: &Item<'_>, token: u64, now: Ticks, out: &mut Replies) {
     out.push(b"key=");
     write_uri_key(&mut out.bytes, item.key);
     match item.attributes.deadline {
@@ -112,7 +112,7 @@ fn metadump_line(item: &Item<'_>, token: u64, out: &mut Replies) {
         }
     }
     out.push(b" la=");
-    out.push_number(item.stored_at_seconds);
+    out.push_number(now.seconds().saturating_sub(item.idle_seconds(now)));
     out.push(b" cas=");
     out.push_number(token);
     out.push(if item.fetched { b" fetch=yes cls=1 size=" } else { b" fetch=no cls=1 size=" });

@@ -155,7 +155,7 @@ impl Store {
             let age_seconds = now.seconds().saturating_sub(segment.stored_at_seconds(offset));
             self.counters.evicted_age_seconds = age_seconds;
             if let Some(evictions) = &mut self.evicted {
-                evictions.note(segment, offset, slot.fetched());
+                evictions.note(segment, offset, slot, now);
             }
             self.tell_evicted(hash);
             if segment.queue == Queue::Small {

@@ -54,7 +54,8 @@ use super::segment::{Queue, Segment};
 use super::segment_list::SegmentList;
 use clean::Hand;
 use drain::{Drain, Rule};
-use sweep::Sweep;
+pub use sweep::IDLE_SECONDS_MAX;
+use sweep::{Aging, Sweep};
 use trash::Trash;
 
 /// Frequency of an item that comes back while its ghost is remembered: enough to be kept by the
@@ -98,6 +99,8 @@ pub struct Reclaim {
     sweep_next: usize,
     /// The segment that is being swept.
     sweeping: Option<Sweep>,
+    /// How far the items' recency was looked after.
+    aging: Aging,
     trash: Trash,
     /// Memory was short when this store looked last.
     is_short: bool,
@@ -126,6 +129,7 @@ impl Default for Reclaim {
             hand: Hand::default(),
             sweep_next: 0,
             sweeping: None,
+            aging: Aging::default(),
             trash: Trash::default(),
             is_short: false,
             ceiling_bytes: None,

@@ -1,6 +1,13 @@
 //! Work that no command waits for: expired items, memory above the limit, an index that has become
-//! too large.
+//! too large, how lately items were accessed.
+//!
+//! An item that is accessed has the highest recency (`index.rs`), two bits in its slot. A walk goes
+//! through the index once a minute and lowers it by a step: from the highest in each round, from
+//! the next in each tenth, from the one below in each sixtieth. So a hot item's slot is written once
+//! a minute more often than it was, and what can be told of the last access is a longest time for
+//! each step. (Once a minute, a gigabyte of small items has 30 MB of index to be read.)
 
+use crate::store::index::RECENCY_MAX;
 use crate::store::{Store, Ticks};
 
 /// Batches that one call of [`Store::maintain`] drains.
@@ -14,6 +21,35 @@ const SWEPT_ITEMS_MAX: usize = 512;
 
 /// Index partitions that one call of [`Store::maintain`] looks at, to make them smaller.
 const SHRINK_PARTITIONS: usize = 16;
+
+/// A round of the walk that lowers recencies.
+const AGING_SECONDS: u64 = 60;
+
+/// Rounds after which items of a recency go a step down; those of the lowest stay.
+const AGING_ROUNDS: [Option<u64>; RECENCY_MAX as usize + 1] = [None, Some(60), Some(10), Some(1)];
+
+/// How long ago an item of each recency was accessed, at most: a round for each step down, and
+/// where one waits for a certain round, as many as that takes.
+pub const IDLE_SECONDS_MAX: [Option<u64>; RECENCY_MAX as usize + 1] = [
+    None,
+    Some((1 + 10 + 60) * AGING_SECONDS),
+    Some((1 + 10) * AGING_SECONDS),
+    Some(AGING_SECONDS),
+];
+
+/// Index partitions that one call of [`Store::maintain`] looks at for that.
+const AGED_PARTITIONS: usize = 128;
+
+/// Where the walk is.
+#[derive(Debug, Default)]
+pub struct Aging {
+    /// Rounds that are over.
+    rounds: u64,
+    /// When this one began.
+    began: Option<Ticks>,
+    /// The partition to be looked at next.
+    next: usize,
+}
 
 /// A segment whose expired items are being removed.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +78,31 @@ impl Store {
             more |= self.used_by_all() + self.segment_bytes as u64 > self.memory_bytes_max();
         }
         more |= self.sweep(now, segments_max);
+        self.age(now);
         self.tell_memory();
         more
+    }
+
+    /// Goes on with lowering recencies, as far as it should be by now.
+    fn age(&mut self, now: Ticks) {
+        let round = AGING_SECONDS * Ticks::PER_SECOND;
+        let count = self.index.partition_count();
+        let aging = &mut self.reclaim.aging;
+        let began = *aging.began.get_or_insert(now);
+        let passed = now.0.saturating_sub(began.0).min(round);
+        let due = (count as u64 * passed / round) as usize;
+        let until = due.min(aging.next + AGED_PARTITIONS);
+        let number = aging.rounds + 1;
+        let steps = AGING_ROUNDS.map(|each| each.is_some_and(|each| number.is_multiple_of(each)));
+        for partition in aging.next..until {
+            self.index.age(partition, steps);
+        }
+        aging.next = aging.next.max(until);
+        if aging.next == count {
+            // Where nobody has called for long, what was missed is not made up for.
+            let next = began.0.saturating_add(round).max(now.0.saturating_sub(round));
+            *aging = Aging { rounds: number, began: Some(Ticks(next)), next: 0 };
+        }
     }
 
     /// Looks for expired items. Answers whether it stopped early.
