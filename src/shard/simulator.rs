@@ -3,11 +3,11 @@
 //! "Cache Modeling and Optimization using Miniature Simulations", ATC 2017).
 //!
 //! ```text
-//! a get of a sampled key:     each cache that has it counts a hit; one that has not takes the item,
-//!                             if the server has it; if nobody has it, a set will follow
-//! a set:                      each cache stores it; but where the key was missed by the server and
-//!                             was there in the cache, that cache had no need of the set
-//! too many keys or events:    the threshold falls; keys above it leave, caches shrink with it
+//! a get of a sampled key:    each cache that has it counts a hit; one that has not takes the item,
+//!                            if the server has it; if nobody has it, a set will follow
+//! a set:                     each cache stores it; but where the key was missed by the server and
+//!                            was there in the cache, that cache had no need of the set
+//! too many keys or events:   the threshold falls; keys above it leave, caches shrink with it
 //!
 //! estimate(size) = hits of the server's gets + (hits at that size - hits at its own size) / gets
 //! ```
@@ -41,8 +41,8 @@ const TWICE: usize = 2;
 /// Keys that are known at a time, in all caches together.
 pub const KEYS_MAX: usize = 32 << 10;
 
-/// Events that are looked at in a second, on average. At some 0.3 microseconds each they take a
-/// third of a hundredth of a core.
+/// Events that are looked at in a second, on average: with what they cost in the shards, less than
+/// a hundredth of a core (docs/OBSERVABILITY.md).
 pub const EVENTS_PER_SECOND_MAX: u32 = 10_000;
 
 /// What is left of the threshold when there is too much, in quarters.
@@ -158,6 +158,7 @@ pub struct Estimate {
 pub struct Simulator {
     threshold: u32,
     limit_bytes: u64,
+    /// By the hash, which is keyed with a secret: no client chooses it.
     ids: FxHashMap<u64, u32>,
     keys: Vec<Key>,
     free: Vec<u32>,

@@ -172,7 +172,8 @@ impl Miniature {
         }
         self.remove(id);
         if self.nodes.len() <= id as usize {
-            self.nodes.resize(id as usize + 1, NOBODY);
+            // By doubling, so that as much is taken as is counted.
+            self.nodes.resize((id as usize + 1).next_power_of_two(), NOBODY);
         }
         self.nodes[id as usize] = Node { deadline, bytes, frequency, ..NOBODY };
         self.append(id, Place::Small);
@@ -425,7 +426,8 @@ mod tests {
     proptest! {
         #[test]
         fn is_as_the_naive_model(calls in proptest::collection::vec(call(), 1..400)) {
-            let (mut model, mut naive, mut now) = (Miniature::default(), Naive::default(), Moment(1));
+            let (mut model, mut naive) = (Miniature::default(), Naive::default());
+            let mut now = Moment(1);
             model.set_capacity(1_000);
             naive.capacity_bytes = 1_000;
             for call in calls {

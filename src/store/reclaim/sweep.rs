@@ -3,9 +3,9 @@
 //!
 //! An item that is accessed has the highest recency (`index.rs`), two bits in its slot. A walk goes
 //! through the index once a minute and lowers it by a step: from the highest in each round, from
-//! the next in each tenth, from the one below in each sixtieth. So a hot item's slot is written once
-//! a minute more often than it was, and what can be told of the last access is a longest time for
-//! each step. (Once a minute, a gigabyte of small items has 30 MB of index to be read.)
+//! the next in each tenth, from the one below in each sixtieth. So a hot item's slot is written
+//! once a minute more often than it was, and what can be told of the last access is a longest time
+//! for each step. (Once a minute, a gigabyte of small items has 30 MB of index to be read.)
 
 use crate::store::index::RECENCY_MAX;
 use crate::store::{Store, Ticks};
