@@ -1,6 +1,7 @@
-//! The tool `distcache`. Goal: it prints what servers have, says what failed in words and by its exit
-//! status, `top` ends with its terminal, a login comes from where nobody sees it, rings have names,
-//! and manual and completions know all of it. Method: the binary, run against servers of this process.
+//! The tool `distcache`. Goal: it prints what servers have, says what failed in words and by its
+//! exit status, `top` ends with its terminal, a login comes from where nobody sees it, rings have
+//! names, and manual and completions know all of it. Method: the binary, run against servers of
+//! this process.
 
 #![cfg(all(feature = "server", feature = "cli"))]
 

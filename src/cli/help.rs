@@ -102,11 +102,11 @@ pub const COMMANDS: [Command; 25] = [
         "keys",
         "[PATTERN]",
         "keys that match, of all servers",
-        "In PATTERN * stands for any bytes, ? for one, [a-z] for one of these, [!a-z] for one other,\n\
-         and \\ before one of them for itself: quote it for your shell. Keys with blanks or control\n\
-         characters are printed with %20 and the like. With --prefix those that begin with it, without\n\
-         it. The order is the servers' own, and keys stored meanwhile may be missing. By the command\n\
-         \"lru_crawler metadump all\", which -X switches off.",
+        "In PATTERN * stands for any bytes, ? for one, [a-z] for one of these, [!a-z] for one\n\
+         other, and \\ before one of them for itself: quote it for your shell. Keys with blanks\n\
+         or control characters are printed with %20 and the like. With --prefix those that\n\
+         begin with it, without it. The order is the servers' own, and keys stored meanwhile\n\
+         may be missing. By the command \"lru_crawler metadump all\", which -X switches off.",
     ),
     command("owner", "KEY...", "which server owns each key", "Asks no server."),
     command(
@@ -138,18 +138,18 @@ pub const COMMANDS: [Command; 25] = [
         "top",
         "[SECONDS]",
         "what the servers do, live",
-        "Every 2 seconds, or so many. Without a terminal or with --once, one sample as text. Keys:\n\
-         q ends it, s sorts, arrows select a server, + and - change the interval, ? helps.",
+        "Every 2 seconds, or so many. Without a terminal or with --once, one sample as text.\n\
+         Keys: q ends it, s sorts, arrows select a server, + and - change the interval, ? helps.",
     ),
     command(
         "shell",
         "",
         "commands from a prompt, with history",
-        "One command a line, with words quoted as in a shell. Tab completes commands. The history is\n\
-         in $XDG_STATE_HOME/distcache/history (else ~/.local/state; on Windows %LOCALAPPDATA%), or in\n\
-         the file that DISTCACHE_HISTORY names; if that is empty, nowhere. Lines that begin with a\n\
-         blank are not kept. Without a terminal, commands come from standard input. The exit status is\n\
-         that of the last command.",
+        "One command a line, with words quoted as in a shell. Tab completes commands. The history\n\
+         is in $XDG_STATE_HOME/distcache/history (else ~/.local/state; on Windows %LOCALAPPDATA%),\n\
+         or in the file that DISTCACHE_HISTORY names; if that is empty, nowhere. Lines that begin\n\
+         with a blank are not kept. Without a terminal, commands come from standard input. The\n\
+         exit status is that of the last command.",
     ),
     command("quit", "", "the end of the shell", "Also exit, and Ctrl-D."),
     command("exit", "", "the end of the shell", "Also quit, and Ctrl-D."),
