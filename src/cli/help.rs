@@ -146,7 +146,7 @@ pub const COMMANDS: [Command; 25] = [
         "",
         "commands from a prompt, with history",
         "One command a line, with words quoted as in a shell. Tab completes commands. The history\n\
-         is in $XDG_STATE_HOME/distcache/history (else ~/.local/state; on Windows %LOCALAPPDATA%),\n\
+         is in $XDG_STATE_HOME/distcache/history (else ~/.local/state; Windows: %LOCALAPPDATA%),\n\
          or in the file that DISTCACHE_HISTORY names; if that is empty, nowhere. Lines that begin\n\
          with a blank are not kept. Without a terminal, commands come from standard input. The\n\
          exit status is that of the last command.",

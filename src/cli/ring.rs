@@ -1,5 +1,5 @@
-//! `distcache ring` and `owner`: where keys go. Pure arithmetic on the list of servers: none of them
-//! is asked.
+//! `distcache ring` and `owner`: where keys go. Arithmetic on the list of servers; none of them is
+//! asked.
 
 use crate::exit::{Failure, Status};
 use distcache::client::{Client, Node, Ring, RingKind};
