@@ -10,9 +10,9 @@
 //!
 //! What is real and what is not: nothing here is the daemon's code. Steps are those of
 //! `durable::snapshotter` and `durable::committer`, the judgement of what is found that of
-//! `durable::chain` and `durable::recovery`, in the same order and with the same conditions. Changes
-//! are numbers: a state is how many of them it shows. A file that is not synced is there or not; the
-//! bytes of records are the subject of `tests/durability`.
+//! `durable::chain` and `durable::recovery`, in the same order and with the same conditions.
+//! Changes are numbers: a state is how many of them it shows. A file that is not synced is there or
+//! not; the bytes of records are the subject of `tests/durability`.
 //!
 //! Run: `cargo test -p models`.
 
@@ -627,6 +627,9 @@ impl Found {
     }
 }
 
+/// Drops a rule.
+type Change = fn(&mut Rules);
+
 /// Goes through all histories; answers how many states there are, or the first fault.
 fn explore(rules: Rules) -> Result<usize, String> {
     let first = State::first();
@@ -654,7 +657,7 @@ fn a_start_finds_everything_whatever_fails_and_whenever_it_ends() {
 
 #[test]
 fn each_rule_is_needed() {
-    let broken: [(&str, fn(&mut Rules)); 13] = [
+    let broken: [(&str, Change); 13] = [
         ("sync_names", |rules| rules.sync_names = false),
         ("sync_all_logs", |rules| rules.sync_all_logs = false),
         ("leave_failed_log", |rules| rules.leave_failed_log = false),
