@@ -25,6 +25,12 @@ use std::time::Duration;
 /// How long accepting pauses when there are no file descriptors or no free places.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How often and how long the thread waits for a free place before the first connection is refused.
+/// Clients that come and go fast leave connections that their workers have not looked at yet: those
+/// count, and are gone in a moment.
+const FULL_WAITS: u32 = 50;
+const FULL_WAIT: Duration = Duration::from_millis(2);
+
 /// Longest wait: a stop that does not wake the thread is noticed then.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -197,6 +203,8 @@ pub struct Acceptor {
     shared: Arc<Shared>,
     limits: Limits,
     out_of_descriptors: bool,
+    /// All places are taken, and were for as long as it waited.
+    is_full: bool,
 }
 
 /// What accepting from a listener ended with.
@@ -250,6 +258,7 @@ impl Acceptor {
             shared,
             limits,
             out_of_descriptors: false,
+            is_full: false,
         };
         Ok((acceptor, waker))
     }
@@ -293,8 +302,7 @@ impl Acceptor {
     /// A number of connections from one listener.
     fn accept_some(&mut self, at: usize) -> Accepted {
         for _ in 0..ACCEPTS_MAX {
-            let full =
-                self.shared.connections.load(Ordering::Relaxed) >= self.limits.connections_max;
+            let full = self.has_no_place();
             if full && !self.limits.refuse_fast {
                 return Accepted::Stuck;
             }
@@ -315,6 +323,23 @@ impl Acceptor {
             }
         }
         Accepted::Some
+    }
+
+    /// Whether there is no place for another connection, also after a while.
+    fn has_no_place(&mut self) -> bool {
+        let max = self.limits.connections_max;
+        let full = || self.shared.connections.load(Ordering::Relaxed) >= max;
+        let waits = if self.limits.refuse_fast && !self.is_full { FULL_WAITS } else { 0 };
+        let mut is_full = full();
+        for _ in 0..waits {
+            if !is_full || self.shared.stopping() {
+                break;
+            }
+            std::thread::sleep(FULL_WAIT);
+            is_full = full();
+        }
+        self.is_full = is_full;
+        is_full
     }
 
     /// Out of descriptors or of kernel memory: connections wait in the queue; existing ones go on.
