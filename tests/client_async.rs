@@ -1,15 +1,19 @@
-//! The asynchronous face. Goal: it means what the blocking one means, and a cancelled call harms no
-//! other. Method: the same servers of this process, with a proxy that can stall.
+//! The asynchronous face. Goal: it means what the blocking one means, many calls share a
+//! connection, and a call that is cancelled or late harms no other. Method: the same servers of
+//! this process, with a proxy that can stall.
 
 #![cfg(all(feature = "server", feature = "tokio"))]
 
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod chaos;
 
-use chaos::{Proxy, Weather};
+use chaos::{Proxy, Stopwatch, Weather};
 use distcache::client::asynchronous::Client;
 use distcache::client::{Cas, Config, Error, State};
 use distcache::server::Server;
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 fn client(count: usize, config: Config) -> (Vec<Server>, Client) {
@@ -49,10 +53,9 @@ async fn operations() {
     assert_eq!(deleted.iter().filter(|deleted| **deleted).count(), 3000);
     client.update("sum", |sum: Option<u32>| Some(sum.unwrap_or(0) + 1)).await.unwrap();
     let minute = Duration::from_secs(60);
-    let compute = async { Ok::<_, Error>(9) };
-    assert_eq!(client.get_or_compute("c", minute, compute).await, Ok(9));
-    let again = client.get_or_compute("c", minute, async { Err(Error::NoServers) }).await;
-    assert_eq!(again, Ok(9));
+    assert_eq!(client.get_or_compute("c", minute, || async { 9 }).await, Ok(9));
+    let compute = || async { Err(Error::NoServers) };
+    assert_eq!(client.try_get_or_compute("c", minute, compute).await, Ok(9));
     let minute = Duration::from_secs(60);
     client.set_many_with(&[("x", 1), ("y", 2)], minute).await.all().unwrap();
     assert!(client.replace_with("x", 3, minute).await.unwrap());
@@ -69,6 +72,12 @@ async fn operations() {
     let read = client.get_many_versioned::<u32>(&["x", "none"]).await.all().unwrap();
     assert_eq!(client.cas("x", 1, read[0].unwrap().token).await, Ok(Cas::Stored));
     assert_eq!(read[1], None);
+    assert_eq!(client.take::<u32>("x").await, Ok(Some(1)));
+    assert_eq!(client.take::<u32>("x").await, Ok(None));
+    assert_eq!(client.touch_many(&["x", "y"], minute).await.all(), Ok(vec![false, true]));
+    client.set_raw_with("raw", b"7", 0, minute).await.unwrap();
+    assert_eq!(client.incr_or_with("raw", 1, 5, minute).await, Ok(8));
+    assert_eq!(client.decr_or_with("other", 1, 5, minute).await, Ok(5));
     assert!(client.ping().await.iter().all(|(_, time)| time.is_ok()));
     let stats = client.stats("").await;
     assert!(stats.iter().all(|(_, stats)| stats.as_ref().unwrap().contains_key("uptime")));
@@ -85,24 +94,90 @@ async fn operations() {
     assert_eq!(client.get::<u8>("sum").await.unwrap(), None);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_call_never_hands_its_reply_to_another() {
-    let (_servers, client) = client(1, Config { connections_max: 4, ..Config::default() });
-    for at in 0..64 {
-        client.set(at, format!("value {at}")).await.unwrap();
+/// What the future yields, unless it is still not done after being looked at so often.
+async fn looked_at<F: Future>(times: u64, future: F) -> Option<F::Output> {
+    let (mut future, mut looked) = (std::pin::pin!(future), 0);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if looked == times => Poll::Ready(None),
+        Poll::Pending => {
+            looked += 1;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Every reply names its call: a value its key, a count the range of its counter. Half of the calls
+/// are given up somewhere between not begun and done.
+async fn calls_given_up(client: Client, task: u64, rounds: u64) -> u64 {
+    let mut given_up = 0;
+    for round in 0..rounds {
+        let key = (round * 7 + task) % 64;
+        let looks = if round % 2 == 0 { u64::MAX } else { round / 2 % 8 };
+        let call = async {
+            match round % 7 % 4 {
+                0 => {
+                    let count = client.incr(format!("count-{key}"), 1).await.unwrap().unwrap();
+                    assert_eq!(count >> 32, key, "another counter's number");
+                }
+                1 => client
+                    .set(key, format!("value {key} {}", "x".repeat(key as usize * 8)))
+                    .await
+                    .unwrap(),
+                2 => {
+                    let keys = [key, key + 1000, (key + 1) % 64];
+                    let found = client.get_many::<String>(&keys).await.all().unwrap();
+                    for (key, found) in keys.iter().zip(found) {
+                        assert_eq!(found.is_some(), *key < 64);
+                        let found = found.unwrap_or(format!("value {key} "));
+                        assert!(found.starts_with(&format!("value {key} ")), "{found:?} of {key}");
+                    }
+                }
+                _ => {
+                    let found = client.get::<String>(key).await.unwrap().unwrap();
+                    assert!(found.starts_with(&format!("value {key} ")), "{found:?} of {key}");
+                }
+            }
+        };
+        given_up += u64::from(looked_at(looks, call).await.is_none());
     }
-    let tasks: Vec<_> = (0..8u64)
-        .map(|task| {
+    given_up
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_given_up_by_the_ten_thousand_never_hand_their_replies_to_others() {
+    const TASKS: u64 = 50;
+    let (_servers, client) = client(1, Config::default());
+    for key in 0..64u64 {
+        client.set(key, format!("value {key} ")).await.unwrap();
+        client.set(format!("count-{key}"), key << 32).await.unwrap();
+    }
+    let spawn = |task| tokio::spawn(calls_given_up(client.clone(), task, 1000));
+    let tasks: Vec<_> = (0..TASKS).map(spawn).collect();
+    let mut given_up = 0;
+    for task in tasks {
+        given_up += task.await.unwrap();
+    }
+    println!("{given_up} calls of {} were given up", TASKS * 1000);
+    assert!(given_up > 10_000, "{given_up}");
+    assert_eq!(client.counters().connections, 1, "nothing was connected anew");
+    assert_eq!((client.counters().failures, client.servers()[0].connections), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_tasks_share_one_connection() {
+    let (servers, client) = client(1, Config::default());
+    client.set("a", 7).await.unwrap();
+    let tasks: Vec<_> = (0..1000)
+        .map(|task: u32| {
             let client = client.clone();
             tokio::spawn(async move {
-                for round in 0..400u64 {
-                    let key = (round * 7 + task) % 64;
-                    // Somewhere between not begun and done.
-                    let patience = Duration::from_micros(round % 200);
-                    let get = client.get::<String>(key);
-                    if let Ok(found) = tokio::time::timeout(patience, get).await {
-                        assert_eq!(found.unwrap(), Some(format!("value {key}")));
-                    }
+                client.set(task, task).await.unwrap();
+                for _ in 0..5 {
+                    assert_eq!(client.get::<u32>("a").await.unwrap(), Some(7));
+                    assert_eq!(client.get::<u32>(task).await.unwrap(), Some(task));
                 }
             })
         })
@@ -110,10 +185,97 @@ async fn a_cancelled_call_never_hands_its_reply_to_another() {
     for task in tasks {
         task.await.unwrap();
     }
-    for at in 0..64 {
-        assert_eq!(client.get::<String>(at).await.unwrap(), Some(format!("value {at}")));
+    assert_eq!(client.counters().connections, 1);
+    // A large value and many keys have a connection of their own, and it is kept.
+    for _ in 0..3 {
+        client.set("large", "x".repeat(500_000)).await.unwrap();
+        let keys: Vec<u32> = (0..1000).collect();
+        let found = client.get_many::<u32>(&keys).await.all().unwrap();
+        assert!(keys.iter().zip(found).all(|(key, found)| found == Some(*key)));
     }
-    assert!(client.servers().iter().all(|server| server.failures == 0));
+    assert_eq!((client.counters().connections, client.servers()[0].connections), (2, 2));
+    drop((client, servers));
+}
+
+#[test]
+fn a_client_outlives_the_runtimes_it_is_used_in() {
+    let servers = [Server::bind("127.0.0.1:0").unwrap()];
+    let client = Client::connect([servers[0].addresses()[0].to_string()]).unwrap();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let start = Instant::now();
+    let first = runtime();
+    first.block_on(async { client.set("a", 1).await.unwrap() });
+    // The first one is there, but nothing runs in it.
+    let second = runtime();
+    assert_eq!(second.block_on(client.get::<u8>("a")), Ok(Some(1)));
+    drop(first);
+    assert_eq!(second.block_on(client.get::<u8>("a")), Ok(Some(1)));
+    drop(second);
+    for _ in 0..3 {
+        assert_eq!(runtime().block_on(client.get::<u8>("a")), Ok(Some(1)));
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(client.counters().failures, 0);
+    // Without any runtime there is an error, not a panic.
+    let mut call = std::pin::pin!(client.get::<u8>("a"));
+    let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let polled = call.as_mut().poll(context);
+    assert!(matches!(polled, Poll::Ready(Err(Error::Config(_)))), "{polled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_costs_nobody_more_than_his_time() {
+    let servers: Vec<Server> = (0..2).map(|_| Server::bind("127.0.0.1:0").unwrap()).collect();
+    let proxies: Vec<Proxy> = servers.iter().map(|one| Proxy::to(one.addresses()[0])).collect();
+    let (timeout, watch) = (Duration::from_secs(1), Stopwatch::start());
+    let config = Config {
+        call_timeout: timeout,
+        failures_max: u32::MAX,
+        check_every: None,
+        ..Config::default()
+    };
+    let addresses = proxies.iter().map(|proxy| proxy.address.to_string());
+    let client = Client::with_config(addresses, config).unwrap();
+    let port = |key: &u32| client.server_of(*key).unwrap().port();
+    let (silent, other): (Vec<u32>, Vec<u32>) =
+        (0..2000).partition(|key| port(key) == proxies[0].address.port());
+    for key in [silent[0], other[0]] {
+        client.set(key, key).await.unwrap();
+    }
+    proxies[0].set(Weather::Stall);
+    // More than the queue holds.
+    let value = "x".repeat(20_000);
+    let late: Vec<_> = silent
+        .iter()
+        .map(|key| {
+            let (client, key, value) = (client.clone(), *key, value.clone());
+            tokio::spawn(async move {
+                let start = Instant::now();
+                let error = client.set(key, value).await.unwrap_err();
+                (error, start.elapsed())
+            })
+        })
+        .collect();
+    let (mut slowest, start) = (Duration::ZERO, Instant::now());
+    while start.elapsed() < timeout {
+        let asked = Instant::now();
+        assert_eq!(client.get::<u32>(other[0]).await, Ok(Some(other[0])));
+        slowest = slowest.max(asked.elapsed());
+    }
+    let mut for_room = 0;
+    for late in late {
+        let (error, took) = late.await.unwrap();
+        let Error::Timeout { waiting_for, .. } = error else { panic!("{error}") };
+        for_room += u32::from(waiting_for == "room in the queue");
+        assert!(took < timeout * 2 + 2 * watch.slack(), "{took:?}");
+    }
+    println!("calls to the other server took up to {slowest:?}; {for_room} waited for room");
+    assert!(for_room > 0, "the queue has an end");
+    proxies[0].set(Weather::Fair);
+    // On a fresh connection.
+    while client.get::<String>(silent[0]).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,4 +313,79 @@ async fn one_stalled_server_costs_only_its_keys_and_time() {
         assert!(start.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_computation_outlives_who_asked_for_it() {
+    static COMPUTED: AtomicU32 = AtomicU32::new(0);
+    let (_servers, client) = client(1, Config::default());
+    let minute = Duration::from_secs(60);
+    let slow = || async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        COMPUTED.fetch_add(1, Ordering::SeqCst);
+        7
+    };
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.get_or_compute::<u8, _>("k", minute, slow).await }
+    });
+    while client.inspect("k").await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let others = (0..50).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { client.get_or_compute::<u8, _>("k", minute, slow).await })
+    });
+    for other in others.collect::<Vec<_>>() {
+        assert_eq!(other.await.unwrap(), Ok(7));
+    }
+    assert_eq!(COMPUTED.load(Ordering::SeqCst), 1, "one computed, who was cancelled");
+    assert_eq!(client.get::<u8>("k").await, Ok(Some(7)));
+    // Unless nobody waited, they were told by the process.
+    assert_eq!(client.servers()[0].failures, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_given_back_on_every_way_out() {
+    let (_servers, client) =
+        client(1, Config { lease: Duration::from_secs(3600), ..Config::default() });
+    let (minute, start) = (Duration::from_secs(60), Instant::now());
+    let panics = tokio::spawn({
+        let client = client.clone();
+        async move { client.get_or_compute("k", minute, || async { panic!("on purpose") }).await }
+    });
+    let panicked: Result<Result<u8, Error>, _> = panics.await;
+    assert!(panicked.unwrap_err().is_panic(), "the caller hears of it");
+    let fails = || async { Err(Error::Value("no luck".into())) };
+    let failed: Result<u8, Error> = client.try_get_or_compute("k", minute, fails).await;
+    assert_eq!(failed, Err(Error::Value("no luck".into())));
+    for _ in 0..2 {
+        let large = client.get_or_compute("k", minute, || async { "x".repeat(2 << 20) }).await;
+        assert_eq!(large.unwrap().len(), 2 << 20, "refused by the server, and returned");
+        let odd = std::collections::BTreeMap::from([(vec![1u32], 1)]);
+        let computed = odd.clone();
+        assert_eq!(client.get_or_compute("k", minute, || async { computed }).await, Ok(odd));
+    }
+    client.set("k", "no number").await.unwrap();
+    assert_eq!(client.get_or_compute("k", minute, || async { 8 }).await, Ok(8));
+    assert_eq!(client.get::<u8>("k").await, Ok(Some(8)), "what could not be read was replaced");
+    assert!(start.elapsed() < Duration::from_secs(600), "nobody waited for a lease to expire");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_computed_is_not_there_yet() {
+    let (_servers, client) = client(1, Config::default());
+    client.set("empty", "").await.unwrap();
+    let (inner, minute) = (client.clone(), Duration::from_secs(60));
+    let look = || async move {
+        assert_eq!(inner.get::<String>("k").await, Ok(None));
+        let many = inner.get_many::<String>(&["k", "empty"]).await.all();
+        assert_eq!(many, Ok(vec![None, Some(String::new())]));
+        assert_eq!(inner.incr("k", 1).await, Ok(None));
+        7
+    };
+    assert_eq!(client.get_or_compute("k", minute, look).await, Ok(7));
+    assert_eq!(client.get::<u8>("k").await, Ok(Some(7)));
 }

@@ -279,6 +279,156 @@ fn a_failed_computation_lets_the_next_caller_try() {
 }
 
 #[test]
+fn a_computed_value_is_returned_though_it_cannot_be_stored() {
+    let (_servers, client) =
+        client(1, Config { lease: Duration::from_secs(3600), ..Config::default() });
+    let minute = Duration::from_secs(60);
+    let start = Instant::now();
+    for _ in 0..3 {
+        // Refused by the server, and no JSON: maps need strings as keys there.
+        let large = client.get_or_compute("large", minute, || "x".repeat(2 << 20)).unwrap();
+        assert_eq!(large.len(), 2 << 20);
+        let odd = BTreeMap::from([(vec![1u32], 1)]);
+        assert_eq!(client.get_or_compute("odd", minute, || odd.clone()), Ok(odd));
+    }
+    assert!(start.elapsed() < Duration::from_secs(600), "nobody waits for a lease that is over");
+    assert_eq!((client.inspect("large"), client.inspect("odd")), (Ok(None), Ok(None)));
+}
+
+#[test]
+fn what_cannot_be_read_is_computed_anew() {
+    let (_servers, client) =
+        client(1, Config { lease: Duration::from_secs(3600), ..Config::default() });
+    client.set("user", "no user at all").unwrap();
+    assert!(matches!(client.get::<User>("user"), Err(Error::Value(_))));
+    let minute = Duration::from_secs(60);
+    let start = Instant::now();
+    assert_eq!(client.get_or_compute("user", minute, user), Ok(user()));
+    assert_eq!(client.get::<User>("user"), Ok(Some(user())));
+    // A computation that fails leaves it to whoever can read it.
+    client.set("user", "no user at all").unwrap();
+    let failed: Result<User, Error> =
+        client.try_get_or_compute("user", minute, || Err(Error::NoServers));
+    assert_eq!(failed, Err(Error::NoServers));
+    assert!(client.get::<String>("user").unwrap().is_some());
+    assert!(start.elapsed() < Duration::from_secs(600));
+}
+
+#[test]
+fn what_is_being_computed_is_not_there_yet() {
+    let (_servers, client) = client(1, Config::default());
+    let minute = Duration::from_secs(60);
+    client.set("empty", "").unwrap();
+    let look = || {
+        assert_eq!(client.get::<String>("k"), Ok(None));
+        assert_eq!(client.get_raw("k"), Ok(None));
+        assert_eq!(client.get_versioned::<u32>("k"), Ok(None));
+        assert_eq!(client.get_and_touch::<String>("k", minute), Ok(None));
+        let many = client.get_many::<String>(&["k", "empty"]).all();
+        assert_eq!(many, Ok(vec![None, Some(String::new())]));
+        assert_eq!((client.incr("k", 1), client.decr("k", 1)), (Ok(None), Ok(None)));
+        "computed".to_owned()
+    };
+    assert_eq!(client.get_or_compute("k", minute, look).as_deref(), Ok("computed"));
+    assert_eq!(client.get::<String>("k").unwrap().as_deref(), Some("computed"));
+    assert_eq!(client.get::<String>("empty").unwrap().as_deref(), Some(""), "a value all the same");
+    // An update does not wait for who computes, and is not overwritten by it.
+    let update = || {
+        client.update("u", |old: Option<u32>| Some(old.map_or(7, |old| old + 1))).unwrap();
+        1
+    };
+    assert_eq!(client.get_or_compute("u", minute, update), Ok(1));
+    assert_eq!(client.get::<u32>("u"), Ok(Some(7)));
+}
+
+#[test]
+fn who_waits_in_the_process_is_woken_and_does_not_ask_again_and_again() {
+    const THREADS: u64 = 8;
+    let (_servers, client) = client(1, Config::default());
+    let asked = || client.stats("").remove(0).1.unwrap()["cmd_meta"].parse::<u64>().unwrap();
+    let (minute, before) = (Duration::from_secs(60), asked());
+    let compute = || {
+        std::thread::sleep(Duration::from_millis(500));
+        7
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| assert_eq!(client.get_or_compute("k", minute, compute), Ok(7)));
+        }
+    });
+    // Each asks once, or twice if it came before the first one knew that it was the first.
+    assert!(asked() - before <= 2 * THREADS, "{}", asked() - before);
+}
+
+#[test]
+fn pauses_cost_no_connections() {
+    const THREADS: usize = 24;
+    let (_servers, client) = client(1, Config { check_every: None, ..Config::default() });
+    let all_there = std::sync::Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    all_there.wait();
+                    client.set("a", 1).unwrap();
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+    });
+    assert!(client.counters().connections <= THREADS as u64, "{:?}", client.counters());
+}
+
+#[test]
+fn checks_are_left_out_while_calls_succeed() {
+    let check_every = Some(Duration::from_millis(50));
+    let (servers, client) = client(1, Config { check_every, ..Config::default() });
+    let made = || {
+        let stats = client.stats("").remove(0).1.unwrap();
+        stats["total_connections"].parse::<u32>().unwrap()
+    };
+    let before = made();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
+        client.set("a", 1).unwrap();
+    }
+    // One or another, where this process did not run for a while.
+    assert!(made() - before < 6, "{} connections for twenty checks", made() - before);
+    drop(servers);
+    while client.servers()[0].state != State::Ejected {
+        assert!(start.elapsed() < Duration::from_secs(10), "and without calls it is noticed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_unix_socket_that_nobody_accepts_from_costs_the_time_out() {
+    let path = std::env::temp_dir().join(format!("distcache-full-{}", std::process::id()));
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let timeout = Duration::from_millis(100);
+    let config = Config { connect_timeout: timeout, call_timeout: timeout, ..Config::default() };
+    // As many as the system lets wait.
+    let mut waiting = Vec::new();
+    for _ in 0..5000 {
+        let flags = rustix::net::SocketFlags::NONBLOCK;
+        let kind = rustix::net::SocketType::STREAM;
+        let family = rustix::net::AddressFamily::UNIX;
+        let socket = rustix::net::socket_with(family, kind, flags, None).unwrap();
+        let address = rustix::net::SocketAddrUnix::new(&path).unwrap();
+        if rustix::net::connect(&socket, &address).is_err() {
+            break;
+        }
+        waiting.push(socket);
+    }
+    let client = Client::with_nodes(vec![Node::unix(&path)], config).unwrap();
+    let start = Instant::now();
+    let error = client.set("a", 1).unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn what_expires_soon_is_computed_anew_by_one() {
     let config = Config { recompute_before: Some(Duration::from_secs(60)), ..Config::default() };
     let (_servers, client) = client(1, config);
@@ -332,8 +482,29 @@ fn expiries() {
     for key in ["many", "updated", "default", "never"] {
         assert!((58..=60).contains(&ttl(key).unwrap()), "{key}");
     }
+    client.set_raw_with("raw", b"x", 0, minute).unwrap();
+    assert_eq!(client.incr_or_with("counted", 1, 5, minute), Ok(5));
+    assert_eq!(client.decr_or_with("counted", 1, 5, minute), Ok(4));
+    client.set("touched", 1).unwrap();
+    assert_eq!(client.touch_many(&["touched", "none"], minute).all(), Ok(vec![true, false]));
+    for key in ["raw", "counted", "touched"] {
+        assert!((58..=60).contains(&ttl(key).unwrap()), "{key}");
+    }
     client.touch("never", Duration::from_millis(1500)).unwrap();
     assert!(ttl("never").unwrap() <= 2);
+}
+
+#[test]
+fn what_is_taken_is_taken_once() {
+    const ITEMS: u32 = 50;
+    let (_servers, client) = client(2, Config::default());
+    client.set_many(&(0..ITEMS).map(|at| (at, at)).collect::<Vec<_>>()).all().unwrap();
+    let taken = std::thread::scope(|scope| {
+        let take = || (0..ITEMS).filter_map(|at| client.take::<u32>(at).unwrap()).count();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+    });
+    assert_eq!(taken, ITEMS as usize);
 }
 
 #[test]
@@ -397,6 +568,7 @@ fn settings_that_make_no_sense_are_refused() {
         assert!(matches!(Client::with_config(["a"], config), Err(Error::Config(_))));
     }
     assert!(matches!(Client::connect([""; 0]), Err(Error::NoServers)));
+    assert_eq!(Client::connect(["a, b:1,,c:2:3"]).unwrap().servers().len(), 3);
     assert!(matches!(Client::connect(["a:b"]), Err(Error::Config(_))));
     assert!(matches!(Client::connect(["a", "a:11211"]), Err(Error::Config(_))));
 }

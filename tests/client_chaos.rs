@@ -64,11 +64,16 @@ impl Track {
     fn write(&mut self, client: &Client) -> Result<(), Error> {
         self.next += 1;
         let result = client.set(&self.key, self.value(self.next));
-        match &result {
-            Ok(()) => self.known = Some(self.next),
-            Err(_) => self.unknown.push(self.next),
-        }
+        self.note(result.is_ok());
         result
+    }
+
+    /// What became of the last write.
+    fn note(&mut self, is_done: bool) {
+        match is_done {
+            true => self.known = Some(self.next),
+            false => self.unknown.push(self.next),
+        }
     }
 }
 
@@ -358,4 +363,121 @@ fn events_tell_the_story() {
     let mut story = names.clone();
     story.dedup();
     assert_eq!(story, ["servers", "ejected", "probe failed", "on trial", "rejoined"], "{names:?}");
+}
+
+/// The same on connections that many calls share, half of which are given up.
+#[cfg(feature = "tokio")]
+mod pipelined {
+    use super::*;
+    use distcache::client::asynchronous::Client;
+
+    async fn load(client: Client, task: usize, until: Instant, lossy: bool) -> [u64; 3] {
+        let track =
+            |at| Track { key: format!("p{task}-{at}"), next: 0, known: None, unknown: vec![] };
+        let mut tracks: Vec<Track> = (0..8).map(track).collect();
+        let (mut ends, mut round) = ([0; 3], 0);
+        while Instant::now() < until {
+            round += 1;
+            let patience = match round % 2 {
+                0 => Duration::from_micros((round * 37 % 1500) as u64),
+                _ => CALL_TIMEOUT * 10,
+            };
+            let at = round % tracks.len();
+            let ended =
+                tokio::time::timeout(patience, call(&client, &mut tracks, at, round, lossy));
+            let ended = ended.await;
+            if round % 5 == 0 && ended.is_err() {
+                tracks[at].note(false);
+            }
+            ends[match ended {
+                Ok(Ok(())) => 0,
+                Ok(Err(_)) => 1,
+                Err(_) => 2,
+            }] += 1;
+            if matches!(ended, Ok(Err(_))) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        ends
+    }
+
+    async fn call(
+        client: &Client,
+        tracks: &mut [Track],
+        at: usize,
+        round: usize,
+        lossy: bool,
+    ) -> Result<(), Error> {
+        let number = round % 5;
+        match number {
+            0 => {
+                let track = &mut tracks[at];
+                track.next += 1;
+                let result = client.set(&track.key, track.value(track.next)).await;
+                track.note(result.is_ok());
+                result
+            }
+            1 => {
+                let keys: Vec<&String> = tracks.iter().map(|track| &track.key).collect();
+                let many = client.get_many::<String>(&keys).await;
+                for (track, found) in tracks.iter().zip(many.iter()) {
+                    track.check(found.as_ref().ok().and_then(|found| found.as_deref()));
+                }
+                many.all().map(|_| ())
+            }
+            2 => {
+                let base = (tracks[0].key.len() * 100 + at) as u64 * 1_000_000;
+                let key = format!("counter-{base}");
+                match client.incr(&key, 1).await? {
+                    Some(count) if !lossy => assert_eq!(count / 1_000_000, base / 1_000_000),
+                    Some(_) => {}
+                    None => drop(client.add(&key, base).await?),
+                }
+                Ok(())
+            }
+            _ => {
+                let found = client.get::<String>(&tracks[at].key).await?;
+                tracks[at].check(found.as_deref());
+                Ok(())
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn bad_weather_never_makes_wrong_values() {
+        let servers: Vec<Server> = (0..3).map(|_| Server::bind("127.0.0.1:0").unwrap()).collect();
+        for weather in BAD_WEATHER {
+            let proxies: Vec<Proxy> =
+                servers.iter().map(|server| Proxy::to(server.addresses()[0])).collect();
+            let addresses = proxies.iter().map(|proxy| proxy.address.to_string());
+            let client = Client::with_config(addresses, config()).unwrap();
+            let _ = client.flush_all(None).await;
+            let end = Instant::now() + Duration::from_millis(400);
+            let lossy = weather == Weather::Garbage;
+            let spawn = |task| tokio::spawn(load(client.clone(), task, end, lossy));
+            let tasks: Vec<_> = (0..20).map(spawn).collect();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            proxies[0].set(weather);
+            proxies[1].set(weather);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            proxies.iter().for_each(|proxy| proxy.set(Weather::Fair));
+            let mut ends = [0; 3];
+            for task in tasks {
+                let task = task.await.unwrap();
+                ends.iter_mut().zip(task).for_each(|(sum, count)| *sum += count);
+            }
+            println!("{weather:?}: {} good, {} failed, {} given up", ends[0], ends[1], ends[2]);
+            assert!(ends[0] > 0 && ends[2] > 0);
+            let start = Instant::now();
+            let healthy = |client: &Client| {
+                client.servers().iter().all(|server| server.state == State::Healthy)
+            };
+            while client.version().await.iter().any(|(_, version)| version.is_err())
+                || !healthy(&client)
+            {
+                assert!(start.elapsed() < PATIENCE, "{:?}", client.servers());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
 }

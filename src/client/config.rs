@@ -220,11 +220,15 @@ pub struct Config {
     pub write_timeout: Duration,
     /// Longest time for a whole call, all waiting included.
     pub call_timeout: Duration,
-    /// Connections to each server at a time; further calls wait for one.
+    /// Connections to each server at a time; further calls wait for one. For the asynchronous face,
+    /// those of large requests.
     pub connections_max: usize,
-    /// Connections to each server that are kept while nobody needs them.
+    /// Connections to each server that all calls of the asynchronous face share, each with many
+    /// calls at a time. One is enough for most programs.
+    pub pipelined_connections: usize,
+    /// Connections to each server that are kept while nobody needs them, each for `idle_timeout`.
     pub idle_connections_max: usize,
-    /// A connection unused for longer than this is closed instead of used.
+    /// A connection unused for longer than this is closed.
     pub idle_timeout: Duration,
     /// Failures in a row that eject a server.
     pub failures_max: u32,
@@ -232,7 +236,8 @@ pub struct Config {
     pub probe_after: Duration,
     /// Longest wait between two probes, and the wait before a refused login is tried again.
     pub probe_after_max: Duration,
-    /// How often servers in use are probed too, so that one that died is noticed without calls.
+    /// How often servers in use that nobody called meanwhile are probed too, so that one that died
+    /// is noticed without calls.
     pub check_every: Option<Duration>,
     /// What becomes of the keys of an ejected server.
     pub when_down: WhenDown,
@@ -269,7 +274,8 @@ impl Default for Config {
             write_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(2),
             connections_max: 64,
-            idle_connections_max: 16,
+            pipelined_connections: 1,
+            idle_connections_max: 64,
             idle_timeout: Duration::from_secs(60),
             failures_max: 3,
             probe_after: Duration::from_millis(100),
@@ -306,6 +312,9 @@ impl Config {
         }
         if self.connections_max == 0 || self.failures_max == 0 {
             return wrong("connections_max and failures_max are at least 1".into());
+        }
+        if self.pipelined_connections == 0 {
+            return wrong("pipelined_connections is at least 1".into());
         }
         if self.key_prefix.len() > 200 {
             return wrong("key_prefix leaves no room for keys: 200 bytes at most".into());

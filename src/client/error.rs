@@ -38,7 +38,7 @@ pub enum Error {
         /// What the system says.
         cause: String,
     },
-    /// The connection broke. A write may or may not have been done.
+    /// The connection broke after something was sent. A write may or may not have been done.
     Io {
         /// Which server.
         server: String,
@@ -47,7 +47,7 @@ pub enum Error {
         /// What the system says.
         cause: String,
     },
-    /// The time set for this ran out. A write may or may not have been done.
+    /// The time set for this ran out; see [`Error::is_in_doubt`] for what became of a write.
     Timeout {
         /// Which server.
         server: String,
@@ -98,6 +98,9 @@ pub enum Error {
     },
 }
 
+/// What is waited for once a request was sent, or a part of it.
+const SENT: [&str; 3] = ["a request to be sent", "a reply", "replies"];
+
 impl Error {
     /// Whether the server or the way to it failed, rather than the request being wrong: what counts
     /// towards ejecting it.
@@ -115,6 +118,33 @@ impl Error {
     /// Whether a server was not there to answer, for whatever reason.
     pub fn is_unavailable(&self) -> bool {
         self.is_failure_of_server() || matches!(self, Self::Down { .. })
+    }
+
+    /// Whether the request may have reached the server: a write that failed like this may or may
+    /// not have been done. After any other error it was not.
+    ///
+    /// ```
+    /// use distcache::client::{Client, Error};
+    ///
+    /// let client = Client::connect(["127.0.0.1:1"])?;
+    /// let error = client.set("a", 1).unwrap_err();
+    /// assert!(!error.is_in_doubt(), "{error}");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Protocol { .. } => true,
+            // A connection that broke says so in the same way as one that was not made.
+            Self::Tls { .. } => true,
+            Self::Timeout { waiting_for, .. } => SENT.contains(waiting_for),
+            _ => false,
+        }
+    }
+
+    /// Whether the cache is of no use now: nobody answers, or we are not let in. Where a cache that
+    /// is away counts as one that holds nothing, so does this.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_unavailable() || matches!(self, Self::Login { .. })
     }
 
     pub(super) fn io(server: &str, waiting_for: &'static str, error: &io::Error) -> Self {
@@ -170,10 +200,13 @@ impl fmt::Display for Error {
             Self::Io { server, cause, .. } => {
                 write!(out, "{server}: connection lost: {cause}; a write may or may not be done")
             }
-            Self::Timeout { server, waiting_for } => write!(
-                out,
-                "{server}: time ran out waiting for {waiting_for}; a write may or may not be done"
-            ),
+            Self::Timeout { server, waiting_for } => {
+                let doubt = match self.is_in_doubt() {
+                    true => "; a write may or may not be done",
+                    false => "; nothing was sent",
+                };
+                write!(out, "{server}: time ran out waiting for {waiting_for}{doubt}")
+            }
             Self::Tls { server, cause } => write!(
                 out,
                 "{server}: no encrypted connection: {cause}; is TLS on at that port, are roots, \

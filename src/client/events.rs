@@ -119,7 +119,7 @@ pub struct ServerStatus {
     pub node: Node,
     /// Whether it is in use.
     pub state: State,
-    /// Connections open to it by the blocking face.
+    /// Connections open to it.
     pub connections: usize,
     /// Failures since the client started.
     pub failures: u64,

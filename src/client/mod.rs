@@ -25,9 +25,14 @@
 //! For tests of programs that use it, [`server::Server`](crate::server::Server) starts a server
 //! inside the process.
 //!
-//! **No reply can reach another call.** A connection carries one call at a time, and is closed
-//! unless every byte of its reply was read and understood: after a time-out, a cancelled future, a
-//! panic, or bytes that do not belong there.
+//! **No reply can reach another call.** A connection of the blocking face carries one call at a
+//! time and is closed unless every byte of its reply was read and understood. One of the
+//! asynchronous face carries many: replies belong to calls in their order, those that name a key or
+//! a number are compared with what was asked, those of calls that were given up are read and
+//! dropped, and bytes that nobody asked for close it.
+//!
+//! **Two faces, one core.** Both have the same operations with the same names and meaning; what
+//! they do is decided in `operation`, without I/O, and the faces only wait.
 //!
 //! | folder | what it holds |
 //! |---|---|
@@ -36,9 +41,11 @@
 //! | `wire` | the protocol: requests and replies, without sockets |
 //! | `net` | how a connection begins, and bytes on it, encrypted or not |
 //! | `cluster` | which servers are in use, probes, repairs, changing lists of servers |
+//! | `operation` | every call as a value, and what leads from one step of it to the next |
 //! | `blocking` | the blocking face: only waiting |
 //! | `asynchronous` | the asynchronous face (feature `tokio`): only waiting |
 //! | `config`, `error`, `events` | settings, errors, what can be observed |
+//! | `face`, `url` | what a client does without waiting; its servers and settings in one line |
 //! | `clock` | the one place that reads time |
 
 #[cfg(feature = "tokio")]
@@ -49,8 +56,11 @@ mod cluster;
 mod config;
 mod error;
 mod events;
+mod face;
 mod net;
+mod operation;
 mod placement;
+mod url;
 mod value;
 mod wire;
 

@@ -1,16 +1,18 @@
-//! How the blocking face makes a call: route, connection, request, reply, and what a failure means.
-//! Owns retries and the splitting of many keys among servers.
+//! How the blocking face makes a call: connection, request, reply. Owns waiting for them; what is
+//! sent, where it goes and what a failure means is decided in `operation`.
 
 use crate::client::blocking::connection::{Call, Connection, Exchange, Limits, drive};
 use crate::client::blocking::pool::Place;
 use crate::client::clock;
-use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
+use crate::client::cluster::{Cluster, Server};
 use crate::client::error::Error;
 use crate::client::events::count;
+use crate::client::operation::attempt::Attempt;
+use crate::client::operation::many::{Asked, Missing, Requests, Slots};
+use crate::client::operation::{self, Convert, Operation};
 use crate::client::placement::key::{AsKey, WireKey};
-use crate::client::wire::batch::{Batch, refused};
 use crate::client::wire::command::{Command, Effect, Expect, ServerCommand};
-use crate::client::wire::outcome::{Many, nowhere};
+use crate::client::wire::outcome::Many;
 use crate::client::wire::reply::Reply;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +30,7 @@ impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let keep = self.keep;
         let connection = self.connection.take().filter(|_| keep);
-        let connection = connection.and_then(|mut one| one.rest().then_some(one));
+        let connection = connection.and_then(|mut one| one.is_clean().then_some(one));
         self.server.pool.give(connection, self.generation);
     }
 }
@@ -38,18 +40,6 @@ enum Connecting<'scope, L> {
     Done(L),
     Thread(std::thread::ScopedJoinHandle<'scope, L>),
 }
-
-/// The keys of one server.
-pub(in crate::client) struct Group<'k> {
-    pub server: Arc<Server>,
-    /// For a stand-in, how long items may live there.
-    pub seconds_max: Option<u32>,
-    /// Place in the caller's list, and key.
-    pub keys: Vec<(usize, WireKey<'k>)>,
-}
-
-/// The results of a call with many keys, in the making.
-pub(in crate::client) type Slots<T> = Vec<Option<Result<T, Error>>>;
 
 impl Cluster {
     fn limits(&self) -> Limits {
@@ -76,9 +66,7 @@ impl Cluster {
                 Place::Connection(connection) => (Some(connection), true),
                 Place::Empty => (None, false),
             };
-            let usable = connection.as_mut().is_none_or(|connection| {
-                connection.is_usable(clock::now(), self.config.idle_timeout)
-            });
+            let usable = connection.as_mut().is_none_or(Connection::is_usable);
             let loan = Loan { server, connection, generation, reused, keep: false };
             if usable {
                 return Ok(loan);
@@ -90,7 +78,7 @@ impl Cluster {
     fn connect<'s>(&self, mut loan: Loan<'s>, limits: Limits) -> Result<Loan<'s>, Error> {
         let server = loan.server;
         server.may_log_in(clock::now(), self.config.probe_after_max)?;
-        match Connection::open(&server.node, &server.addresses(), &self.dialer, limits.deadline) {
+        match Connection::open(&server.node, &server.names, &self.dialer, limits.deadline) {
             Ok(connection) => {
                 count(&self.counters.connections);
                 if self.config.login.is_some() {
@@ -117,7 +105,7 @@ impl Cluster {
         convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let limits = self.limits();
-        let mut retried = false;
+        let mut attempt = Attempt::new(effect);
         loop {
             let mut loan = self.lend(server, limits)?;
             let reused = loan.reused;
@@ -132,154 +120,101 @@ impl Cluster {
                 Call::Broken(error) => error,
             };
             drop(loan);
-            // A server that was restarted has closed its connections without being at fault. Only
-            // reads may be done twice.
-            let stale = reused && matches!(error, Error::Io { .. });
-            if stale && effect == Effect::Read && !retried {
-                retried = true;
-                server.close_idle();
-                count(&self.counters.retries);
-                continue;
+            if !attempt.again(self, &error, reused) {
+                self.failed(server, &error);
+                return Err(error);
             }
-            self.failed(server, &error);
-            return Err(error);
+            server.close_idle();
         }
     }
 
-    /// One command about one key.
-    pub fn call<R>(
+    /// One operation on one key.
+    pub fn call<R, F: Convert<R>>(
         &self,
         key: &(impl AsKey + ?Sized),
-        command: Command<'_>,
+        mut operation: Operation<'_, R, F>,
+    ) -> Result<R, Error> {
+        let begun = self.begin(key, operation.effect)?;
+        let target = begun.target(operation.command);
+        let Some((server, command)) = target else { return self.unasked(operation) };
+        let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
+        let (key, effect) = (Some(&begun.key), operation.effect);
+        let convert = &mut |reply: Reply<'_>| operation.read(reply);
+        let mut result = self.ask(&server, key, effect, write, convert);
+        if operation.may_be_blank(&result) && self.is_place(&server, &begun.key) {
+            result = operation.blanked(result);
+        }
+        self.settle(operation, result)
+    }
+
+    /// Whether an item is the place of a value that somebody computes.
+    fn is_place(&self, server: &Server, key: &WireKey<'_>) -> bool {
+        if server.has_no_meta.load(Ordering::Relaxed) {
+            return false;
+        }
+        let write = |opaque, out: &mut Vec<u8>| Command::Inspect.write(key, opaque, out);
+        let convert = &mut |reply: Reply<'_>| operation::peek().read(reply);
+        let asked = self.ask_quietly(server, key, write, convert);
+        server.has_no_meta.store(asked.is_none(), Ordering::Relaxed);
+        asked == Some(true)
+    }
+
+    /// One request whose failure says nothing against the server.
+    fn ask_quietly<R>(
+        &self,
+        server: &Server,
+        key: &WireKey<'_>,
+        write: impl Fn(u32, &mut Vec<u8>) -> Expect,
+        convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Option<R> {
+        let limits = self.limits();
+        let mut loan = self.lend(server, limits).ok()?;
+        match loan.connection.as_mut()?.call(Some(key), limits, &write, convert) {
+            Call::Clean(result) => {
+                loan.keep = true;
+                result.ok()
+            }
+            Call::Broken(_) => None,
+        }
+    }
+
+    /// One request that is not about a key.
+    pub fn tell<R>(
+        &self,
+        server: &Server,
+        command: ServerCommand<'_>,
         effect: Effect,
         mut convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let (wire, placing) = self.wire(key)?;
-        let topology = self.topology();
-        let (server, command) = match self.route(&topology, &placing, &wire, effect)? {
-            Route::Owner(server) => (server, command),
-            Route::StandIn(server, seconds_max) => (server, for_stand_in(command, seconds_max)),
-            Route::Nowhere => return convert(nowhere(&command)),
-        };
-        let write = |opaque, out: &mut Vec<u8>| command.write(&wire, opaque, out);
-        let result = self.ask(&server, Some(&wire), effect, write, &mut convert);
-        match result {
-            Err(error) if effect == Effect::Read && self.forgives(&error) => {
-                convert(Reply::NotFound)
-            }
-            result => result,
-        }
-    }
-
-    pub fn forgives(&self, error: &Error) -> bool {
-        self.forgives_reads() && error.is_failure_of_server()
-    }
-
-    /// Counts what a read found.
-    pub fn count_found(&self, found: bool) {
-        count(if found { &self.counters.hits } else { &self.counters.misses });
-    }
-
-    /// The same request to every server.
-    pub fn ask_all<R>(
-        &self,
-        command: ServerCommand<'_>,
-        mut convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
-    ) -> Vec<(Arc<Server>, Result<R, Error>)> {
-        let servers = self.topology().servers.clone();
-        let ask = |server: Arc<Server>| {
-            let write = |_, out: &mut Vec<u8>| command.write(out);
-            let result = self.ask(&server, None, Effect::Read, write, &mut convert);
-            (server, result)
-        };
-        servers.into_iter().map(ask).collect()
-    }
-
-    /// Splits keys among servers. Slots of keys that go nowhere get their results at once:
-    /// `missing` where a dead server's keys count as such.
-    pub fn split<'k, K: AsKey, T>(
-        &self,
-        keys: &'k [K],
-        effect: Effect,
-        slots: &mut Slots<T>,
-        missing: &impl Fn() -> Result<T, Error>,
-    ) -> Vec<Group<'k>> {
-        let topology = self.topology();
-        let mut groups: Vec<Group<'k>> = Vec::new();
-        // The group of each owner in use, by its index; `route` is for the others.
-        let mut group_of: Vec<Option<usize>> = vec![None; topology.servers.len()];
-        for (at, key) in keys.iter().enumerate() {
-            let (wire, placing) = match self.wire(key) {
-                Ok(made) => made,
-                Err(error) => {
-                    slots[at] = Some(Err(error));
-                    continue;
-                }
-            };
-            if let Some(owner) = topology.owner_in_use(&placing) {
-                let group = *group_of[owner].get_or_insert_with(|| {
-                    let server = Arc::clone(&topology.servers[owner]);
-                    groups.push(Group { server, seconds_max: None, keys: Vec::new() });
-                    groups.len() - 1
-                });
-                groups[group].keys.push((at, wire));
-                continue;
-            }
-            let (server, seconds_max) = match self.route(&topology, &placing, &wire, effect) {
-                Ok(Route::Owner(server)) => (server, None),
-                Ok(Route::StandIn(server, seconds)) => (server, Some(seconds)),
-                Ok(Route::Nowhere) => {
-                    slots[at] = Some(missing());
-                    continue;
-                }
-                Err(error) => {
-                    slots[at] = Some(Err(error));
-                    continue;
-                }
-            };
-            let known = groups
-                .iter_mut()
-                .find(|group| group.server.id == server.id && group.seconds_max == seconds_max);
-            match known {
-                Some(group) => group.keys.push((at, wire)),
-                None => groups.push(Group { server, seconds_max, keys: vec![(at, wire)] }),
-            }
-        }
-        // Everybody takes connections in the same order, so that two callers cannot each hold what
-        // the other waits for.
-        groups.sort_by_key(|group| group.server.id);
-        groups
+        self.ask(server, None, effect, |_, out| command.write(out), &mut convert)
     }
 
     /// Commands about many keys, to all their servers at once.
     pub fn call_many<'k, K: AsKey, T>(
         &self,
         keys: &'k [K],
-        effect: Effect,
-        batch: impl Fn(Vec<(usize, WireKey<'k>)>, Option<u32>, &mut u32) -> Batch<'k>,
-        missing: impl Fn() -> Result<T, Error>,
-        mut convert: impl FnMut(usize, Reply<'_>) -> Result<T, Error>,
+        asked: &Asked<impl Requests<'k>, impl Missing<T>, impl Convert<T>>,
     ) -> Many<T> {
-        let mut slots: Slots<T> = keys.iter().map(|_| None).collect();
-        let groups = self.split(keys, effect, &mut slots, &missing);
+        let (effect, missing) = (asked.effect, &asked.missing);
+        let mut slots = Slots::new(keys.len());
+        let groups = self.split(keys, effect, &mut slots, missing);
         let limits = self.limits();
         let servers: Vec<Arc<Server>> =
             groups.iter().map(|group| Arc::clone(&group.server)).collect();
         let mut loans = Vec::with_capacity(groups.len());
         let mut batches = Vec::with_capacity(groups.len());
         let lent = self.lend_all(&servers, limits);
-        for ((mut group, server), lent) in groups.into_iter().zip(&servers).zip(lent) {
+        for ((group, server), lent) in groups.into_iter().zip(&servers).zip(lent) {
             match lent {
                 Ok(mut loan) => {
                     if let Some(connection) = loan.connection.as_mut() {
-                        let keys = std::mem::take(&mut group.keys);
-                        batches.push(batch(keys, group.seconds_max, connection.opaque()));
+                        batches.push((asked.batch)(group, connection.opaque()));
                         loans.push((server, loan));
                     }
                 }
                 Err(error) => {
                     let places = group.keys.iter().map(|(at, _)| *at);
-                    self.fail_slots(&mut slots, places, effect, &error, &missing);
+                    slots.fail(self, effect, places, &error, missing);
                 }
             }
         }
@@ -290,16 +225,9 @@ impl Cluster {
             .zip(batches)
             .map(|(connection, batch)| Exchange::new(connection, batch))
             .collect();
-        drive(&mut exchanges, limits, &mut |of, at, reply| {
-            slots[at] = Some(match reply {
-                Reply::Refused(line) => Err(refused(names[of], line)),
-                reply => match convert(at, reply) {
-                    Err(error @ Error::Protocol { .. }) => return Err(error),
-                    result => result,
-                },
-            });
-            Ok(())
-        });
+        let mut sink =
+            |of: usize, at, reply: Reply<'_>| slots.fill(names[of], at, reply, &asked.convert);
+        drive(&mut exchanges, limits, &mut sink);
         let ended: Vec<_> = exchanges.into_iter().map(Exchange::end).collect();
         for ((server, mut loan), ended) in loans.into_iter().zip(ended) {
             loan.keep = ended.is_ok();
@@ -308,26 +236,20 @@ impl Cluster {
                 Ok(()) => self.succeeded(server),
                 Err((error, unanswered)) => {
                     self.failed(server, &error);
-                    let open = unanswered.into_iter().filter(|at| slots[*at].is_none());
-                    let open: Vec<usize> = open.collect();
-                    self.fail_slots(&mut slots, open.into_iter(), effect, &error, &missing);
+                    slots.fail(self, effect, unanswered, &error, missing);
                 }
             }
         }
-        Many(slots.into_iter().map(|slot| slot.unwrap_or_else(&missing)).collect())
+        self.blank(keys, &mut slots, missing);
+        slots.finish(missing)
     }
 
-    fn fail_slots<T>(
-        &self,
-        slots: &mut Slots<T>,
-        places: impl Iterator<Item = usize>,
-        effect: Effect,
-        error: &Error,
-        missing: &impl Fn() -> Result<T, Error>,
-    ) {
-        let forgiven = effect == Effect::Read && self.forgives(error);
-        for at in places {
-            slots[at] = Some(if forgiven { missing() } else { Err(error.clone()) });
+    /// Among items that look like it, takes the places of values being computed for missing.
+    fn blank<K: AsKey, T>(&self, keys: &[K], slots: &mut Slots<T>, missing: &impl Missing<T>) {
+        for at in std::mem::take(&mut slots.empty) {
+            if matches!(self.call(&keys[at], operation::peek()), Ok(true)) {
+                slots.set(at, missing());
+            }
         }
     }
 
@@ -366,12 +288,5 @@ impl Cluster {
             };
             connecting.into_iter().map(finish).collect()
         })
-    }
-
-    pub fn count_all_found<T>(&self, many: &Many<Option<T>>) {
-        let found = many.iter().filter(|result| matches!(result, Ok(Some(_)))).count() as u64;
-        let missed = many.iter().filter(|result| matches!(result, Ok(None))).count() as u64;
-        self.counters.hits.fetch_add(found, Ordering::Relaxed);
-        self.counters.misses.fetch_add(missed, Ordering::Relaxed);
     }
 }

@@ -1,31 +1,29 @@
 //! The blocking face: what a program calls. Owns the operations; how a call is made is in `caller`.
 
+use crate::client::blocking::waiting::wait_until;
 use crate::client::clock;
-use crate::client::cluster::monitor;
-use crate::client::cluster::{Cluster, for_stand_in};
+use crate::client::cluster::start::{Shared, parse_nodes, start};
+use crate::client::cluster::{Cluster, Server};
 use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
 use crate::client::events::{Counters, ServerStatus};
+use crate::client::face::what_does_not_wait;
+use crate::client::operation::flight::Leading;
+use crate::client::operation::lease::{Filling, Lease, OwnedKey, Step, Ticket, ask};
+use crate::client::operation::many::{self, Stores};
+use crate::client::operation::update::Update;
+use crate::client::operation::{self, Convert, Encoded, Operation, Statistics};
 use crate::client::placement::key::AsKey;
 use crate::client::placement::node::Node;
-use crate::client::wire::batch::Batch;
 use crate::client::wire::command::{Command, Effect, Mode, ServerCommand};
-use crate::client::wire::outcome::{
-    self, Cas, Inspection, Leased, Many, PerServer, Raw, Versioned,
-};
+use crate::client::wire::outcome::{self, Cas, Inspection, Many, PerServer, Raw, Versioned};
 use crate::client::wire::reply::Reply;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Attempts of `update` before it gives up.
-const UPDATE_ATTEMPTS_MAX: u32 = 100;
-
-/// Waits of `get_or_compute` for another caller's value: from, to.
-const LEASE_POLL: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 
 /// A client of one or more servers, which share the keys among them.
 ///
@@ -45,117 +43,18 @@ const LEASE_POLL: [Duration; 2] = [Duration::from_millis(2), Duration::from_mill
 /// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    cluster: Arc<Cluster>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.cluster.end();
-    }
-}
-
-/// Nodes from a program's list of addresses; empty ones are left out.
-pub(in crate::client) fn parse_nodes(
-    servers: impl IntoIterator<Item = impl AsRef<str>>,
-) -> Result<Vec<Node>, Error> {
-    let servers = servers.into_iter();
-    servers.filter(|one| !one.as_ref().trim().is_empty()).map(|one| one.as_ref().parse()).collect()
-}
-
-/// Makes the cluster of a new client, with the list of servers its discovery names.
-pub(in crate::client) fn start(nodes: Vec<Node>, config: Config) -> Result<Arc<Cluster>, Error> {
-    config.check()?;
-    let nodes = match &config.discovery {
-        // A source that fails at the start is no reason to give up if servers are named as well.
-        Some(discovery) => discovery.read(&config).or_else(|error| match nodes.is_empty() {
-            true => Err(error),
-            false => Ok(nodes),
-        })?,
-        None if nodes.is_empty() => return Err(Error::NoServers),
-        None => nodes,
-    };
-    let cluster = Arc::new(Cluster::new(nodes, config)?);
-    monitor::start(&cluster)?;
-    Ok(cluster)
-}
+what_does_not_wait!();
 
 impl Client {
-    /// A client of these servers (see [`Node`] for how they are written), with default settings.
-    ///
-    /// # Errors
-    /// `Error::Config` for an address that makes no sense, `Error::NoServers` for an empty list.
-    ///
-    /// ```
-    /// use distcache::client::Client;
-    ///
-    /// let client = Client::connect(["10.0.0.1", "10.0.0.2:11212", "10.0.0.3:11211:2"])?;
-    /// assert_eq!(client.servers().len(), 3);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn connect(servers: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, Error> {
-        Self::with_config(servers, Config::default())
-    }
-
-    /// A client with settings of the caller's; see [`Config`] for an example.
-    ///
-    /// # Errors
-    /// `Error::Config` for settings or addresses that make no sense, `Error::NoServers` if neither
-    /// the list nor the discovery names one.
-    pub fn with_config(
-        servers: impl IntoIterator<Item = impl AsRef<str>>,
-        config: Config,
-    ) -> Result<Self, Error> {
-        Self::with_nodes(parse_nodes(servers)?, config)
-    }
-
-    /// The same with servers as values.
-    ///
-    /// # Errors
-    /// As [`with_config`](Self::with_config).
-    pub fn with_nodes(nodes: Vec<Node>, config: Config) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new(Inner { cluster: start(nodes, config)? }) })
-    }
-
-    pub(super) fn cluster(&self) -> &Cluster {
-        &self.inner.cluster
-    }
-
-    fn call<R>(
+    fn call<R, F: Convert<R>>(
         &self,
         key: &(impl AsKey + ?Sized),
-        command: Command<'_>,
-        convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
+        operation: Operation<'_, R, F>,
     ) -> Result<R, Error> {
-        self.cluster().call(key, command, command.effect(), convert)
-    }
-
-    fn find<R>(
-        &self,
-        key: &(impl AsKey + ?Sized),
-        command: Command<'_>,
-        convert: impl FnMut(Reply<'_>) -> Result<Option<R>, Error>,
-    ) -> Result<Option<R>, Error> {
-        let found = self.call(key, command, convert)?;
-        self.cluster().count_found(found.is_some());
-        Ok(found)
-    }
-
-    fn store<R>(
-        &self,
-        key: &(impl AsKey + ?Sized),
-        value: &(impl Serialize + ?Sized),
-        mode: Mode,
-        expiry: Expiry,
-        convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        let (data, flags) = self.cluster().config.codec.encode(value)?;
-        let exptime = expiry.exptime();
-        self.call(key, Command::Store { mode, flags, exptime, data: &data }, convert)
+        self.cluster().call(key, operation)
     }
 }
 
@@ -177,8 +76,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get<T: DeserializeOwned>(&self, key: impl AsKey) -> Result<Option<T>, Error> {
-        let codec = &self.cluster().config.codec;
-        self.find(&key, Command::Get { token: false }, |reply| outcome::value(codec, reply))
+        self.call(&key, operation::get(self.config()))
     }
 
     /// The value with its flags and the token that `cas` compares.
@@ -199,8 +97,7 @@ impl Client {
         &self,
         key: impl AsKey,
     ) -> Result<Option<Versioned<T>>, Error> {
-        let codec = &self.cluster().config.codec;
-        self.find(&key, Command::Get { token: true }, |reply| outcome::versioned(codec, reply))
+        self.call(&key, operation::get_versioned(self.config()))
     }
 
     /// The bytes as they are stored, with their flags: compressed if they are, whoever wrote them.
@@ -217,7 +114,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get_raw(&self, key: impl AsKey) -> Result<Option<Raw>, Error> {
-        self.find(&key, Command::Get { token: false }, outcome::raw)
+        self.call(&key, operation::get_raw())
     }
 
     /// The values of many keys: one request to each server, to all of them at once. A server that
@@ -232,14 +129,9 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get_many<T: DeserializeOwned>(&self, keys: &[impl AsKey]) -> Many<Option<T>> {
-        let codec = &self.cluster().config.codec;
-        let many = self.cluster().call_many(
-            keys,
-            Effect::Read,
-            |keys, _, opaque| Batch::get(keys, false, opaque),
-            || Ok(None),
-            |_, reply| outcome::value(codec, reply),
-        );
+        let codec = &self.config().codec;
+        let asked = many::get(false, |reply| outcome::value(codec, reply));
+        let many = self.cluster().call_many(keys, &asked);
         self.cluster().count_all_found(&many);
         many
     }
@@ -249,14 +141,9 @@ impl Client {
         &self,
         keys: &[impl AsKey],
     ) -> Many<Option<Versioned<T>>> {
-        let codec = &self.cluster().config.codec;
-        let many = self.cluster().call_many(
-            keys,
-            Effect::Read,
-            |keys, _, opaque| Batch::get(keys, true, opaque),
-            || Ok(None),
-            |_, reply| outcome::versioned(codec, reply),
-        );
+        let codec = &self.config().codec;
+        let asked = many::get(true, |reply| outcome::versioned(codec, reply));
+        let many = self.cluster().call_many(keys, &asked);
         self.cluster().count_all_found(&many);
         many
     }
@@ -282,9 +169,7 @@ impl Client {
         key: impl AsKey,
         expiry: impl Into<Expiry>,
     ) -> Result<Option<T>, Error> {
-        let codec = &self.cluster().config.codec;
-        let exptime = expiry.into().exptime();
-        self.find(&key, Command::GetAndTouch { exptime }, |reply| outcome::value(codec, reply))
+        self.call(&key, operation::get_and_touch(self.config(), expiry.into()))
     }
 
     /// What the server knows about an item, without its value. Needs the meta protocol.
@@ -302,7 +187,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn inspect(&self, key: impl AsKey) -> Result<Option<Inspection>, Error> {
-        self.call(&key, Command::Inspect, outcome::inspection)
+        self.call(&key, operation::inspect())
     }
 }
 
@@ -324,7 +209,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set(&self, key: impl AsKey, value: impl Serialize) -> Result<(), Error> {
-        self.set_with(key, value, self.cluster().config.expiry)
+        self.set_with(key, value, self.config().expiry)
     }
 
     /// Stores a value with an expiry.
@@ -348,7 +233,8 @@ impl Client {
         value: impl Serialize,
         expiry: impl Into<Expiry>,
     ) -> Result<(), Error> {
-        self.store(&key, &value, Mode::Set, expiry.into(), outcome::set)
+        let value = Encoded::new(self.config(), &value)?;
+        self.call(&key, operation::set(&value, expiry.into()))
     }
 
     /// Stores bytes and flags as they are.
@@ -365,9 +251,21 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_raw(&self, key: impl AsKey, bytes: &[u8], flags: u32) -> Result<(), Error> {
-        let exptime = self.cluster().config.expiry.exptime();
-        let command = Command::Store { mode: Mode::Set, flags, exptime, data: bytes };
-        self.call(&key, command, outcome::set)
+        self.set_raw_with(key, bytes, flags, self.config().expiry)
+    }
+
+    /// The same with an expiry.
+    ///
+    /// # Errors
+    /// As of [`set_raw`](Self::set_raw).
+    pub fn set_raw_with(
+        &self,
+        key: impl AsKey,
+        bytes: &[u8],
+        flags: u32,
+        expiry: impl Into<Expiry>,
+    ) -> Result<(), Error> {
+        self.call(&key, operation::set_raw(bytes, flags, expiry.into()))
     }
 
     /// Stores many values: to all servers at once, with the default expiry. The requests of a call
@@ -381,7 +279,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_many(&self, items: &[(impl AsKey, impl Serialize)]) -> Many<()> {
-        self.set_many_with(items, self.cluster().config.expiry)
+        self.set_many_with(items, self.config().expiry)
     }
 
     /// The same with an expiry.
@@ -390,35 +288,10 @@ impl Client {
         items: &[(impl AsKey, impl Serialize)],
         expiry: impl Into<Expiry>,
     ) -> Many<()> {
-        let config = &self.cluster().config;
-        let exptime = expiry.into().exptime();
-        let encode = |(_, value): &(_, _)| config.codec.encode(value);
-        let values: Vec<Result<(Vec<u8>, u32), Error>> = items.iter().map(encode).collect();
-        // Those that cannot be encoded are left out of the call.
-        let sent: Vec<usize> = (0..items.len()).filter(|at| values[*at].is_ok()).collect();
-        let keys: Vec<_> = sent.iter().map(|at| &items[*at].0).collect();
-        let stored = self.cluster().call_many(
-            &keys,
-            Effect::Write,
-            |keys, seconds_max, opaque| {
-                Batch::each(keys, opaque, |at| {
-                    let (data, flags) = match &values[sent[at]] {
-                        Ok((data, flags)) => (data.as_slice(), *flags),
-                        Err(_) => (&[][..], 0),
-                    };
-                    let command = Command::Store { mode: Mode::Set, flags, exptime, data };
-                    seconds_max.map_or(command, |seconds| for_stand_in(command, seconds))
-                })
-            },
-            || Ok(()),
-            |_, reply| outcome::set(reply),
-        );
-        let mut results: Vec<Result<(), Error>> =
-            values.iter().map(|value| value.as_ref().map(|_| ()).map_err(Clone::clone)).collect();
-        for (at, result) in sent.iter().zip(stored) {
-            results[*at] = result;
-        }
-        Many(results)
+        let stores = Stores::new(self.config(), items, expiry.into());
+        let batch = |group, opaque: &mut u32| stores.batch(group, opaque);
+        let stored = self.cluster().call_many(&stores.keys, &many::stores(batch));
+        stores.results(stored)
     }
 
     /// Stores a value if the key has none; tells whether it did.
@@ -435,7 +308,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn add(&self, key: impl AsKey, value: impl Serialize) -> Result<bool, Error> {
-        self.add_with(key, value, self.cluster().config.expiry)
+        self.add_with(key, value, self.config().expiry)
     }
 
     /// The same with an expiry.
@@ -458,7 +331,8 @@ impl Client {
         value: impl Serialize,
         expiry: impl Into<Expiry>,
     ) -> Result<bool, Error> {
-        self.store(&key, &value, Mode::Add, expiry.into(), outcome::stored)
+        let value = Encoded::new(self.config(), &value)?;
+        self.call(&key, operation::store(&value, Mode::Add, expiry.into()))
     }
 
     /// Stores a value if the key has one already; tells whether it did.
@@ -476,7 +350,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn replace(&self, key: impl AsKey, value: impl Serialize) -> Result<bool, Error> {
-        self.replace_with(key, value, self.cluster().config.expiry)
+        self.replace_with(key, value, self.config().expiry)
     }
 
     /// The same with an expiry.
@@ -490,7 +364,8 @@ impl Client {
         value: impl Serialize,
         expiry: impl Into<Expiry>,
     ) -> Result<bool, Error> {
-        self.store(&key, &value, Mode::Replace, expiry.into(), outcome::stored)
+        let value = Encoded::new(self.config(), &value)?;
+        self.call(&key, operation::store(&value, Mode::Replace, expiry.into()))
     }
 
     /// Appends bytes to a value as it is stored; tells whether there was one. Values that are
@@ -510,7 +385,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn append(&self, key: impl AsKey, bytes: &[u8]) -> Result<bool, Error> {
-        self.extend(&key, Mode::Append, bytes)
+        self.call(&key, operation::extend(Mode::Append, bytes))
     }
 
     /// The same at the front.
@@ -519,11 +394,7 @@ impl Client {
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
     pub fn prepend(&self, key: impl AsKey, bytes: &[u8]) -> Result<bool, Error> {
-        self.extend(&key, Mode::Prepend, bytes)
-    }
-
-    fn extend(&self, key: &impl AsKey, mode: Mode, data: &[u8]) -> Result<bool, Error> {
-        self.call(key, Command::Store { mode, flags: 0, exptime: 0, data }, outcome::stored)
+        self.call(&key, operation::extend(Mode::Prepend, bytes))
     }
 
     /// Stores a value if the item is still the one with this token.
@@ -544,7 +415,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cas(&self, key: impl AsKey, value: impl Serialize, token: u64) -> Result<Cas, Error> {
-        self.cas_with(key, value, token, self.cluster().config.expiry)
+        self.cas_with(key, value, token, self.config().expiry)
     }
 
     /// The same with an expiry.
@@ -559,7 +430,8 @@ impl Client {
         token: u64,
         expiry: impl Into<Expiry>,
     ) -> Result<Cas, Error> {
-        self.store(&key, &value, Mode::Cas(token), expiry.into(), outcome::cas)
+        let value = Encoded::new(self.config(), &value)?;
+        self.call(&key, operation::cas(&value, token, expiry.into()))
     }
 
     /// Replaces a value by what `change` makes of it, again and again until nobody interfered;
@@ -587,7 +459,7 @@ impl Client {
         key: impl AsKey,
         change: impl FnMut(Option<T>) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        self.update_with(key, self.cluster().config.expiry, change)
+        self.update_with(key, self.config().expiry, change)
     }
 
     /// The same with an expiry for what is stored.
@@ -601,20 +473,16 @@ impl Client {
         mut change: impl FnMut(Option<T>) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         let expiry = expiry.into();
-        for attempt in 0..UPDATE_ATTEMPTS_MAX {
-            let read = self.get_versioned::<T>(&key)?;
-            let token = read.as_ref().map(|read| read.token);
-            let Some(value) = change(read.map(|read| read.value)) else { return Ok(None) };
-            let stored = match token {
-                Some(token) => self.cas_with(&key, &value, token, expiry)? == Cas::Stored,
-                None => self.add_with(&key, &value, expiry)?,
-            };
-            if stored {
+        let mut update = Update::default();
+        loop {
+            let read = self.call(&key, operation::read_for_update(self.config()))?;
+            let Some((value, mode)) = Update::change(read, &mut change)? else { return Ok(None) };
+            let encoded = Encoded::new(self.config(), &value)?;
+            if self.call(&key, operation::store(&encoded, mode, expiry))? {
                 return Ok(Some(value));
             }
-            std::thread::sleep(update_pause(attempt));
+            std::thread::sleep(update.again()?);
         }
-        Err(Error::Contended { attempts: UPDATE_ATTEMPTS_MAX })
     }
 
     /// Deletes an item; tells whether there was one.
@@ -632,7 +500,33 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn delete(&self, key: impl AsKey) -> Result<bool, Error> {
-        self.call(&key, Command::Delete, outcome::existed)
+        self.call(&key, operation::delete())
+    }
+
+    /// The value of a key, which is deleted: nobody else gets the same one. Needs the meta
+    /// protocol.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; `Error::Contended` after a hundred attempts.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// client.set("once", "secret")?;
+    /// assert_eq!(client.take::<String>("once")?.as_deref(), Some("secret"));
+    /// assert_eq!(client.take::<String>("once")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take<T: DeserializeOwned>(&self, key: impl AsKey) -> Result<Option<T>, Error> {
+        let mut update = Update::default();
+        loop {
+            let read = self.call(&key, operation::get_versioned(self.config()))?;
+            let Some(Versioned { value, token, .. }) = read else { return Ok(None) };
+            if self.call(&key, operation::delete_version(token))? {
+                return Ok(Some(value));
+            }
+            std::thread::sleep(update.again()?);
+        }
     }
 
     /// Deletes many items, on all servers at once; tells for each whether there was one.
@@ -645,13 +539,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn delete_many(&self, keys: &[impl AsKey]) -> Many<bool> {
-        self.cluster().call_many(
-            keys,
-            Effect::Write,
-            |keys, _, opaque| Batch::each(keys, opaque, |_| Command::Delete),
-            || Ok(false),
-            |_, reply| outcome::existed(reply),
-        )
+        self.cluster().call_many(keys, &many::each(Command::Delete, false, outcome::existed))
     }
 
     /// Sets the expiry of an item; tells whether there is one.
@@ -671,8 +559,24 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn touch(&self, key: impl AsKey, expiry: impl Into<Expiry>) -> Result<bool, Error> {
-        let exptime = expiry.into().exptime();
-        self.call(&key, Command::Touch { exptime }, outcome::existed)
+        self.call(&key, operation::touch(expiry.into()))
+    }
+
+    /// Sets the expiry of many items, on all servers at once; tells for each whether there is one.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// client.set("a", 1)?;
+    /// let minute = Duration::from_secs(60);
+    /// assert_eq!(client.touch_many(&["a", "b"], minute).all()?, [true, false]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn touch_many(&self, keys: &[impl AsKey], expiry: impl Into<Expiry>) -> Many<bool> {
+        let command = Command::Touch { exptime: expiry.into().exptime() };
+        self.cluster().call_many(keys, &many::each(command, false, outcome::existed))
     }
 
     /// Marks an item stale: `get_or_compute` still serves it for this long while one caller
@@ -696,8 +600,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn invalidate(&self, key: impl AsKey, expiry: impl Into<Expiry>) -> Result<bool, Error> {
-        let exptime = expiry.into().exptime();
-        self.call(&key, Command::Invalidate { exptime }, outcome::existed)
+        self.call(&key, operation::invalidate(expiry.into()))
     }
 }
 
@@ -719,7 +622,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn incr(&self, key: impl AsKey, delta: u64) -> Result<Option<u64>, Error> {
-        self.call(&key, Command::Count { up: true, delta }, outcome::number)
+        self.call(&key, operation::count(true, delta))
     }
 
     /// Subtracts, not below 0.
@@ -735,7 +638,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn decr(&self, key: impl AsKey, delta: u64) -> Result<Option<u64>, Error> {
-        self.call(&key, Command::Count { up: false, delta }, outcome::number)
+        self.call(&key, operation::count(false, delta))
     }
 
     /// Adds to a number, or stores `initial` if there is none, in one step. Needs the meta
@@ -752,7 +655,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn incr_or(&self, key: impl AsKey, delta: u64, initial: u64) -> Result<u64, Error> {
-        self.count_from(&key, true, delta, initial)
+        self.incr_or_with(key, delta, initial, self.config().expiry)
     }
 
     /// Subtracts from a number, or stores `initial` if there is none.
@@ -760,22 +663,47 @@ impl Client {
     /// # Errors
     /// As [`incr`](Self::incr).
     pub fn decr_or(&self, key: impl AsKey, delta: u64, initial: u64) -> Result<u64, Error> {
-        self.count_from(&key, false, delta, initial)
+        self.decr_or_with(key, delta, initial, self.config().expiry)
     }
 
-    fn count_from(
+    /// As [`incr_or`](Self::incr_or), with an expiry for `initial`.
+    ///
+    /// # Errors
+    /// As [`incr`](Self::incr).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// // At most so many calls a minute.
+    /// let minute = Duration::from_secs(60);
+    /// assert!(client.incr_or_with("calls", 1, 1, minute)? <= 100);
+    /// assert!(client.inspect("calls")?.unwrap().ttl_seconds.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn incr_or_with(
         &self,
-        key: &impl AsKey,
-        up: bool,
+        key: impl AsKey,
         delta: u64,
         initial: u64,
+        expiry: impl Into<Expiry>,
     ) -> Result<u64, Error> {
-        let exptime = self.cluster().config.expiry.exptime();
-        let command = Command::CountFrom { up, delta, initial, exptime };
-        self.cluster().call(key, command, Effect::Exact, |reply| {
-            let number = outcome::number(reply)?;
-            number.ok_or_else(|| Error::protocol("", "no number"))
-        })
+        self.call(&key, operation::count_from(true, delta, initial, expiry.into()))
+    }
+
+    /// As [`decr_or`](Self::decr_or), with an expiry for `initial`.
+    ///
+    /// # Errors
+    /// As [`incr`](Self::incr).
+    pub fn decr_or_with(
+        &self,
+        key: impl AsKey,
+        delta: u64,
+        initial: u64,
+        expiry: impl Into<Expiry>,
+    ) -> Result<u64, Error> {
+        self.call(&key, operation::count_from(false, delta, initial, expiry.into()))
     }
 
     /// A number that no other caller gets from this key, on any machine: 1, 2, 3, ... A call that
@@ -802,17 +730,7 @@ impl Client {
     /// # Errors
     /// As [`incr`](Self::incr); `Error::Config` if none or more than 2^63 are asked for.
     pub fn unique_ids(&self, key: impl AsKey, count: u64) -> Result<Range<u64>, Error> {
-        if count == 0 || count > 1 << 63 {
-            return Err(Error::Config("unique_ids: ask for 1 to 2^63".into()));
-        }
-        let command = Command::CountFrom { up: true, delta: count, initial: count, exptime: 0 };
-        let last = self.cluster().call(&key, command, Effect::Exact, |reply| {
-            outcome::number(reply)?.ok_or_else(|| Error::protocol("", "no number"))
-        })?;
-        // A counter that somebody else has set below is theirs to explain.
-        let first = last.checked_sub(count).map(|before| before + 1);
-        let first = first.ok_or_else(|| Error::Value(format!("the counter is at {last}")))?;
-        Ok(first..last.saturating_add(1))
+        self.call(&key, operation::unique_ids(count)?)
     }
 }
 
@@ -872,57 +790,51 @@ impl Client {
         expiry: impl Into<Expiry>,
         compute: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let expiry = expiry.into();
-        let seconds = lease_seconds(self.cluster().config.lease);
-        let give_up_at = clock::now() + self.cluster().config.lease;
-        let mut pause = LEASE_POLL[0];
+        let (cluster, expiry) = (self.cluster(), expiry.into());
+        let wire = cluster.wire(&key)?.0.into_owned();
+        let mut lease = Lease::new(self.config(), &cluster.flights, wire, clock::now());
         loop {
-            match self.lease(&key, seconds) {
-                Ok(Leased::Value(value)) => return Ok(value),
-                Ok(Leased::Won(token)) => return self.fill(&key, expiry, token, compute),
-                Ok(Leased::Taken) if clock::now() < give_up_at => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LEASE_POLL[1]);
+            let leased = self.call(&key, ask(self.config()));
+            match lease.next(leased, clock::now()) {
+                Step::Done(result) => return Ok(result?),
+                Step::ComputeAlone => return compute(),
+                Step::Compute(leading, ticket) => {
+                    return self.fill(OwnedKey::new(&key), ticket, expiry, leading, compute);
                 }
-                Ok(Leased::Taken | Leased::Nowhere) => return compute(),
-                Err(error) if error.is_unavailable() => return compute(),
-                Err(error) => return Err(error.into()),
+                Step::Wait { release, following, until } => {
+                    self.give_back(&key, release);
+                    let landed = wait_until(following, until);
+                    if let Some(value) = landed.and_then(|landed| landed.value(self.config())) {
+                        return Ok(value);
+                    }
+                }
             }
         }
     }
 
-    fn lease<T: DeserializeOwned>(
-        &self,
-        key: &impl AsKey,
-        seconds: u32,
-    ) -> Result<Leased<T>, Error> {
-        let codec = &self.cluster().config.codec;
-        let recache = self.cluster().config.recompute_before.map(lease_seconds);
-        let command = Command::Lease { seconds, recache };
-        let leased = self.call(key, command, |reply| outcome::leased(codec, reply));
-        self.cluster().count_found(matches!(leased, Ok(Leased::Value(_))));
-        leased
-    }
-
-    /// Computes and stores over the token won, which fails to store if the item was deleted or set
-    /// meanwhile: then the value may be out of date already.
+    /// Computes, stores, and hands the value to those who wait for it in this process.
     fn fill<T: Serialize, E: From<Error>>(
         &self,
-        key: &impl AsKey,
+        key: OwnedKey,
+        ticket: Option<Ticket>,
         expiry: Expiry,
-        token: u64,
+        leading: Leading,
         compute: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let release = Release { client: self, key, token: Some(token) };
-        let value = compute()?;
-        let stored = self.store(key, &value, Mode::Cas(token), expiry, outcome::cas);
-        match stored {
-            Ok(_) => release.disarm(),
-            // The value is there all the same.
-            Err(error) if error.is_unavailable() => {}
-            Err(error) => return Err(error.into()),
+        let computed = catch_unwind(AssertUnwindSafe(compute));
+        let value = computed.as_ref().ok().and_then(|computed| computed.as_ref().ok());
+        let filling = Filling::new(self.config(), key, ticket, expiry, value);
+        let stored = filling.store().map(|store| self.call(&filling.key, store));
+        self.give_back(&filling.key, filling.to_release(stored.as_ref()));
+        leading.land(filling.into_value());
+        computed.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    fn give_back(&self, key: &impl AsKey, token: Option<u64>) {
+        if let Some(token) = token {
+            // If this fails, the right expires by itself.
+            let _ = self.call(key, operation::delete_version(token));
         }
-        Ok(value)
     }
 }
 
@@ -938,9 +850,8 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn version(&self) -> PerServer<String> {
-        self.ask_all(ServerCommand::Version, |reply| match reply {
-            Reply::Version(version) => Ok(version.to_owned()),
-            other => Err(Error::protocol("", format!("{other:?}"))),
+        self.each_server(|server| {
+            self.cluster().tell(server, ServerCommand::Version, Effect::Read, operation::version)
         })
     }
 
@@ -953,15 +864,16 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ping(&self) -> PerServer<Duration> {
-        let topology = self.cluster().topology();
-        let ping = |server: &Arc<crate::client::cluster::Server>| {
+        self.each_server(|server| {
             let start = clock::now();
-            let write = |_, out: &mut Vec<u8>| ServerCommand::Version.write(out);
-            let convert = &mut |_: Reply<'_>| Ok(());
-            let asked = self.cluster().ask(server, None, Effect::Read, write, convert);
-            (server.node.clone(), asked.map(|()| clock::now().duration_since(start)))
-        };
-        topology.servers.iter().map(ping).collect()
+            self.cluster().tell(
+                server,
+                ServerCommand::Version,
+                Effect::Read,
+                operation::version,
+            )?;
+            Ok(clock::now().duration_since(start))
+        })
     }
 
     /// The statistics of each server: `""` for the general ones, or `"settings"`, `"items"`, ...
@@ -974,24 +886,13 @@ impl Client {
     /// assert!(stats.as_ref().is_ok_and(|stats| stats.contains_key("uptime")));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn stats(&self, which: &str) -> PerServer<BTreeMap<String, String>> {
-        if which.bytes().any(|byte| byte.is_ascii_control()) {
-            let error = Error::Config("stats: control characters".into());
-            let nodes = self.servers().into_iter().map(|server| server.node);
-            return nodes.map(|node| (node, Err(error.clone()))).collect();
-        }
-        let topology = self.cluster().topology();
-        let servers = topology.servers.iter();
-        let ask = |server: &Arc<crate::client::cluster::Server>| {
-            let mut stats = BTreeMap::new();
-            let command = ServerCommand::Stats(which);
-            let write = |_, out: &mut Vec<u8>| command.write(out);
-            let asked = self.cluster().ask(server, None, Effect::Write, write, &mut |reply| {
-                outcome::stat(reply, &mut stats)
-            });
-            (server.node.clone(), asked.map(|()| stats))
-        };
-        servers.map(ask).collect()
+    pub fn stats(&self, which: &str) -> PerServer<Statistics> {
+        self.each_server(|server| {
+            let mut stats = Statistics::new();
+            let stat = |reply: Reply<'_>| outcome::stat(reply, &mut stats);
+            self.cluster().tell(server, operation::stats(which)?, Effect::Write, stat)?;
+            Ok(stats)
+        })
     }
 
     /// Makes every item of every server invalid, now or after a delay.
@@ -1005,138 +906,15 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn flush_all(&self, delay: Option<Duration>) -> PerServer<()> {
-        let seconds = delay.unwrap_or_default().as_secs();
-        let delay_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        self.ask_all(ServerCommand::FlushAll { delay_seconds }, |reply| match reply {
-            Reply::Ok => Ok(()),
-            other => Err(Error::protocol("", format!("{other:?}"))),
+        let command = operation::flush_all(delay);
+        self.each_server(|server| {
+            self.cluster().tell(server, command, Effect::Read, operation::flushed)
         })
     }
 
-    fn ask_all<R>(
-        &self,
-        command: ServerCommand<'_>,
-        convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
-    ) -> PerServer<R> {
-        let asked = self.cluster().ask_all(command, convert);
-        asked.into_iter().map(|(server, result)| (server.node.clone(), result)).collect()
+    fn each_server<R>(&self, ask: impl Fn(&Server) -> Result<R, Error>) -> PerServer<R> {
+        let topology = self.cluster().topology();
+        let ask = |server: &Arc<Server>| (server.node.clone(), ask(server));
+        topology.servers.iter().map(ask).collect()
     }
-
-    /// The servers and how they are.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// use distcache::client::State;
-    ///
-    /// assert_eq!(client.servers()[0].state, State::Healthy);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn servers(&self) -> Vec<ServerStatus> {
-        self.cluster().statuses()
-    }
-
-    /// The server that owns a key, whether it is up or not; `None` without servers.
-    ///
-    /// ```
-    /// use distcache::client::Client;
-    ///
-    /// let client = Client::connect(["10.0.1.1", "10.0.1.2", "10.0.1.3", "10.0.1.4"])?;
-    /// assert_eq!(client.server_of("foo").unwrap().host(), "10.0.1.3");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn server_of(&self, key: impl AsKey) -> Option<Node> {
-        self.cluster().owner(&key).map(|server| server.node.clone())
-    }
-
-    /// Adds a server. About one key of so many as there are servers now belongs to it.
-    ///
-    /// # Errors
-    /// `Error::Config` if the address makes no sense or is there already.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// client.add_server("10.0.0.9:11211")?;
-    /// assert_eq!(client.servers().len(), 2);
-    /// client.remove_server("10.0.0.9:11211")?;
-    /// assert_eq!(client.servers().len(), 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn add_server(&self, server: &str) -> Result<(), Error> {
-        self.set_servers(self.cluster().nodes_with(server)?)
-    }
-
-    /// Removes a server, named by its address or its name.
-    ///
-    /// # Errors
-    /// `Error::Config` if there is none like this.
-    pub fn remove_server(&self, server: &str) -> Result<(), Error> {
-        self.set_servers(self.cluster().nodes_without(server)?)
-    }
-
-    /// Puts another list of servers in place. Those on both lists keep their connections.
-    ///
-    /// # Errors
-    /// `Error::Config` if a server is named twice.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// let nodes = vec!["10.0.0.1".parse()?, "10.0.0.2:11212:3".parse()?];
-    /// client.set_servers(nodes)?;
-    /// assert_eq!(client.servers().len(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn set_servers(&self, nodes: Vec<Node>) -> Result<(), Error> {
-        let set = self.cluster().set_servers(nodes);
-        self.cluster().wake_monitor();
-        set
-    }
-
-    /// Counters since the client was made.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// client.get::<u8>("none")?;
-    /// assert_eq!(client.counters().misses, 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn counters(&self) -> Counters {
-        self.cluster().counters.read()
-    }
-}
-
-/// Gives up the right to compute, if `compute` fails or panics.
-struct Release<'c, K: AsKey> {
-    client: &'c Client,
-    key: &'c K,
-    token: Option<u64>,
-}
-
-impl<K: AsKey> Release<'_, K> {
-    fn disarm(mut self) {
-        self.token = None;
-    }
-}
-
-impl<K: AsKey> Drop for Release<'_, K> {
-    fn drop(&mut self) {
-        if let Some(token) = self.token {
-            // If this fails, the right expires by itself.
-            let _ = self.client.call(self.key, Command::Release { token }, outcome::existed);
-        }
-    }
-}
-
-/// Pauses between attempts grow and differ, so that callers do not meet again and again.
-pub(in crate::client) fn update_pause(attempt: u32) -> Duration {
-    let micros_max = 100 * (attempt.min(20) + 1);
-    Duration::from_micros(u64::from(getrandom::u32().unwrap_or(0) % micros_max))
-}
-
-pub(in crate::client) fn lease_seconds(lease: Duration) -> u32 {
-    let up = lease.as_secs() + u64::from(lease.subsec_nanos() > 0);
-    u32::try_from(up).unwrap_or(u32::MAX)
 }

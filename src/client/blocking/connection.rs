@@ -1,10 +1,12 @@
 //! A blocking connection: a socket with its time limits, and the requests under way on it. The only
 //! file of the blocking face that touches sockets.
 
+use crate::client::blocking::waiting::wait_until;
 use crate::client::clock;
 use crate::client::config::Config;
 use crate::client::error::Error;
 use crate::client::net::dialer::{Dialer, handshake_failed};
+use crate::client::net::names::Names;
 use crate::client::net::socket::{Socket, wait_for};
 use crate::client::net::stream::Stream;
 use crate::client::placement::key::WireKey;
@@ -15,8 +17,12 @@ use crate::client::wire::login;
 use crate::client::wire::reply::{Decoder, Reply};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Pause before a Unix socket whose queue is full is tried again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
 /// A buffer for requests that has become larger than this is not kept.
 const REQUEST_BYTES_KEPT: usize = 64 << 10;
@@ -45,59 +51,33 @@ pub(in crate::client) struct Connection {
     decoder: Decoder,
     requests: Vec<u8>,
     opaque: u32,
-    idle_since: Instant,
     /// Time-outs as the socket has them.
     read_set: Duration,
     write_set: Duration,
-}
-
-/// The addresses a node's name stands for. May wait for a name server: not for use within a call.
-pub(in crate::client) fn resolve(node: &Node) -> io::Result<Vec<SocketAddr>> {
-    match node.unix_path() {
-        Some(_) => Ok(Vec::new()),
-        None => Ok((node.host(), node.port()).to_socket_addrs()?.collect()),
-    }
 }
 
 impl Connection {
     /// Connects to the first address that answers, encrypts and logs in as the dialer says.
     pub fn open(
         node: &Node,
-        addresses: &[SocketAddr],
+        names: &Arc<Names>,
         dialer: &Dialer,
         deadline: Instant,
     ) -> Result<Self, Error> {
         let timeout = dialer.timeout;
         let server = node.name();
-        let failed = |cause: String| Error::Connect { server: server.clone(), cause };
+        let until = deadline.min(clock::now() + timeout);
         let socket = match node.unix_path() {
-            Some(path) => Socket::unix(&path).map_err(|error| failed(error.to_string()))?,
-            None => {
-                let mut last = Err(failed(format!("{} does not resolve", node.host())));
-                for address in addresses {
-                    let left = deadline.saturating_duration_since(clock::now()).min(timeout);
-                    if left.is_zero() {
-                        let waiting_for = "a connection";
-                        return Err(Error::Timeout { server, waiting_for });
-                    }
-                    match Socket::tcp(address, left) {
-                        Ok(socket) => {
-                            last = Ok(socket);
-                            break;
-                        }
-                        Err(error) => last = Err(failed(format!("{address}: {error}"))),
-                    }
-                }
-                last?
-            }
+            Some(path) => connect_unix(&path, until),
+            None => connect_tcp(names, until),
         };
+        let socket = socket.map_err(|cause| Error::Connect { server: server.clone(), cause })?;
         let mut connection = Self {
             stream: Stream::new(socket, dialer.session(node)?),
             server,
             decoder: Decoder::default(),
             requests: Vec::new(),
             opaque: 0,
-            idle_since: clock::now(),
             read_set: Duration::ZERO,
             write_set: Duration::ZERO,
         };
@@ -131,15 +111,14 @@ impl Connection {
         }
     }
 
-    /// Whether it can carry another call: not idle for too long, not closed by the server, and
-    /// nothing has arrived that nobody asked for.
-    pub fn is_usable(&mut self, now: Instant, idle_timeout: Duration) -> bool {
-        now.saturating_duration_since(self.idle_since) < idle_timeout && self.stream.is_quiet()
+    /// Whether it can carry another call: not closed by the server, and nothing has arrived that
+    /// nobody asked for.
+    pub fn is_usable(&mut self) -> bool {
+        self.stream.is_quiet()
     }
 
     /// Whether it may be kept after a call: everything that arrived was read.
-    pub fn rest(&mut self) -> bool {
-        self.idle_since = clock::now();
+    pub fn is_clean(&mut self) -> bool {
         self.decoder.is_empty() && !self.stream.holds()
     }
 
@@ -291,18 +270,50 @@ impl Connection {
         command: ServerCommand<'_>,
         convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let failed =
-            |error: io::Error| Error::Connect { server: node.name(), cause: error.to_string() };
-        let addresses = resolve(node).map_err(failed)?;
+        let names = Names::new(node);
         let limits = Limits {
             read: config.read_timeout,
             write: config.write_timeout,
             deadline: clock::now() + config.call_timeout,
         };
-        let mut connection = Self::open(node, &addresses, &Dialer::new(config)?, limits.deadline)?;
+        let mut connection = Self::open(node, &names, &Dialer::new(config)?, limits.deadline)?;
         match connection.call(None, limits, |_, out| command.write(out), convert) {
             Call::Clean(result) => result,
             Call::Broken(error) => Err(error),
+        }
+    }
+}
+
+fn connect_tcp(names: &Arc<Names>, until: Instant) -> Result<Socket, String> {
+    let found = wait_until(Some(async { Some(names.addresses().await) }), until);
+    let addresses = found.ok_or("looking up its name: time ran out")??;
+    let mut last = "it has no address".to_owned();
+    for address in addresses {
+        let left = until.saturating_duration_since(clock::now());
+        if left.is_zero() {
+            return Err(format!("{address}: time ran out"));
+        }
+        match Socket::tcp(&address, left) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = format!("{address}: {error}"),
+        }
+    }
+    Err(last)
+}
+
+/// Where more callers wait than the server lets wait, the system says so.
+fn connect_unix(path: &Path, until: Instant) -> Result<Socket, String> {
+    loop {
+        match Socket::unix(path) {
+            Ok(socket) => return Ok(socket),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if clock::now() >= until {
+                    return Err("its queue is full: time ran out".into());
+                }
+                std::thread::sleep(QUEUE_FULL_PAUSE);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.to_string()),
         }
     }
 }

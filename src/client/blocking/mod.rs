@@ -6,3 +6,4 @@ pub(in crate::client) mod client;
 pub(in crate::client) mod connection;
 mod list;
 pub(in crate::client) mod pool;
+pub(in crate::client) mod waiting;

@@ -2,22 +2,31 @@
 //! sockets.
 
 use crate::client::clock;
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections that nobody uses, and how many there are in all.
 #[derive(Debug)]
 pub(in crate::client) struct Pool<C> {
     inner: Mutex<Inner<C>>,
     freed: Condvar,
-    connections_max: usize,
-    idle_max: usize,
+    limits: Limits,
+}
+
+/// How many connections there may be, and how long they are kept.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::client) struct Limits {
+    pub connections_max: usize,
+    pub idle_max: usize,
+    /// Connections that nobody used for so long are closed.
+    pub idle_timeout: Duration,
 }
 
 #[derive(Debug)]
 struct Inner<C> {
-    /// The last one back is the first to go out again.
-    idle: Vec<C>,
+    /// With when they came back, oldest first. The last one back is the first to go out again.
+    idle: VecDeque<(C, Instant)>,
     /// Idle ones and those in use.
     open: usize,
     /// Connections from before this many clearings are not taken back.
@@ -34,9 +43,9 @@ pub(in crate::client) enum Place<C> {
 }
 
 impl<C> Pool<C> {
-    pub fn new(connections_max: usize, idle_max: usize) -> Self {
-        let inner = Inner { idle: Vec::new(), open: 0, generation: 0 };
-        Self { inner: Mutex::new(inner), freed: Condvar::new(), connections_max, idle_max }
+    pub fn new(limits: Limits) -> Self {
+        let inner = Inner { idle: VecDeque::new(), open: 0, generation: 0 };
+        Self { inner: Mutex::new(inner), freed: Condvar::new(), limits }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<C>> {
@@ -46,13 +55,14 @@ impl<C> Pool<C> {
     /// A connection or the right to make one, and the generation to give back with it; `None` when
     /// time runs out.
     pub fn take(&self, deadline: Instant) -> Option<(Place<C>, u64)> {
+        self.prune(clock::now());
         let mut inner = self.lock();
         loop {
             let generation = inner.generation;
-            if let Some(connection) = inner.idle.pop() {
+            if let Some((connection, _)) = inner.idle.pop_back() {
                 return Some((Place::Connection(connection), generation));
             }
-            if inner.open < self.connections_max {
+            if inner.open < self.limits.connections_max {
                 inner.open += 1;
                 return Some((Place::Empty, generation));
             }
@@ -66,13 +76,31 @@ impl<C> Pool<C> {
     /// Takes back what `take` gave; `None` if the connection was closed or never made.
     pub fn give(&self, connection: Option<C>, generation: u64) {
         let mut inner = self.lock();
-        let fresh = inner.generation == generation && inner.idle.len() < self.idle_max;
+        let fresh = inner.generation == generation && inner.idle.len() < self.limits.idle_max;
         match connection.filter(|_| fresh) {
-            Some(connection) => inner.idle.push(connection),
+            Some(connection) => inner.idle.push_back((connection, clock::now())),
             None => inner.open = inner.open.saturating_sub(1),
         }
         drop(inner);
         self.freed.notify_one();
+    }
+
+    /// Closes those that nobody has used for long.
+    pub fn prune(&self, now: Instant) {
+        let mut inner = self.lock();
+        let is_old = |(_, since): &(C, Instant)| {
+            now.saturating_duration_since(*since) >= self.limits.idle_timeout
+        };
+        let count = inner.idle.iter().take_while(|one| is_old(one)).count();
+        if count == 0 {
+            return;
+        }
+        inner.open = inner.open.saturating_sub(count);
+        let old: Vec<_> = inner.idle.drain(..count).collect();
+        drop(inner);
+        // Closing is a call to the system: not under the lock.
+        drop(old);
+        self.freed.notify_all();
     }
 
     /// Forgets all idle connections, and those in use when they come back.
@@ -95,7 +123,10 @@ impl<C> Pool<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    fn limits(connections_max: usize, idle_max: usize) -> Limits {
+        Limits { connections_max, idle_max, idle_timeout: Duration::from_secs(60) }
+    }
 
     fn soon() -> Instant {
         clock::now() + Duration::from_millis(20)
@@ -103,7 +134,7 @@ mod tests {
 
     #[test]
     fn connections_are_bounded_and_reused() {
-        let pool = Pool::new(2, 1);
+        let pool = Pool::new(limits(2, 1));
         let (Some((Place::Empty, generation)), Some((Place::Empty, _))) =
             (pool.take(soon()), pool.take(soon()))
         else {
@@ -121,12 +152,27 @@ mod tests {
 
     #[test]
     fn a_waiting_caller_gets_what_comes_back() {
-        let pool = Pool::new(1, 1);
+        let pool = Pool::new(limits(1, 1));
         let Some((_, generation)) = pool.take(soon()) else { panic!() };
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| pool.take(clock::now() + Duration::from_secs(10)));
             pool.give(Some('a'), generation);
             assert!(matches!(waiting.join().unwrap(), Some((Place::Connection('a'), _))));
         });
+    }
+
+    #[test]
+    fn connections_are_kept_by_age() {
+        let pool = Pool::new(limits(50, 50));
+        let taken: Vec<_> = (0..50).map(|_| pool.take(soon()).unwrap().1).collect();
+        for (at, generation) in taken.iter().enumerate() {
+            pool.give(Some(at), *generation);
+        }
+        let pause = clock::now() + Duration::from_secs(59);
+        pool.prune(pause);
+        assert_eq!(pool.open(), 50, "a pause costs none of them");
+        assert!(matches!(pool.take(soon()), Some((Place::Connection(49), _))));
+        pool.prune(pause + Duration::from_secs(2));
+        assert_eq!(pool.open(), 1, "those that nobody used are gone");
     }
 }

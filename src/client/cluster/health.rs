@@ -60,6 +60,19 @@ pub(in crate::client) struct Health {
     probe_at: Option<Instant>,
     ejected_at: Option<Instant>,
     pub repairs: Repairs,
+    /// The last repairs are under way: what would be written elsewhere now would miss them.
+    pub is_closing: bool,
+}
+
+/// What becomes of a write to a server that is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum Remembered {
+    /// It may go elsewhere: its key will be deleted before the server is used again.
+    Kept,
+    /// The server is in use after all.
+    InUse,
+    /// It may not go elsewhere any more, nor to the server yet.
+    TooLate,
 }
 
 impl Health {
@@ -72,6 +85,7 @@ impl Health {
             probe_at: None,
             ejected_at: None,
             repairs: Repairs::default(),
+            is_closing: false,
         }
     }
 
@@ -133,22 +147,25 @@ impl Health {
             self.state = State::OnTrial;
             self.probe_at = None;
             self.failures = 0;
+            self.is_closing = false;
         }
     }
 
-    /// Remembers a key to be deleted before the server is used again. False if the server is in
-    /// use: then the write belongs there.
-    pub fn remember(&mut self, key: &WireKey<'_>, stand_in: Option<usize>) -> bool {
+    /// Remembers a key to be deleted before the server is used again.
+    pub fn remember(&mut self, key: &WireKey<'_>, stand_in: Option<usize>) -> Remembered {
         if self.state != State::Ejected {
-            return false;
+            return Remembered::InUse;
+        }
+        if self.is_closing {
+            return Remembered::TooLate;
         }
         let known = self.repairs.keys.contains_key(key);
         if !known && self.repairs.keys.len() >= self.rules.repairs_max {
             self.repairs.overflow = true;
-            return true;
+            return Remembered::Kept;
         }
         self.repairs.keys.entry(key.clone().into_owned()).or_default().extend(stand_in);
-        true
+        Remembered::Kept
     }
 }
 
@@ -212,13 +229,20 @@ mod tests {
         let key =
             |name: &'static str| WireKey { bytes: Cow::Borrowed(name.as_bytes()), binary: false };
         let mut health = Health::new(Rules { failures_max: 1, ..RULES });
-        assert!(!health.remember(&key("a"), Some(1)), "it is in use");
+        assert_eq!(health.remember(&key("a"), Some(1)), Remembered::InUse);
         health.failed(clock::now());
-        assert!(health.remember(&key("a"), Some(1)) && health.remember(&key("a"), Some(2)));
-        assert!(health.remember(&key("b"), None));
+        for (name, stand_in) in [("a", Some(1)), ("a", Some(2)), ("b", None)] {
+            assert_eq!(health.remember(&key(name), stand_in), Remembered::Kept);
+        }
         assert_eq!(health.repairs.keys[&key("a")].len(), 2);
         assert!(!health.repairs.overflow);
-        assert!(health.remember(&key("c"), None) && health.repairs.overflow);
-        assert_eq!(health.repairs.keys.len(), 2);
+        assert_eq!(health.remember(&key("c"), None), Remembered::Kept);
+        assert!(health.repairs.overflow);
+        health.is_closing = true;
+        assert_eq!(health.remember(&key("a"), None), Remembered::TooLate);
+        health.repairs = Repairs::default();
+        health.readmit();
+        assert_eq!(health.remember(&key("a"), None), Remembered::InUse);
+        assert!(!health.is_closing);
     }
 }

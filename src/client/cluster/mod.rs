@@ -4,21 +4,23 @@
 pub(in crate::client) mod discovery;
 pub(in crate::client) mod health;
 pub(in crate::client) mod monitor;
+pub(in crate::client) mod start;
 
-use crate::client::blocking::connection::{Connection, resolve};
-use crate::client::blocking::pool::Pool;
+use crate::client::blocking::connection::Connection;
+use crate::client::blocking::pool::{self, Pool};
 use crate::client::clock;
-use crate::client::cluster::health::{Health, Rules, State};
+use crate::client::cluster::health::{Health, Remembered, Rules, State};
 use crate::client::config::{Config, StaleGuard, WhenDown, capped};
 use crate::client::error::Error;
 use crate::client::events::{Event, LiveCounters, ServerStatus, count};
 use crate::client::net::dialer::Dialer;
+use crate::client::net::names::Names;
+use crate::client::operation::flight::Flights;
 use crate::client::placement::key::{AsKey, KeyRules, WireKey};
 use crate::client::placement::node::Node;
 use crate::client::placement::ring::Ring;
 use crate::client::wire::command::{Command, Effect};
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -30,7 +32,7 @@ pub(in crate::client) struct Server {
     pub id: usize,
     pub node: Node,
     pub name: String,
-    addresses: RwLock<Vec<SocketAddr>>,
+    pub names: Arc<Names>,
     /// What `health` says, to be read without its lock.
     in_use: AtomicBool,
     /// No failure since the last success: a success need not be noted.
@@ -38,13 +40,17 @@ pub(in crate::client) struct Server {
     health: Mutex<Health>,
     pub pool: Pool<Connection>,
     #[cfg(feature = "tokio")]
-    pub async_pool: crate::client::asynchronous::Pool,
+    pub lanes: crate::client::asynchronous::lanes::Lanes,
     failures: AtomicU64,
     /// The refusal of our login that stands, and until when it is not tried again.
     refusal: Mutex<Option<(Error, Instant)>>,
     /// A probe or a check is under way.
     pub is_looked_after: AtomicBool,
-    /// When it was last checked.
+    /// It does not know the meta commands, and so has no places of values being computed.
+    pub has_no_meta: AtomicBool,
+    /// It has answered a call since the last check.
+    pub is_heard: AtomicBool,
+    /// When it was last checked, or would have been.
     pub heard_at: Mutex<Instant>,
 }
 
@@ -63,18 +69,23 @@ impl Server {
         Self {
             id,
             name: node.name(),
-            // A name that does not resolve yet is tried again by the monitor.
-            addresses: RwLock::new(resolve(&node).unwrap_or_default()),
+            names: Names::new(&node),
             node,
             in_use: AtomicBool::new(true),
             untroubled: AtomicBool::new(true),
             health: Mutex::new(Health::new(rules)),
-            pool: Pool::new(config.connections_max, config.idle_connections_max),
+            pool: Pool::new(pool::Limits {
+                connections_max: config.connections_max,
+                idle_max: config.idle_connections_max,
+                idle_timeout: config.idle_timeout,
+            }),
             #[cfg(feature = "tokio")]
-            async_pool: crate::client::asynchronous::Pool::new(config.connections_max),
+            lanes: crate::client::asynchronous::lanes::Lanes::new(config),
             failures: AtomicU64::new(0),
             refusal: Mutex::new(None),
             is_looked_after: AtomicBool::new(false),
+            has_no_meta: AtomicBool::new(false),
+            is_heard: AtomicBool::new(false),
             heard_at: Mutex::new(clock::now()),
         }
     }
@@ -87,25 +98,28 @@ impl Server {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.addresses.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Looks the name up again.
-    pub fn resolve_again(&self) {
-        if let Ok(found) = resolve(&self.node) {
-            *self.addresses.write().unwrap_or_else(PoisonError::into_inner) = found;
-        }
-    }
-
     pub fn heard_now(&self) {
         *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
     }
 
+    /// Closes what nobody uses at this moment.
     pub fn close_idle(&self) {
         self.pool.clear();
+    }
+
+    /// Closes all connections, those in use when their calls have ended.
+    pub fn close(&self) {
+        self.close_idle();
         #[cfg(feature = "tokio")]
-        self.async_pool.clear();
+        self.lanes.retire();
+    }
+
+    fn connections(&self) -> usize {
+        #[cfg(feature = "tokio")]
+        let pipelined = self.lanes.open();
+        #[cfg(not(feature = "tokio"))]
+        let pipelined = 0;
+        self.pool.open() + pipelined
     }
 
     /// The refusal of our login, as long as it stands. When its time is over, one caller may try.
@@ -140,7 +154,7 @@ impl Server {
         ServerStatus {
             node: self.node.clone(),
             state: self.health().state(),
-            connections: self.pool.open(),
+            connections: self.connections(),
             failures: self.failures.load(Ordering::Relaxed),
         }
     }
@@ -188,6 +202,8 @@ pub(in crate::client) struct Cluster {
     topology: RwLock<Arc<Topology>>,
     next_id: AtomicUsize,
     pub counters: LiveCounters,
+    /// Values that this process computes.
+    pub flights: Arc<Flights>,
     /// Something for the monitor to look at, or the end.
     pub bell: Condvar,
     pub ended: Mutex<bool>,
@@ -207,6 +223,7 @@ impl Cluster {
             })),
             next_id: AtomicUsize::new(0),
             counters: LiveCounters::default(),
+            flights: Arc::default(),
             bell: Condvar::new(),
             ended: Mutex::new(false),
             config,
@@ -254,10 +271,10 @@ impl Cluster {
             from.iter().filter(is_gone).cloned().collect::<Vec<_>>()
         };
         let (removed, added) = (gone(&servers, &before.servers), gone(&before.servers, &servers));
-        removed.iter().for_each(|server| server.close_idle());
+        removed.iter().for_each(|server| server.close());
         if !(added.is_empty() && removed.is_empty()) {
             let names = |list: Vec<Arc<Server>>| list.iter().map(|one| one.name.clone()).collect();
-            self.tell(Event::ServersChanged { added: names(added), removed: names(removed) });
+            self.report(Event::ServersChanged { added: names(added), removed: names(removed) });
         }
         Ok(())
     }
@@ -334,9 +351,11 @@ impl Cluster {
         let guarded = self.config.stale_guard != StaleGuard::Off;
         if guarded && effect == Effect::Write {
             let remembered = owner.health().remember(key, stand_in.map(|server| server.id));
-            if !remembered {
+            match remembered {
+                Remembered::Kept => {}
                 // It came back between the two looks.
-                return Ok(Route::Owner(Arc::clone(owner)));
+                Remembered::InUse => return Ok(Route::Owner(Arc::clone(owner))),
+                Remembered::TooLate => return down(),
             }
         }
         Ok(match stand_in {
@@ -353,6 +372,9 @@ impl Cluster {
 
     /// A call to a server ended well.
     pub fn succeeded(&self, server: &Server) {
+        if !server.is_heard.load(Ordering::Relaxed) {
+            server.is_heard.store(true, Ordering::Relaxed);
+        }
         if server.untroubled.load(Ordering::Acquire) {
             return;
         }
@@ -366,7 +388,7 @@ impl Cluster {
         drop(health);
         if let Some(away) = away {
             count(&self.counters.rejoins);
-            self.tell(Event::Rejoined { server: server.name.clone(), away });
+            self.report(Event::Rejoined { server: server.name.clone(), away });
         }
     }
 
@@ -390,10 +412,11 @@ impl Cluster {
         // Other connections to it are likely to be as dead as this one.
         server.close_idle();
         if ejects {
+            server.close();
             count(&self.counters.ejections);
             self.wake_monitor();
             let cause = error.to_string();
-            self.tell(Event::Ejected { server: server.name.clone(), cause });
+            self.report(Event::Ejected { server: server.name.clone(), cause });
         }
     }
 
@@ -406,7 +429,7 @@ impl Cluster {
         server.untroubled.store(false, Ordering::Release);
         if before.is_none() {
             let cause = error.to_string();
-            self.tell(Event::LoginRefused { server: server.name.clone(), cause });
+            self.report(Event::LoginRefused { server: server.name.clone(), cause });
         }
     }
 
@@ -424,9 +447,10 @@ impl Cluster {
     pub fn end(&self) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.bell.notify_all();
+        self.topology().all().for_each(|server| server.close());
     }
 
-    pub fn tell(&self, event: Event) {
+    pub fn report(&self, event: Event) {
         log::debug!("{event:?}");
         if let Some(listener) = &self.config.listener {
             (listener.0)(&event);

@@ -21,7 +21,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Keys deleted at a time.
 const REPAIRS_PER_BATCH: usize = 1000;
 
-/// Rounds of repair in which writes may go elsewhere; then they wait for the last one.
+/// Rounds of repair in which writes may go elsewhere; in the one after that they fail.
 const OPEN_ROUNDS_MAX: usize = 8;
 
 /// Starts the thread; it ends when the cluster is told to.
@@ -54,9 +54,15 @@ impl Monitor {
                 spawn(move || discover(&cluster));
             }
             let topology = self.cluster.topology();
+            topology.all().for_each(|server| server.pool.prune(now));
             // Each in a thread of its own: one that does not answer must not hold up the others.
             for server in topology.all() {
                 if self.due_at(server).is_some_and(|at| at <= now) {
+                    if server.is_in_use() && server.is_heard.swap(false, Ordering::Relaxed) {
+                        // Calls have checked it.
+                        server.heard_now();
+                        continue;
+                    }
                     server.is_looked_after.store(true, Ordering::Release);
                     let (cluster, server) = (Arc::clone(&self.cluster), Arc::clone(server));
                     let looked_after = Arc::clone(&server);
@@ -123,7 +129,7 @@ fn discover(cluster: &Cluster) {
     let Some(discovery) = &config.discovery else { return };
     let read = discovery.read(config).and_then(|nodes| cluster.set_servers(nodes));
     if let Err(error) = read {
-        cluster.tell(Event::DiscoveryFailed { cause: error.to_string() });
+        cluster.report(Event::DiscoveryFailed { cause: error.to_string() });
     }
 }
 
@@ -149,22 +155,21 @@ fn look_after(cluster: &Cluster, server: &Server) {
         Ok((keys_repaired, flushed)) => {
             cluster.counters.repaired.fetch_add(keys_repaired as u64, Ordering::Relaxed);
             let server = server.name.clone();
-            cluster.tell(Event::OnTrial { server, keys_repaired, flushed });
+            cluster.report(Event::OnTrial { server, keys_repaired, flushed });
         }
         Err(error) => {
             server.health().probe_failed(clock::now());
-            server.resolve_again();
+            server.names.look_again();
             let cause = error.to_string();
-            cluster.tell(Event::ProbeFailed { server: server.name.clone(), cause });
+            cluster.report(Event::ProbeFailed { server: server.name.clone(), cause });
         }
     }
 }
 
 /// A fresh connection on which the server has answered.
 fn ask_version(cluster: &Cluster, server: &Server, limits: Limits) -> Result<Connection, Error> {
-    let addresses = server.addresses();
     let dialer = &cluster.dialer;
-    let mut connection = Connection::open(&server.node, &addresses, dialer, limits.deadline)?;
+    let mut connection = Connection::open(&server.node, &server.names, dialer, limits.deadline)?;
     command(&mut connection, limits, ServerCommand::Version)?;
     server.let_in();
     Ok(connection)
@@ -204,12 +209,15 @@ fn bring_back(
             return Ok((keys, flushed));
         }
         let repairs = std::mem::take(&mut health.repairs);
-        // Writes that go elsewhere are remembered under this lock: in the last round they wait.
-        let last_round = (round == OPEN_ROUNDS_MAX).then_some(health);
+        // Writes that go elsewhere are remembered. From the last round on they fail, so that there
+        // is an end; nothing waits for what is repaired meanwhile.
+        health.is_closing = round == OPEN_ROUNDS_MAX;
+        drop(health);
         flushed |= repairs.overflow;
         let repaired = repair(cluster, &mut connection, &repairs);
         if let Err(error) = repaired {
-            let mut health = last_round.unwrap_or_else(|| server.health());
+            let mut health = server.health();
+            health.is_closing = false;
             health.repairs.overflow |= repairs.overflow;
             for (key, stand_ins) in repairs.keys {
                 health.repairs.keys.entry(key).or_default().extend(stand_ins);
@@ -217,10 +225,8 @@ fn bring_back(
             return Err(error);
         }
         keys += repairs.keys.len();
-        if let Some(mut health) = last_round {
-            server.readmit(&mut health);
-        }
     }
+    server.readmit(&mut server.health());
     Ok((keys, flushed))
 }
 

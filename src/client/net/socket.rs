@@ -49,9 +49,17 @@ impl Socket {
         Ok(Self::Tcp(stream))
     }
 
+    /// Where more callers wait than the server lets wait, the system would let us wait for ever: here
+    /// that is `WouldBlock`.
     #[cfg(unix)]
     pub fn unix(path: &Path) -> io::Result<Self> {
-        Ok(Self::Unix(std::os::unix::net::UnixStream::connect(path)?))
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+        let stream = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&stream, true)?;
+        connect(&stream, &SocketAddrUnix::new(path)?)?;
+        rustix::io::ioctl_fionbio(&stream, false)?;
+        Ok(Self::Unix(stream.into()))
     }
 
     #[cfg(not(unix))]

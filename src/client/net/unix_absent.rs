@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+use std::task::{Context, Poll};
 use tokio::io::{Interest, Ready};
 
 /// A connection that cannot be.
@@ -15,6 +16,14 @@ impl UnixStream {
     }
 
     pub async fn ready(&self, _interest: Interest) -> io::Result<Ready> {
+        match self.0 {}
+    }
+
+    pub fn poll_read_ready(&self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+
+    pub fn poll_write_ready(&self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.0 {}
     }
 

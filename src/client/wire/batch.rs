@@ -133,6 +133,16 @@ impl<'k> Batch<'k> {
         &self.requests[self.sent..]
     }
 
+    /// The replies to come, in order.
+    #[cfg(feature = "tokio")]
+    pub fn expects(&self) -> Vec<Expect> {
+        let expect = |step: &Step| match step {
+            Step::Values { .. } => Expect::Values,
+            Step::One { expect, .. } => *expect,
+        };
+        self.steps.iter().map(expect).collect()
+    }
+
     pub fn is_done(&self) -> bool {
         self.done == self.steps.len()
     }

@@ -57,8 +57,8 @@ pub(in crate::client) enum Command<'a> {
         seconds: u32,
         recache: Option<u32>,
     },
-    /// Gives up that right.
-    Release {
+    /// Only the item with this token.
+    DeleteVersion {
         token: u64,
     },
     /// All about an item but its value.
@@ -167,7 +167,7 @@ impl Command<'_> {
             }
             Self::Touch { .. } => b"mg ",
             Self::Store { .. } => b"ms ",
-            Self::Delete | Self::Release { .. } | Self::Invalidate { .. } => b"md ",
+            Self::Delete | Self::DeleteVersion { .. } | Self::Invalidate { .. } => b"md ",
             Self::Count { .. } | Self::CountFrom { .. } => b"ma ",
         };
         out.extend_from_slice(verb);
@@ -225,7 +225,7 @@ impl Command<'_> {
                     number(out, b" R", recache);
                 }
             }
-            Self::Release { token } => number(out, b" C", token),
+            Self::DeleteVersion { token } => number(out, b" C", token),
             Self::Inspect => out.extend_from_slice(b" f c t s l h"),
             Self::Invalidate { exptime } => {
                 out.extend_from_slice(b" I");
@@ -328,7 +328,7 @@ mod tests {
                 "mg k O7 v f c N30 R5\r\n",
                 "mg aw== b O7 v f c N30 R5\r\n",
             ),
-            (Command::Release { token: 4 }, "md k O7 C4\r\n", "md aw== b O7 C4\r\n"),
+            (Command::DeleteVersion { token: 4 }, "md k O7 C4\r\n", "md aw== b O7 C4\r\n"),
         ] {
             assert_eq!(written(command, b"k", false), classic);
             assert_eq!(written(command, b"k", true), meta);

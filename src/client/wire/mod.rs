@@ -6,4 +6,6 @@ pub(in crate::client) mod command;
 pub(in crate::client) mod listing;
 pub(in crate::client) mod login;
 pub(in crate::client) mod outcome;
+#[cfg(feature = "tokio")]
+pub(in crate::client) mod pipeline;
 pub(in crate::client) mod reply;

@@ -241,6 +241,15 @@ pub(in crate::client) fn inspection(reply: Reply<'_>) -> Result<Option<Inspectio
     }
 }
 
+/// Whether an item, asked for without its value, is the place of a value that somebody computes.
+pub(in crate::client) fn is_place(reply: Reply<'_>) -> Result<bool, Error> {
+    match reply {
+        Reply::Done(item) => Ok((item.taken || item.won) && item.size == Some(0)),
+        Reply::NotFound => Ok(false),
+        other => unexpected(&other),
+    }
+}
+
 /// What a caller of `get_or_compute` is told.
 #[derive(Debug)]
 pub(in crate::client) enum Leased<T> {
@@ -250,6 +259,8 @@ pub(in crate::client) enum Leased<T> {
     Won(u64),
     /// Somebody else makes it, and there is nothing to read meanwhile.
     Taken,
+    /// What is there cannot be read; a value may be stored over this token.
+    Spoiled(Option<u64>),
     /// The server is not there to ask.
     Nowhere,
 }
@@ -266,7 +277,10 @@ pub(in crate::client) fn leased<T: DeserializeOwned>(
         },
         // An empty item that somebody has won is the place for a value, not a value.
         Reply::Value(item) if item.taken && item.data.is_empty() => Ok(Leased::Taken),
-        Reply::Value(item) => codec.decode(item.data, item.flags).map(Leased::Value),
+        Reply::Value(item) => match codec.decode(item.data, item.flags) {
+            Err(Error::Value(_)) => Ok(Leased::Spoiled(item.token)),
+            decoded => decoded.map(Leased::Value),
+        },
         other => unexpected(&other),
     }
 }

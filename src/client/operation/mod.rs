@@ -1,0 +1,302 @@
+//! Every call as a value: what is sent, what it means to other servers, what its reply is to the
+//! caller. Owns the operations and what leads from one step of a call to the next; no I/O and no
+//! waiting, which are all that the two faces add.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `mod` | what each operation sends, and how its reply converts |
+//! | `attempt` | where a call goes, whether it is sent again, what a failure means |
+//! | `many` | which keys go to which server, and whose results are whose |
+//! | `update` | reading, changing and storing until nobody interfered |
+//! | `lease` | who computes a missing value, and who waits |
+//! | `flight` | one computation of a key in this process, and those who wait for it |
+
+pub(in crate::client) mod attempt;
+pub(in crate::client) mod flight;
+pub(in crate::client) mod lease;
+pub(in crate::client) mod many;
+pub(in crate::client) mod update;
+
+use crate::client::config::{Config, Expiry};
+use crate::client::error::Error;
+use crate::client::operation::update::Read;
+use crate::client::wire::command::{Command, Effect, Mode, ServerCommand};
+use crate::client::wire::outcome::{self, Cas, Inspection, Raw, Versioned};
+use crate::client::wire::reply::Reply;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+/// What a reply is to the caller.
+pub(in crate::client) trait Convert<R>:
+    Fn(Reply<'_>) -> Result<R, Error>
+{
+}
+
+impl<R, F: Fn(Reply<'_>) -> Result<R, Error>> Convert<R> for F {}
+
+/// What a result becomes.
+type Blank<R> = fn(Result<R, Error>) -> Result<R, Error>;
+
+/// One call about one key.
+pub(in crate::client) struct Operation<'a, R, F> {
+    pub command: Command<'a>,
+    pub effect: Effect,
+    convert: F,
+    /// For reads that count as hits or misses: whether something was found.
+    pub found: Option<fn(&R) -> bool>,
+    /// What the result becomes if the item is no value but the place of one that somebody computes.
+    /// `None`: the operation does not mind.
+    blank: Option<Blank<R>>,
+    /// The reply was an item without bytes or flags, which such a place looks like.
+    empty: bool,
+}
+
+impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
+    fn new(command: Command<'a>, convert: F) -> Self {
+        let effect = command.effect();
+        Self { command, effect, convert, found: None, blank: None, empty: false }
+    }
+
+    /// The result that a reply stands for.
+    pub fn read(&mut self, reply: Reply<'_>) -> Result<R, Error> {
+        if let Reply::Value(item) = &reply {
+            self.empty = item.data.is_empty() && item.flags == 0;
+        }
+        (self.convert)(reply)
+    }
+
+    /// Whether the result may come from the place of a value that somebody computes.
+    pub fn may_be_blank(&self, result: &Result<R, Error>) -> bool {
+        let not_a_number = || match result {
+            Err(Error::Refused { line, .. }) => line.contains("non-numeric"),
+            _ => false,
+        };
+        self.blank.is_some() && (self.empty || not_a_number())
+    }
+
+    /// The result, if it does.
+    pub fn blanked(&self, result: Result<R, Error>) -> Result<R, Error> {
+        match self.blank {
+            Some(blank) => blank(result),
+            None => result,
+        }
+    }
+}
+
+/// A read that finds something or does not.
+fn reading<'a, R, F: Convert<Option<R>>>(
+    command: Command<'a>,
+    convert: F,
+) -> Operation<'a, Option<R>, F> {
+    let (found, blank) = (Some(Option::is_some as fn(&_) -> bool), Some(none as fn(_) -> _));
+    Operation { found, blank, ..Operation::new(command, convert) }
+}
+
+fn none<R>(_: Result<Option<R>, Error>) -> Result<Option<R>, Error> {
+    Ok(None)
+}
+
+pub(in crate::client) fn get<T: DeserializeOwned>(
+    config: &Config,
+) -> Operation<'static, Option<T>, impl Convert<Option<T>>> {
+    reading(Command::Get { token: false }, |reply: Reply<'_>| outcome::value(&config.codec, reply))
+}
+
+pub(in crate::client) fn get_versioned<T: DeserializeOwned>(
+    config: &Config,
+) -> Operation<'static, Option<Versioned<T>>, impl Convert<Option<Versioned<T>>>> {
+    let convert = |reply: Reply<'_>| outcome::versioned(&config.codec, reply);
+    reading(Command::Get { token: true }, convert)
+}
+
+pub(in crate::client) fn get_raw() -> Operation<'static, Option<Raw>, impl Convert<Option<Raw>>> {
+    reading(Command::Get { token: false }, outcome::raw)
+}
+
+pub(in crate::client) fn get_and_touch<T: DeserializeOwned>(
+    config: &Config,
+    expiry: Expiry,
+) -> Operation<'static, Option<T>, impl Convert<Option<T>>> {
+    let command = Command::GetAndTouch { exptime: expiry.exptime() };
+    reading(command, |reply: Reply<'_>| outcome::value(&config.codec, reply))
+}
+
+/// What `update` reads: the token also of an item that is no value.
+pub(in crate::client) fn read_for_update<T: DeserializeOwned>(
+    config: &Config,
+) -> Operation<'static, Read<T>, impl Convert<Read<T>>> {
+    let convert = |reply: Reply<'_>| Read::new(&config.codec, reply);
+    let found = |read: &Read<T>| read.value.is_some();
+    let blank = |read: Result<Read<T>, Error>| read.map(|read| Read { value: None, ..read });
+    let operation = Operation::new(Command::Get { token: true }, convert);
+    Operation { found: Some(found), blank: Some(blank), ..operation }
+}
+
+pub(in crate::client) fn inspect()
+-> Operation<'static, Option<Inspection>, impl Convert<Option<Inspection>>> {
+    Operation::new(Command::Inspect, outcome::inspection)
+}
+
+/// Whether the item is the place of a value that somebody computes.
+pub(in crate::client) fn peek() -> Operation<'static, bool, impl Convert<bool>> {
+    Operation::new(Command::Inspect, outcome::is_place)
+}
+
+/// Bytes and flags on their way into a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::client) struct Encoded {
+    pub data: Vec<u8>,
+    pub flags: u32,
+}
+
+impl Encoded {
+    pub fn new(config: &Config, value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
+        let (data, flags) = config.codec.encode(value)?;
+        Ok(Self { data, flags })
+    }
+
+    /// The value again; `None` if it is no `T`.
+    pub fn value<T: DeserializeOwned>(&self, config: &Config) -> Option<T> {
+        config.codec.decode(&self.data, self.flags).ok()
+    }
+
+    pub fn command(&self, mode: Mode, expiry: Expiry) -> Command<'_> {
+        let Self { data, flags } = self;
+        Command::Store { mode, flags: *flags, exptime: expiry.exptime(), data }
+    }
+}
+
+pub(in crate::client) fn set(
+    value: &Encoded,
+    expiry: Expiry,
+) -> Operation<'_, (), impl Convert<()>> {
+    Operation::new(value.command(Mode::Set, expiry), outcome::set)
+}
+
+pub(in crate::client) fn set_raw(
+    data: &[u8],
+    flags: u32,
+    expiry: Expiry,
+) -> Operation<'_, (), impl Convert<()>> {
+    let exptime = expiry.exptime();
+    Operation::new(Command::Store { mode: Mode::Set, flags, exptime, data }, outcome::set)
+}
+
+/// Stores or does not: `add`, `replace`, and what `update` ends with.
+pub(in crate::client) fn store(
+    value: &Encoded,
+    mode: Mode,
+    expiry: Expiry,
+) -> Operation<'_, bool, impl Convert<bool>> {
+    Operation::new(value.command(mode, expiry), outcome::stored)
+}
+
+pub(in crate::client) fn extend(
+    mode: Mode,
+    data: &[u8],
+) -> Operation<'_, bool, impl Convert<bool>> {
+    let command = Command::Store { mode, flags: 0, exptime: 0, data };
+    Operation::new(command, outcome::stored)
+}
+
+pub(in crate::client) fn cas(
+    value: &Encoded,
+    token: u64,
+    expiry: Expiry,
+) -> Operation<'_, Cas, impl Convert<Cas>> {
+    Operation::new(value.command(Mode::Cas(token), expiry), outcome::cas)
+}
+
+pub(in crate::client) fn delete() -> Operation<'static, bool, impl Convert<bool>> {
+    Operation::new(Command::Delete, outcome::existed)
+}
+
+pub(in crate::client) fn touch(expiry: Expiry) -> Operation<'static, bool, impl Convert<bool>> {
+    Operation::new(Command::Touch { exptime: expiry.exptime() }, outcome::existed)
+}
+
+pub(in crate::client) fn invalidate(
+    expiry: Expiry,
+) -> Operation<'static, bool, impl Convert<bool>> {
+    Operation::new(Command::Invalidate { exptime: expiry.exptime() }, outcome::existed)
+}
+
+/// Up or down from the number there is.
+pub(in crate::client) fn count(
+    up: bool,
+    delta: u64,
+) -> Operation<'static, Option<u64>, impl Convert<Option<u64>>> {
+    let operation = Operation::new(Command::Count { up, delta }, outcome::number);
+    Operation { blank: Some(none), ..operation }
+}
+
+/// Up or down, starting at `initial`. Nothing stands in for the key's own server.
+pub(in crate::client) fn count_from(
+    up: bool,
+    delta: u64,
+    initial: u64,
+    expiry: Expiry,
+) -> Operation<'static, u64, impl Convert<u64>> {
+    let command = Command::CountFrom { up, delta, initial, exptime: expiry.exptime() };
+    let convert =
+        |reply: Reply<'_>| outcome::number(reply)?.ok_or_else(|| Error::protocol("", "no number"));
+    Operation { effect: Effect::Exact, ..Operation::new(command, convert) }
+}
+
+/// So many numbers that nobody else gets.
+pub(in crate::client) fn unique_ids(
+    count: u64,
+) -> Result<Operation<'static, Range<u64>, impl Convert<Range<u64>>>, Error> {
+    if count == 0 || count > 1 << 63 {
+        return Err(Error::Config("unique_ids: ask for 1 to 2^63".into()));
+    }
+    let command = Command::CountFrom { up: true, delta: count, initial: count, exptime: 0 };
+    let convert = move |reply: Reply<'_>| {
+        let last = outcome::number(reply)?.ok_or_else(|| Error::protocol("", "no number"))?;
+        // A counter that somebody else has set below is theirs to explain.
+        let first = last.checked_sub(count).map(|before| before + 1);
+        let first = first.ok_or_else(|| Error::Value(format!("the counter is at {last}")))?;
+        Ok(first..last.saturating_add(1))
+    };
+    Ok(Operation { effect: Effect::Exact, ..Operation::new(command, convert) })
+}
+
+/// Deletes an item if it is still the one with this token: a value that was taken, or a lease that
+/// is given back.
+pub(in crate::client) fn delete_version(
+    token: u64,
+) -> Operation<'static, bool, impl Convert<bool>> {
+    Operation::new(Command::DeleteVersion { token }, outcome::existed)
+}
+
+pub(in crate::client) fn version(reply: Reply<'_>) -> Result<String, Error> {
+    match reply {
+        Reply::Version(version) => Ok(version.to_owned()),
+        other => Err(Error::protocol("", format!("{other:?}"))),
+    }
+}
+
+pub(in crate::client) fn flushed(reply: Reply<'_>) -> Result<(), Error> {
+    match reply {
+        Reply::Ok => Ok(()),
+        other => Err(Error::protocol("", format!("{other:?}"))),
+    }
+}
+
+pub(in crate::client) fn flush_all(delay: Option<Duration>) -> ServerCommand<'static> {
+    let seconds = delay.unwrap_or_default().as_secs();
+    ServerCommand::FlushAll { delay_seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
+}
+
+/// Asks for statistics, unless the word would be a command of its own.
+pub(in crate::client) fn stats(which: &str) -> Result<ServerCommand<'_>, Error> {
+    match which.bytes().any(|byte| byte.is_ascii_control()) {
+        true => Err(Error::Config("stats: control characters".into())),
+        false => Ok(ServerCommand::Stats(which)),
+    }
+}
+
+pub(in crate::client) type Statistics = BTreeMap<String, String>;

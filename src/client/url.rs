@@ -1,0 +1,143 @@
+//! A client's servers and the most common settings in one line, for environment variables and
+//! configuration files. Owns the notation; no I/O.
+
+use crate::client::cluster::start::parse_nodes;
+use crate::client::config::{Config, Expiry, WhenDown};
+use crate::client::error::Error;
+use crate::client::placement::node::Node;
+use crate::client::wire::login::Login;
+use std::time::Duration;
+
+/// How long items live in a place where they do not belong, if `when_down` says `next`.
+const STAND_IN_SECONDS_MAX: u32 = 60;
+
+fn wrong(what: impl std::fmt::Display) -> Error {
+    Error::Config(format!("URL of the servers: {what}"))
+}
+
+/// Servers and settings of `memcache://user:password@server,server?name=value&...`. What is wrong
+/// is named without the password.
+pub(in crate::client) fn parse(url: &str) -> Result<(Vec<Node>, Config), Error> {
+    let (scheme, rest) =
+        url.split_once("://").ok_or_else(|| wrong("write memcache://host:port"))?;
+    let mut config = Config::default();
+    match scheme {
+        "memcache" => {}
+        "memcaches" => encrypt(&mut config)?,
+        _ => return Err(wrong(format!("{scheme:?} is not memcache or memcaches"))),
+    }
+    let (servers, settings) = rest.split_once('?').unwrap_or((rest, ""));
+    let servers = match servers.rsplit_once('@') {
+        Some((login, servers)) => {
+            let (user, password) = login.split_once(':').unwrap_or((login, ""));
+            config.login = Some(Login::new(decoded(user)?, decoded(password)?));
+            servers
+        }
+        None => servers,
+    };
+    for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
+        let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+        set(&mut config, name, &decoded(value)?)?;
+    }
+    Ok((parse_nodes([servers])?, config))
+}
+
+#[cfg(feature = "tls")]
+fn encrypt(config: &mut Config) -> Result<(), Error> {
+    config.tls = Some(crate::client::net::tls::Tls::default());
+    Ok(())
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypt(_config: &mut Config) -> Result<(), Error> {
+    Err(wrong("memcaches needs the feature tls"))
+}
+
+fn set(config: &mut Config, name: &str, value: &str) -> Result<(), Error> {
+    let number = || -> Result<u32, Error> {
+        value.parse().map_err(|_| wrong(format!("{name}={value}: not a number")))
+    };
+    let millis = || Ok(Duration::from_millis(number()?.into()));
+    match name {
+        "ring" => config.ring = value.parse()?,
+        "prefix" => config.key_prefix = value.to_owned(),
+        "expiry_s" => config.expiry = Expiry::In(Duration::from_secs(number()?.into())),
+        "timeout_ms" => config.call_timeout = millis()?,
+        "connect_timeout_ms" => config.connect_timeout = millis()?,
+        "when_down" => {
+            config.when_down = match value {
+                "error" => WhenDown::Error,
+                "miss" => WhenDown::Miss,
+                "next" => WhenDown::NextServer { expiry_seconds_max: STAND_IN_SECONDS_MAX },
+                _ => return Err(wrong(format!("when_down={value}: not error, miss or next"))),
+            }
+        }
+        _ => {
+            let known = "ring, prefix, expiry_s, timeout_ms, connect_timeout_ms, when_down";
+            return Err(wrong(format!("{name:?} is no setting: one of {known}")));
+        }
+    }
+    Ok(())
+}
+
+/// With each `%` and two digits as the byte that they stand for.
+fn decoded(text: &str) -> Result<String, Error> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(wrong("a % without two hexadecimal digits"));
+        };
+        // Two digits fit.
+        bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+    }
+    String::from_utf8(bytes).map_err(|_| wrong("%-digits that are no UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::placement::ring::RingKind;
+
+    #[test]
+    fn servers_and_settings_of_a_url() {
+        let url = "memcache://bob:a%40b%3Fc@10.0.0.1,10.0.0.2:11212:3?ring=spymemcached&prefix=p%3a\
+                   &timeout_ms=250&connect_timeout_ms=50&expiry_s=60&when_down=next";
+        let (nodes, config) = parse(url).unwrap();
+        assert_eq!(nodes, ["10.0.0.1", "10.0.0.2:11212:3"].map(|node| node.parse().unwrap()));
+        assert!(matches!(config.ring, RingKind::Spymemcached));
+        assert_eq!(config.login, Some(Login::new("bob", "a@b?c")));
+        assert_eq!((config.key_prefix.as_str(), config.call_timeout.as_millis()), ("p:", 250));
+        assert_eq!(config.connect_timeout, Duration::from_millis(50));
+        assert_eq!(config.expiry, Expiry::In(Duration::from_secs(60)));
+        assert_eq!(config.when_down, WhenDown::NextServer { expiry_seconds_max: 60 });
+        let (nodes, config) = parse("memcache:///run/cache.sock").unwrap();
+        assert_eq!(nodes, [Node::unix("/run/cache.sock")]);
+        assert_eq!(config.login, None);
+        assert_eq!(parse("memcaches://a").is_ok(), cfg!(feature = "tls"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_password() {
+        for (url, named) in [
+            ("10.0.0.1", "memcache://"),
+            ("redis://a", "redis"),
+            ("memcache://a?ring=round", "round"),
+            ("memcache://a?timeout_ms=soon", "soon"),
+            ("memcache://a?colour=red", "colour"),
+            ("memcache://a?when_down=panic", "panic"),
+            ("memcache://a?prefix=%4", "hexadecimal"),
+            ("memcache://a?prefix=%ff", "UTF-8"),
+            ("memcache://a:99999", "65535"),
+            ("memcache://bob:secret@a?b=c", "\"b\""),
+        ] {
+            let error = parse(url).unwrap_err().to_string();
+            assert!(error.contains(named) && !error.contains("secret"), "{url}: {error}");
+        }
+    }
+}
