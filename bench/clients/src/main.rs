@@ -1,10 +1,13 @@
-//! Client libraries side by side in one run: this project's, libmemcached (C) and the crate
-//! `memcache`. Owns the turns and the table; what each does is a loop of gets by one thread.
+//! Client libraries side by side in one run: this project's, libmemcached (C) and the crates
+//! `memcache` and `async-memcached`. Owns the turns and the table of gets by one thread; those of
+//! many callers at a time are in `tasks`.
 //!
 //!     cargo run --release --manifest-path bench/clients/Cargo.toml -- \
 //!         --server memcached=memcached
 //!
 //! Needs a C compiler and libmemcached's headers.
+
+mod tasks;
 
 use bench::options::{Opt, Options, opt};
 use bench::report::{Report, Table};
@@ -73,7 +76,7 @@ fn run() -> Result<()> {
     let flags = Flags {
         workers: 1,
         memory_mib: 256,
-        connections_max: 64,
+        connections_max: 2048,
         cores: options.get("server-cores")?,
     };
     let count: usize = options.get("servers")?;
@@ -91,8 +94,9 @@ fn run() -> Result<()> {
     let rounds: usize = options.get("rounds")?;
     let table = compare(&task, rounds);
     let _ = std::fs::remove_file(&temporary);
+    let by_callers = tasks::compare(&task, rounds)?;
     let versions = [(spec.name.clone(), servers[0].version.clone())];
-    let mut report = Report::new("Client libraries: gets by one thread", &versions);
+    let mut report = Report::new("Client libraries: gets", &versions);
     report.paragraph(&format!(
         "{count} servers of one worker each, {} keys, values of {} bytes. The clients take turns \
          of {} s, {rounds} rounds; medians, and the range of single turns. CPU is that of the \
@@ -101,6 +105,12 @@ fn run() -> Result<()> {
         task.keys, task.value_bytes, task.seconds
     ));
     report.table(&table?);
+    report.paragraph(
+        "Single gets of one server by many callers at a time: tasks of the asynchronous clients, \
+         threads of the blocking ones. CPU is that of the whole client process; sockets are those \
+         that the server saw opened in a turn.",
+    );
+    report.table(&by_callers);
     let out: PathBuf = options.get("out")?;
     report.save(&out, "clients")
 }
