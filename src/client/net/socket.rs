@@ -49,8 +49,8 @@ impl Socket {
         Ok(Self::Tcp(stream))
     }
 
-    /// Where more callers wait than the server lets wait, the system would let us wait for ever: here
-    /// that is `WouldBlock`.
+    /// Where more callers wait than the server lets wait, the system would let us wait for ever:
+    /// here that is `WouldBlock`.
     #[cfg(unix)]
     pub fn unix(path: &Path) -> io::Result<Self> {
         use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
