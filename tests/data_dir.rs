@@ -126,7 +126,7 @@ fn wait_until_recovering(metrics: &str) {
 /// D7: it ended only after the recovery and a snapshot.
 #[test]
 fn a_signal_during_a_recovery_ends_it_at_once() {
-    const RECORDS: u64 = 12_000_000;
+    const RECORDS: u64 = 5_000_000;
     const TRIES: usize = 5;
     let directory = TempDir::new().unwrap();
     let data = data_dir(directory.path());
