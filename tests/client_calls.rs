@@ -401,6 +401,7 @@ fn checks_are_left_out_while_calls_succeed() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_unix_socket_that_nobody_accepts_from_costs_the_time_out() {
     let path = std::env::temp_dir().join(format!("distcache-full-{}", std::process::id()));
