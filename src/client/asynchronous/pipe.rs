@@ -211,7 +211,8 @@ impl Pipe {
             let error = Error::Timeout { server: server.to_owned(), waiting_for };
             NotTaken::Lost(Lost { error, partial: Vec::new(), used: false, is_known: false })
         };
-        let units = 1 + u32::try_from(request.bytes.len() / UNIT_BYTES).unwrap_or(u32::MAX);
+        let units =
+            u32::try_from(request.bytes.len() / UNIT_BYTES).unwrap_or(u32::MAX).saturating_add(1);
         let units = units.min(QUEUE_UNITS);
         let room = timeout_at(deadline.into(), self.shared.room.acquire_many(units)).await;
         let permit = room.map_err(|_| timeout("room in the queue"))?;

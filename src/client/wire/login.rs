@@ -9,7 +9,7 @@ use std::fmt;
 /// Longest name and password together; memcached's files have shorter lines.
 const LOGIN_BYTES_MAX: usize = 1024;
 
-/// A user and a password, for [`Config::login`](super::Config::login).
+/// A user and a password, for [`Config::login`](crate::client::Config::login).
 ///
 /// They cross the network as they are, unless the connection is encrypted. `Debug` does not show
 /// the password.
