@@ -11,8 +11,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How connections are encrypted, for [`Config::tls`](crate::client::Config::tls). The default believes
-/// what the system believes and shows no certificate.
+/// How connections are encrypted, for [`Config::tls`](crate::client::Config::tls). The default
+/// believes what the system believes and shows no certificate.
 ///
 /// TLS 1.3 and 1.2 are spoken. Unix sockets stay as they are.
 ///
