@@ -228,8 +228,10 @@ async fn a_silent_server_costs_nobody_more_than_his_time() {
     let servers: Vec<Server> = (0..2).map(|_| Server::bind("127.0.0.1:0").unwrap()).collect();
     let proxies: Vec<Proxy> = servers.iter().map(|one| Proxy::to(one.addresses()[0])).collect();
     let (timeout, watch) = (Duration::from_secs(1), Stopwatch::start());
+    // Three connections are given up one after the other, and the fourth is not yet when time ends.
     let config = Config {
         call_timeout: timeout,
+        read_timeout: timeout * 3 / 10,
         failures_max: u32::MAX,
         check_every: None,
         ..Config::default()
@@ -271,6 +273,9 @@ async fn a_silent_server_costs_nobody_more_than_his_time() {
     }
     println!("calls to the other server took up to {slowest:?}; {for_room} waited for room");
     assert!(for_room > 0, "the queue has an end");
+    let connections = client.counters().connections;
+    println!("{connections} connections made");
+    assert!(connections < 20, "{connections} connections: each who ran out of time made one");
     proxies[0].set(Weather::Fair);
     // On a fresh connection.
     while client.get::<String>(silent[0]).await.is_err() {

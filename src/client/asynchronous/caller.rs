@@ -58,7 +58,8 @@ impl<'c> Calls<'c> {
                 false => server.lanes.shared(self.0, server),
             };
             let lane = lane.map_err(|error| (None, lost(error)))?;
-            let patience = self.0.config.read_timeout;
+            let config = &self.0.config;
+            let patience = config.read_timeout.min(config.call_timeout);
             let asked = lane.pipe.ask(&server.name, sent.request, sent.deadline, patience).await;
             match asked {
                 Ok(bytes) => return Ok((lane, bytes)),

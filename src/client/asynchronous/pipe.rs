@@ -217,7 +217,7 @@ impl Pipe {
         let room = timeout_at(deadline.into(), self.shared.room.acquire_many(units)).await;
         let permit = room.map_err(|_| timeout("room in the queue"))?;
         permit.map_err(|_| NotTaken::Ended)?.forget();
-        let heard_before = self.heard();
+        let (heard_before, asked) = (self.heard(), clock::now());
         let mut reply = self.submit(request, units).ok_or(NotTaken::Ended)?;
         loop {
             let (heard, now) = (self.heard(), clock::now());
@@ -230,8 +230,9 @@ impl Pipe {
             }
         }
         drop(reply);
-        if self.heard() == heard_before {
-            // Nothing has arrived since for anybody: others shall try another connection.
+        if self.heard() == heard_before && clock::now() - asked >= patience * 3 / 4 {
+            // Nothing has arrived for long, for anybody: others shall try another connection. (Not
+            // for a call that came at the end of its time: each of those would begin another one.)
             self.retire();
         }
         Err(timeout("a reply"))
