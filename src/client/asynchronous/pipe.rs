@@ -318,6 +318,7 @@ async fn run(cluster: Arc<Cluster>, server: Arc<Server>, ending: Ending) {
         unsent: Vec::new(),
         sent: 0,
         has_yielded: false,
+        answered: Vec::new(),
         heard_before: 0,
         idle_timeout,
         shared: Arc::clone(&shared),
@@ -348,6 +349,8 @@ struct Task {
     stream: Stream<Arc<Socket>>,
     decoder: Decoder,
     pipeline: Pipeline<Caller>,
+    /// Callers and their replies, while they are handed over.
+    answered: Vec<(Caller, Vec<u8>)>,
     unsent: Vec<u8>,
     sent: usize,
     /// Others had their turns to add to what is to be sent.
@@ -462,23 +465,27 @@ impl Task {
         self.decoder.arrived(count);
         // A request that its caller wrote may have its reply here already.
         self.take(None)?;
-        let mut units = 0;
-        let mut hand_over = |caller: Caller, bytes| {
-            units += caller.units as usize;
-            // Nobody may be there to read it.
-            let _ = caller.reply.send(Ok(bytes));
-        };
+        let mut answered = std::mem::take(&mut self.answered);
+        let mut hand_over = |caller: Caller, bytes| answered.push((caller, bytes));
         let advanced = self.pipeline.advance(&mut self.decoder, &mut hand_over);
         self.shared.heard.fetch_add(1, Ordering::Relaxed);
-        self.shared.room.add_permits(units);
-        let count = advanced.map_err(|fault| {
+        if !answered.is_empty() {
+            // Before they go on: they may ask for a connection that is free, and this one is.
+            let mut inbox = self.shared.lock();
+            inbox.under_way = inbox.under_way.saturating_sub(answered.len());
+        }
+        self.shared
+            .room
+            .add_permits(answered.iter().map(|(caller, _)| caller.units as usize).sum());
+        for (caller, bytes) in answered.drain(..) {
+            // Nobody may be there to read it.
+            let _ = caller.reply.send(Ok(bytes));
+        }
+        self.answered = answered;
+        advanced.map_err(|fault| {
             let (_, others) = self.closed();
             (Error::fault(&self.name, fault), others)
         })?;
-        if count > 0 {
-            let mut inbox = self.shared.lock();
-            inbox.under_way = inbox.under_way.saturating_sub(count);
-        }
         Ok(true)
     }
 
