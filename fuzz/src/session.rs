@@ -270,8 +270,9 @@ fn router() -> WorkerRouter {
         cas: config.cas,
         prefix_delimiter: config.prefix_delimiter,
     };
+    let budget = Budget::new(config.memory_bytes_max, 1);
     let settings = Settings {
-        budget: Budget::new(config.memory_bytes_max, 1),
+        budget: Arc::clone(&budget),
         evict: config.evict,
         hasher: hasher.clone(),
         sequence_start: 1,
@@ -279,7 +280,8 @@ fn router() -> WorkerRouter {
     let shards = Shards::new(vec![Shard::new(settings, rules)], vec![Arc::clone(bell)]);
     // `shutdown` ends the conversation and nothing else.
     let hooks = Hooks { stop: Some(Box::new(|_| ())), ..Hooks::default() };
-    let shared = Arc::new(Shared::new(config, Clock::start(), Vec::new(), None, None, hooks));
+    let shared =
+        Arc::new(Shared::new(config, Clock::start(), budget, Vec::new(), None, None, hooks));
     let (shards, workers) = (Arc::new(shards), Vec::new());
     let mut router = WorkerRouter::new(Parts { id: 0, shards, hasher, rules, workers, shared });
     router.now = Ticks::from_seconds(START_SECONDS);
