@@ -152,10 +152,7 @@ pub fn run(options: &Options) -> Result<()> {
         memory_bytes / MIB
     ));
     report.table(&table);
-    match options.text("name") {
-        "" => Ok(()),
-        name => report.save(&options.get::<std::path::PathBuf>("out")?, name),
-    }
+    report.save_if_named(options)
 }
 
 struct Churn {

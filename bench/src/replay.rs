@@ -5,7 +5,6 @@
 //! Differs from `hitratio` in two ways: a missing key is stored before the next request instead of
 //! before the next batch, and time is virtual: `--ttl-rate` requests a second in every stream.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use distcache::store::budget::Budget;
@@ -68,10 +67,7 @@ pub fn run(options: &Options) -> Result<()> {
         workload.sets_percent
     ));
     report.table(&table);
-    match options.text("name") {
-        "" => Ok(()),
-        name => report.save(&options.get::<PathBuf>("out")?, name),
-    }
+    report.save_if_named(options)
 }
 
 /// What playing a stream came to.

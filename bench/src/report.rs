@@ -3,10 +3,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
+use crate::options::Options;
 
 /// Rows of text under a header.
 #[derive(Clone, Debug)]
@@ -87,6 +88,14 @@ impl Report {
         println!("{markdown}");
         self.text.push_str(&markdown);
         self.text.push('\n');
+    }
+
+    /// Writes the report where `--out` and `--name` say, if there is a name.
+    pub fn save_if_named(&self, options: &Options) -> Result<()> {
+        match options.text("name") {
+            "" => Ok(()),
+            name => self.save(&options.get::<PathBuf>("out")?, name),
+        }
     }
 
     /// Writes the report to `directory/name.md`.

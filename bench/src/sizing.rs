@@ -2,7 +2,6 @@
 //! `replay` against stores of half, the same, twice and four times the memory. Owns the table.
 //! Virtual time, no sockets.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use distcache::shard::simulator::{Estimate, SIZES_PERCENT};
@@ -80,10 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
         workload.sets_percent
     ));
     report.table(&table);
-    match options.text("name") {
-        "" => {}
-        name => report.save(&options.get::<PathBuf>("out")?, name)?,
-    }
+    report.save_if_named(options)?;
     let error_max: f64 = options.get("error-max")?;
     match worst <= error_max {
         true => Ok(()),

@@ -209,10 +209,10 @@ impl SerializeTuple for Row {
     type Error = Structured;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Structured> {
-        self.push(value)
+        SerializeSeq::serialize_element(self, value)
     }
 
     fn end(self) -> Result<Sniffed, Structured> {
-        Ok(Sniffed::Row(self.0))
+        SerializeSeq::end(self)
     }
 }

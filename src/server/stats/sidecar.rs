@@ -6,10 +6,9 @@
 //! read. Names, kinds and labels are the exporter's, odd ones too.
 
 use super::prometheus::Text;
-use super::text;
+use super::text::{self, Totals};
 use crate::server::operator::compat::CLASS;
 use crate::server::shared::Shared;
-use crate::server::stats::text::Totals;
 use std::collections::BTreeMap;
 
 /// A metric without labels: its name, its kind, the statistic, and what it says.
@@ -111,6 +110,14 @@ const SLABS: [Row; 7] = [
     ("slab_chunks_free_end", "gauge", "free_chunks_end", "0: there are no pages with ends."),
 ];
 
+/// Statistics of `stats slabs`, and what the exporter calls the queues that they are of.
+const QUEUES: [(&str, &str); 4] = [
+    ("hits_to_hot", "hot"),
+    ("hits_to_warm", "warm"),
+    ("hits_to_cold", "cold"),
+    ("hits_to_temp", "temporary"),
+];
+
 /// Commands that hit or miss.
 const COMMANDS: [&str; 6] = ["get", "delete", "incr", "decr", "cas", "touch"];
 
@@ -171,11 +178,7 @@ pub(super) fn of(total: &Totals, shared: &Shared) -> String {
     rows(&mut text, &ITEMS, &items, &labels);
     if !items.0.is_empty() {
         text.family("slab_lru_hits_total", "counter", "Gets that hit, by queue.");
-        for (name, lru) in
-            [("hits_to_hot", "hot"), ("hits_to_warm", "warm"), ("hits_to_cold", "cold")]
-                .into_iter()
-                .chain([("hits_to_temp", "temporary")])
-        {
+        for (name, lru) in QUEUES {
             let labels = [("slab", slab.as_str()), ("lru", lru)];
             text.sample("slab_lru_hits_total", &labels, items.number(name));
         }
