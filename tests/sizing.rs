@@ -212,6 +212,9 @@ fn sizing(client: &mut Client) -> HashMap<String, f64> {
     lines.iter().map(line).collect()
 }
 
+/// Between a hundred keys and the next.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(4);
+
 /// Asks for keys, a hundred at a time, and stores those that are missing.
 fn look_aside(client: &mut Client, requests: usize) {
     let (mut random, value) = (Random(3), "v".repeat(500));
@@ -228,6 +231,8 @@ fn look_aside(client: &mut Client, requests: usize) {
             write!(sets, "set {key} 0 0 {} noreply\r\n{value}\r\n", value.len()).unwrap();
         }
         client.send(&sets);
+        // At full speed there are more events than are played, and few keys stay in the sample.
+        std::thread::sleep(PAUSE);
     }
     client.run("");
 }
