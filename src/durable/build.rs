@@ -250,6 +250,7 @@ struct Shard {
 impl Shard {
     fn new(number: usize, settings: &Settings, blueprint: &Blueprint) -> Self {
         let mut store = Store::new(settings.clone());
+        store.begin_build();
         store.tell_evictions(true);
         Self {
             number,
@@ -386,6 +387,7 @@ impl Shard {
             self.store.flush();
             (self.flush_at, self.flushed) = (None, true);
         }
+        self.store.end_build();
         self.store.set_memory_bytes_max(self.memory_bytes_max);
         if end.may_drop {
             self.store.set_evict(true);
@@ -419,30 +421,33 @@ struct Builder {
 
 impl Builder {
     /// Has the stores bring what these records will look up into the processor's caches: one by
-    /// one, each would wait for memory.
-    fn announce(&self, window: &Window, group: &[Piece]) {
+    /// one, each would wait for memory. All are hashed before the first is looked up, so that the
+    /// reads follow each other closely enough to overlap.
+    fn announce(&self, window: &Window, group: &[Piece], lookups: &mut Vec<(usize, u64)>) {
+        lookups.clear();
         for Piece { shard, kind, body } in group {
             let body = &window[body.start as usize..body.end as usize];
             if matches!(*kind, kind::PUT | kind::ATTRIBUTES)
                 && let Some(header) = item::unpack_checked(body)
+                && let Some(key) = body[header.header_bytes..].get(..header.key_bytes)
             {
-                let key = &body[header.header_bytes..header.header_bytes + header.key_bytes];
-                let hash = self.hasher.hash(key);
-                self.shards[usize::from(*shard) / self.threads]
-                    .store
-                    .warm_index(std::iter::once(hash));
+                lookups.push((usize::from(*shard) / self.threads, self.hasher.hash(key)));
             }
+        }
+        for (shard, hash) in lookups {
+            self.shards[*shard].store.warm_index(std::iter::once(*hash));
         }
     }
 
     fn run(mut self, jobs: Receiver<Job>) -> (Vec<BuiltShard>, Option<Damage>) {
         let (mut time, mut end, mut damage) = (Ticks::default(), None, None);
+        let mut lookups = Vec::with_capacity(LOOKUPS_ANNOUNCED_MAX);
         for job in jobs {
             let now = Ticks(time.0.saturating_sub(STALE_MAX.0));
             match job {
                 Job::Records(window, pieces) => {
                     for group in pieces.chunks(LOOKUPS_ANNOUNCED_MAX) {
-                        self.announce(&window, group);
+                        self.announce(&window, group, &mut lookups);
                         for Piece { shard, kind, body } in group {
                             let body = &window[body.start as usize..body.end as usize];
                             let shard = &mut self.shards[usize::from(*shard) / self.threads];

@@ -49,8 +49,16 @@ const PARTITION_BITS_MAX: u32 = 16;
 /// A partition is moved to a smaller arena if that has less than this share of its buckets: five
 /// eighths, well below what one growth adds, so that it does not swing back and forth.
 const SHRINK_EIGHTHS: usize = 5;
+/// One that is moved fills its buckets so far, which leaves it room to grow again.
+const SHRINK_FILL_PERCENT: usize = 80;
 /// Sizes tried when a partition is full: eight of them more than double it.
 const GROW_STEPS_MAX: usize = 8;
+/// Sizes that a partition grows by while a whole table is built: three make it nearly half as large
+/// again. By one at a time each slot would be moved eight times on the way; by more, the table of a
+/// store full of the smallest items would not fit the memory that a recovery may take.
+const GROW_STEP_OF_BUILD: usize = 3;
+/// Buckets of a partition that was built are filled so far.
+const FILL_PERCENT_OF_BUILD: usize = 95;
 
 const _: () = assert!(TAG_BITS + RECENCY_BITS + 2 + FREQUENCY_BITS + LOCATION_BITS == u64::BITS);
 const _: () = assert!(OBSERVED << 1 == 1 << RECENCY_SHIFT);
@@ -189,6 +197,17 @@ pub struct Index {
     moving: Vec<u64>,
     /// Where [`Index::shrink`] goes on.
     shrink_next: usize,
+    /// Sizes that a partition grows by.
+    grow_step: usize,
+}
+
+/// What became of an insertion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted {
+    /// Where the slot is.
+    pub handle: Handle,
+    /// A slot that had to leave.
+    pub dropped: Option<Slot>,
 }
 
 impl Index {
@@ -204,6 +223,22 @@ impl Index {
             items: 0,
             moving: Vec::new(),
             shrink_next: 0,
+            grow_step: 1,
+        }
+    }
+
+    /// From here on the table is filled as a whole, until [`Index::end_build`]: it takes up to
+    /// half as much memory again and less time.
+    pub fn begin_build(&mut self) {
+        self.grow_step = GROW_STEP_OF_BUILD;
+    }
+
+    /// Brings what was filled as a whole to its size.
+    pub fn end_build(&mut self) {
+        self.grow_step = 1;
+        for partition in 0..self.partitions.len() {
+            let smaller = self.bucket_count(partition).saturating_sub(1);
+            self.fit(partition, FILL_PERCENT_OF_BUILD, smaller);
         }
     }
 
@@ -290,37 +325,50 @@ impl Index {
 
     /// Adds a slot. The key must not be there yet.
     ///
-    /// Returns a slot that had to leave: only when very many keys share their hash, which a secret
-    /// hash key leaves to chance; dropping one keeps every operation bounded.
-    #[must_use]
-    pub fn insert(&mut self, hash: u64, slot: Slot) -> Option<Slot> {
+    /// Another slot has to leave only when very many keys share their hash, which a secret hash key
+    /// leaves to chance; dropping one keeps every operation bounded.
+    pub fn insert(&mut self, hash: u64, slot: Slot) -> Inserted {
         let partition = self.partition_of(hash);
-        self.items += 1;
-        if let Some(buckets) = self.buckets_mut(partition)
-            && place(buckets, slot)
-        {
-            return None;
+        let mut placed = self.buckets_mut(partition).and_then(|buckets| place(buckets, slot));
+        if placed.is_none() && self.grow(partition, slot) {
+            placed = self.position_of(partition, slot);
         }
-        if self.grow(partition, slot) {
-            return None;
-        }
-        self.items -= 1;
-        let buckets = self.buckets_mut(partition).expect("a full partition has buckets");
-        let (first, _) = bucket_pair(slot.tag(), buckets.len());
-        Some(Slot(std::mem::replace(&mut buckets[first].0[0], slot.0)))
+        self.items += usize::from(placed.is_some());
+        let mut dropped = None;
+        let position = placed.unwrap_or_else(|| {
+            let buckets = self.buckets_mut(partition).expect("a full partition has buckets");
+            let (first, _) = bucket_pair(slot.tag(), buckets.len());
+            dropped = Some(Slot(std::mem::replace(&mut buckets[first].0[0], slot.0)));
+            (first * SLOTS_PER_BUCKET) as u32
+        });
+        Inserted { handle: Handle { partition: partition as u32, position }, dropped }
     }
 
     /// Moves a partition to a larger arena, with one slot more. False: no reasonable size holds it;
     /// then the partition is as before.
     fn grow(&mut self, partition: usize, slot: Slot) -> bool {
         let old = self.partitions[partition];
-        let first_arena = old.arena().map_or(0, |arena| arena + 1);
+        let first_arena = old.arena().map_or(0, |arena| arena + self.grow_step);
         let mut slots = self.slots_of(partition);
         slots.push(slot.0);
         let grown = (first_arena..first_arena + GROW_STEPS_MAX)
             .any(|arena| self.move_to_arena(partition, &slots, arena));
         self.moving = slots;
         grown
+    }
+
+    fn bucket_count(&self, partition: usize) -> usize {
+        self.partitions[partition].arena().map_or(0, |arena| self.arenas[arena].bucket_count())
+    }
+
+    fn position_of(&self, partition: usize, slot: Slot) -> Option<u32> {
+        let buckets = self.buckets(partition)?;
+        let (first, second) = bucket_pair(slot.tag(), buckets.len());
+        let in_bucket = |bucket: usize| {
+            let place = buckets[bucket].0.iter().position(|other| *other == slot.0)?;
+            Some((bucket * SLOTS_PER_BUCKET + place) as u32)
+        };
+        in_bucket(first).or_else(|| in_bucket(second))
     }
 
     /// The slots of a partition, in a buffer to be given back as `moving`.
@@ -339,7 +387,7 @@ impl Index {
         let range = self.arenas[arena].take(partition as u32);
         self.arena_bytes += self.arenas[arena].range_bytes();
         let buckets = self.arenas[arena].buckets_mut(range);
-        if !slots.iter().all(|slot| place(buckets, Slot(*slot))) {
+        if !slots.iter().all(|slot| place(buckets, Slot(*slot)).is_some()) {
             self.give_back(arena, range);
             return false;
         }
@@ -357,7 +405,9 @@ impl Index {
     pub fn shrink(&mut self, partitions_max: usize) {
         for _ in 0..partitions_max.min(self.partitions.len()) {
             self.shrink_next = (self.shrink_next + 1) % self.partitions.len();
-            self.shrink_partition(self.shrink_next);
+            let bucket_count = self.bucket_count(self.shrink_next);
+            let most = bucket_count * SHRINK_EIGHTHS / 8;
+            self.fit(self.shrink_next, SHRINK_FILL_PERCENT, most);
         }
     }
 
@@ -385,7 +435,9 @@ impl Index {
         self.partitions.len()
     }
 
-    fn shrink_partition(&mut self, partition: usize) {
+    /// Moves a partition to the smallest arena that it fills so far at most, if that has at most so
+    /// many buckets.
+    fn fit(&mut self, partition: usize, fill_percent: usize, bucket_count_max: usize) {
         let old = self.partitions[partition];
         let Some(arena) = old.arena() else { return };
         let slots = self.slots_of(partition);
@@ -393,14 +445,12 @@ impl Index {
             self.partitions[partition] = Partition::default();
             self.give_back(arena, old.range);
         } else {
-            let bucket_count = self.arenas[arena].bucket_count();
-            let wanted = (slots.len() * 5 / 4).div_ceil(SLOTS_PER_BUCKET);
-            let target = self.arenas.iter().position(|arena| arena.bucket_count() >= wanted);
-            if let Some(target) = target
-                && self.arenas[target].bucket_count() * 8 <= bucket_count * SHRINK_EIGHTHS
-            {
-                self.move_to_arena(partition, &slots, target);
-            }
+            let wanted = (slots.len() * 100 / fill_percent).div_ceil(SLOTS_PER_BUCKET);
+            let too_small = |arena: &BucketArena| arena.bucket_count() < wanted;
+            let is_enough = |arena: &BucketArena| arena.bucket_count() <= bucket_count_max;
+            let first = self.arenas.partition_point(too_small);
+            let end = self.arenas.partition_point(is_enough);
+            let _moved = (first..end).any(|arena| self.move_to_arena(partition, &slots, arena));
         }
         self.moving = slots;
     }
@@ -485,13 +535,15 @@ fn bucket_pair(tag: u64, bucket_count: usize) -> (usize, usize) {
     if second != first { (first, second) } else { (first, (first + 1) % bucket_count) }
 }
 
-/// Puts a slot into one of its two buckets, moving one other slot aside if that makes room.
-fn place(buckets: &mut [Bucket], slot: Slot) -> bool {
+/// Puts a slot into one of its two buckets, moving one other slot aside if that makes room. Answers
+/// its position in the partition.
+fn place(buckets: &mut [Bucket], slot: Slot) -> Option<u32> {
+    let position = |bucket: usize, place: usize| (bucket * SLOTS_PER_BUCKET + place) as u32;
     let (first, second) = bucket_pair(slot.tag(), buckets.len());
     for bucket in [first, second] {
         if let Some(free) = buckets[bucket].free_slot() {
             buckets[bucket].0[free] = slot.0;
-            return true;
+            return Some(position(bucket, free));
         }
     }
     for bucket in [first, second] {
@@ -502,11 +554,11 @@ fn place(buckets: &mut [Bucket], slot: Slot) -> bool {
             if let Some(free) = buckets[elsewhere].free_slot() {
                 buckets[elsewhere].0[free] = other.0;
                 buckets[bucket].0[place] = slot.0;
-                return true;
+                return Some(position(bucket, place));
             }
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -560,7 +612,9 @@ mod tests {
                     model.insert(key, location);
                 }
                 None => {
-                    assert_eq!(index.insert(mix(key), Slot::new(mix(key), location, 0)), None);
+                    let inserted = index.insert(mix(key), Slot::new(mix(key), location, 0));
+                    assert_eq!(inserted.dropped, None);
+                    assert_eq!(index.slot(inserted.handle).location(), location);
                     model.insert(key, location);
                 }
             }
@@ -574,7 +628,7 @@ mod tests {
     fn costs_less_than_ten_bytes_an_item() {
         let mut index = Index::new(64 << 20);
         for key in 1..=1_000_000u64 {
-            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
+            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)).dropped, None);
         }
         let arenas: usize = index.arenas.iter().map(BucketArena::bytes).sum();
         assert_eq!(index.arena_bytes, arenas);
@@ -586,7 +640,7 @@ mod tests {
     fn shrinks_after_most_items_have_left() {
         let mut index = Index::new(1 << 20);
         for key in 1..=100_000u64 {
-            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
+            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)).dropped, None);
         }
         let full_bytes = index.bytes();
         for key in (1..=100_000u64).filter(|key| key % 100 != 0) {
@@ -602,15 +656,44 @@ mod tests {
         }
         for key in 1..=100_000u64 {
             let key = key + 1_000_000;
-            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)), None);
+            assert_eq!(index.insert(mix(key), Slot::new(mix(key), key, 0)).dropped, None);
         }
         assert_eq!(index.items(), 101_000);
     }
 
     #[test]
+    fn a_table_built_as_a_whole_is_hardly_larger() {
+        let build = |as_a_whole: bool| {
+            let mut index = Index::new(1 << 20);
+            if as_a_whole {
+                index.begin_build();
+            }
+            let mut peak_bytes = 0;
+            for key in 1..=100_000u64 {
+                let inserted = index.insert(mix(key), Slot::new(mix(key), key, 0));
+                assert_eq!(inserted.dropped, None);
+                peak_bytes = peak_bytes.max(index.bytes());
+                let found = index.find(mix(key), |location| location == key);
+                assert_eq!(found, Some(inserted.handle));
+            }
+            if as_a_whole {
+                index.end_build();
+            }
+            assert!(peak_bytes <= index.bytes() * 3 / 2, "{peak_bytes} of {}", index.bytes());
+            index
+        };
+        let (whole, grown) = (build(true), build(false));
+        let most = grown.bytes() * 105 / 100;
+        assert!(whole.bytes() <= most, "{} of {}", whole.bytes(), grown.bytes());
+        assert_eq!(whole.arena_bytes, whole.arenas.iter().map(BucketArena::bytes).sum::<usize>());
+        assert!((1..=100_000u64).all(|key| whole.find(mix(key), |at| at == key).is_some()));
+    }
+
+    #[test]
     fn equal_hashes_stay_bounded() {
         let mut index = Index::new(1 << 20);
-        let dropped = (1..1000u64).filter_map(|at| index.insert(42, Slot::new(42, at, 0))).count();
+        let dropped =
+            (1..1000u64).filter_map(|at| index.insert(42, Slot::new(42, at, 0)).dropped).count();
         assert!(index.items() <= 2 * SLOTS_PER_BUCKET);
         assert_eq!(index.items() + dropped, 999);
     }
