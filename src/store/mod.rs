@@ -53,6 +53,11 @@ use segment::{LARGE_SHARE, Queue, Segment, large_memory_bytes, usable_bytes};
 pub use segment::{SharedItem, Stored};
 use std::sync::Arc;
 
+/// So many freed segments are kept to be opened again. Cleaning frees two in a row where what is
+/// alive in the second still fits the open one, and then as many are opened: with a single spare
+/// every third would be memory fresh from the system, which costs a fault for each of its pages.
+const SPARES_MAX: usize = 2;
+
 /// A point in time: hundredths of a second since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ticks(pub u64);
@@ -252,7 +257,8 @@ pub struct Store {
     evict: bool,
     hasher: KeyHasher,
     sequences: Sequences,
-    spare: Option<BytesMut>,
+    /// Memory of segments that were freed, for those that are opened.
+    spares: Vec<BytesMut>,
     reclaim: Reclaim,
     counters: Counters,
     scratch: Vec<u8>,
@@ -315,7 +321,7 @@ impl Store {
             evict: settings.evict,
             hasher: settings.hasher,
             sequences: Sequences::new(settings.sequence_start),
-            spare: None,
+            spares: Vec::with_capacity(SPARES_MAX),
             reclaim: Reclaim::default(),
             counters: Counters::default(),
             scratch: Vec::new(),
@@ -1000,7 +1006,7 @@ impl Store {
         self.seal_head();
         let sequence = self.sequences.next_head();
         let usable = usable_bytes(self.segment_bytes);
-        let segment = Segment::open(usable, self.spare.take(), sequence, Queue::Small);
+        let segment = Segment::open(usable, self.spares.pop(), sequence, Queue::Small);
         let id = self.add_segment(segment);
         self.head = Some(id);
         Ok(id)
@@ -1061,8 +1067,8 @@ impl Store {
     }
 
     fn keep_as_spare(&mut self, segment: Segment) {
-        if self.spare.is_none() {
-            self.spare = segment.into_spare(usable_bytes(self.segment_bytes));
+        if self.spares.len() < SPARES_MAX {
+            self.spares.extend(segment.into_spare(usable_bytes(self.segment_bytes)));
         }
     }
 

@@ -104,7 +104,7 @@ impl Store {
     fn open_output(&mut self, queue: Queue, next: u32) -> u32 {
         let sequence = self.next_main_sequence();
         let usable = usable_bytes(self.segment_bytes);
-        let segment = Segment::open(usable, self.spare.take(), sequence, queue);
+        let segment = Segment::open(usable, self.spares.pop(), sequence, queue);
         let id = self.add_segment(segment);
         self.reclaim.enqueue_before(next, id, &mut self.segments);
         self.reclaim.hand.outputs[queue as usize] = Some(id);

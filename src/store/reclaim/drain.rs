@@ -250,7 +250,7 @@ impl Store {
         }
         let sequence = self.next_main_sequence();
         let usable = usable_bytes(self.segment_bytes);
-        let segment = Segment::open(usable, self.spare.take(), sequence, Queue::Main);
+        let segment = Segment::open(usable, self.spares.pop(), sequence, Queue::Main);
         let id = self.add_segment(segment);
         self.tail = Some(id);
         id
