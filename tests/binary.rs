@@ -5,17 +5,15 @@
 //! `protocol-tests`.
 #![cfg(feature = "server")]
 
+mod support;
+
 use distcache::server::Server;
 use distcache::server::config::{Config, Listener, Protocol};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
-
-/// Far more than anything here takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::{PATIENCE, Users};
 
 /// How long a server is given to say something that it should not.
 const SILENCE: Duration = Duration::from_millis(100);
@@ -80,21 +78,9 @@ fn shown(mut stream: &[u8]) -> String {
     text + &String::from_utf8_lossy(stream).replace("\r\n", "|")
 }
 
-/// Everything the server at this address answers until it closes, which it is asked to at the end.
+/// What the server at this address answers, as text.
 fn conversation_at(address: SocketAddr, said: &[u8], bytes_at_once: usize) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    for piece in said.chunks(bytes_at_once) {
-        if stream.write_all(piece).is_err() {
-            break;
-        }
-    }
-    let _ = stream.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
-    // A server that closes while bytes are under way resets the connection.
-    let _ = stream.read_to_end(&mut answer);
-    shown(&answer)
+    shown(&support::conversation(address, said, bytes_at_once))
 }
 
 fn conversation(server: &Server, said: &[u8]) -> String {
@@ -114,32 +100,8 @@ fn start(config: Config) -> Server {
     Server::start(Config { workers: 2, ..config }).unwrap()
 }
 
-/// A file of users that goes away with the test.
-struct Users(PathBuf);
-
-impl Users {
-    fn new(text: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("distcache-sasl-{}-{count}", std::process::id());
-        let users = Self(std::env::temp_dir().join(name));
-        std::fs::write(&users.0, text).unwrap();
-        users
-    }
-
-    fn path(&self) -> Option<PathBuf> {
-        Some(self.0.clone())
-    }
-}
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 fn with_sasl(users: &Users) -> Server {
-    start(Config { sasl: true, auth_file: users.path(), ..Config::default() })
+    start(Config { sasl: true, auth_file: Some(users.path()), ..Config::default() })
 }
 
 fn statistic(server: &Server, name: &str) -> u64 {
@@ -428,7 +390,7 @@ fn logins() {
 #[test]
 fn users_of_memcacheds_own_file() {
     let users = Users::new("bob:secret:1000\n");
-    let config = Config { sasl: true, sasl_file: users.path(), ..Config::default() };
+    let config = Config { sasl: true, sasl_file: Some(users.path()), ..Config::default() };
     let server = start(config);
     check(&server, &[login(0x21, "\0bob\0secret"), noop()], "21 00 Authenticated|0a 00|");
     check(&server, &[login(0x21, "\0bob\0secret:1000"), noop()], "21 00 Authenticated|0a 00|");
@@ -443,13 +405,13 @@ fn users_of_memcacheds_own_file() {
 #[test]
 fn without_sasl_there_is_none() {
     let users = Users::new("bob:secret\n");
-    let server = start(Config { auth_file: users.path(), ..Config::default() });
+    let server = start(Config { auth_file: Some(users.path()), ..Config::default() });
     assert_eq!(conversation(&server, &login(0x21, "\0bob\0secret")), "", "-Y is for text alone");
     let server = start(Config::default());
     check(&server, &[frame(0x20, b"", "", b""), noop()], "20 81 Unknown command|0a 00|");
     let broken = Users::new("bob\n");
     let refused =
-        Server::start(Config { sasl: true, sasl_file: broken.path(), ..Config::default() });
+        Server::start(Config { sasl: true, sasl_file: Some(broken.path()), ..Config::default() });
     let Err(why) = refused else { panic!("a file that is no file of users") };
     assert!(why.to_string().contains("MEMCACHED_SASL_PWDB"), "{why}");
 }

@@ -5,9 +5,8 @@
 
 #![cfg(feature = "server")]
 
-mod daemon;
+mod support;
 
-use daemon::{Client, Daemon, PATIENCE};
 use distcache::durable::record::{
     FILE_HEADER_BYTES, FileHeader, Parsed, Place, RECORD_HEADER_BYTES, Seed, parse, push_record,
     record_bytes,
@@ -20,6 +19,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use support::{Client, Daemon, PATIENCE};
 use tempfile::TempDir;
 
 fn data_dir(path: &Path) -> String {

@@ -5,6 +5,8 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use distcache::limits::KEYS_PER_COMMAND;
 use distcache::server::Server;
 use distcache::server::config::Config;
@@ -13,9 +15,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Far more than anything here takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::{PATIENCE, connect};
 
 /// The answer to `mn`, which marks the end of what was asked.
 const LAST: &[u8] = b"MN\r\n";
@@ -39,11 +39,7 @@ impl Client {
     }
 
     fn at(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { reader: BufReader::new(stream) }
+        Self { reader: BufReader::new(connect(address)) }
     }
 
     fn send(&mut self, bytes: &[u8]) {

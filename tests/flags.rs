@@ -5,6 +5,8 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,29 +14,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use socket2::{Domain, SockAddr, Socket, Type};
+use support::{Bounded, PATIENCE, eventually};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
-
-/// Far more than a start or a stop takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if let Some(found) = look() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("still waiting for {what} after {PATIENCE:?}");
-}
 
 /// A path that no other test uses. Open to all, for the daemon may run as another user.
 fn temporary(name: &str) -> PathBuf {
@@ -88,29 +77,6 @@ fn check_prints(flag: &str, part: &str) {
     assert!(text.starts_with("distcached 1.6."), "{text}");
     assert!(text.contains(part), "{text}");
     assert_eq!(output.status.code(), Some(0));
-}
-
-/// A process that does not outlive its test.
-struct Bounded(Child);
-
-impl Bounded {
-    fn start(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    /// Sends the signal and waits for an orderly end.
-    fn end(&mut self, signal: Signal) {
-        signal_to(self.0.id(), signal);
-        let status = eventually("the end", || self.0.try_wait().unwrap());
-        assert_eq!(status.code(), Some(0), "{signal}");
-    }
-}
-
-impl Drop for Bounded {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A server in the foreground on a free port of 127.0.0.1.

@@ -4,12 +4,12 @@
 
 #![cfg(all(feature = "server", target_os = "linux"))]
 
-mod daemon;
+mod support;
 
-use daemon::{Client, Daemon};
 use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
+use support::{Client, Daemon};
 
 /// Resident memory after a start: the program, its threads and buffers, and none of `-m`.
 const START_BYTES_MAX: u64 = 32 << 20;

@@ -10,6 +10,8 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use distcache::server::Server;
 use distcache::server::config::Config;
 use std::collections::HashSet;
@@ -17,8 +19,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const CLIENTS: usize = 8;
 const KEYS: usize = 2;
@@ -115,11 +115,8 @@ struct Client {
 
 impl Client {
     fn new(address: SocketAddr, number: usize) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let random = Random(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1));
-        Self { reader: BufReader::new(stream), number, random }
+        Self { reader: BufReader::new(support::connect(address)), number, random }
     }
 
     fn line(&mut self) -> String {

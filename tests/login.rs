@@ -5,16 +5,14 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use distcache::server::config::Config;
 use distcache::server::{Server, StartError};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
-
-/// Far more than anything here takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::{PATIENCE, Users};
 
 /// openssl passwd -6 -salt saltsalt secret
 const HASHED: &str = concat!(
@@ -22,50 +20,13 @@ const HASHED: &str = concat!(
     "hy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1"
 );
 
-/// A file of users that goes away with the test.
-struct File(PathBuf);
-
-impl File {
-    fn new(text: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("distcache-users-{}-{count}", std::process::id());
-        let file = Self(std::env::temp_dir().join(name));
-        file.write(text);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        std::fs::write(&self.0, text).unwrap();
-    }
-
-    fn server(&self) -> Result<Server, StartError> {
-        let auth_file = Some(self.0.clone());
-        Server::start(Config { workers: 2, auth_file, ..Config::default() })
-    }
+fn server(users: &Users) -> Result<Server, StartError> {
+    Server::start(Config { workers: 2, auth_file: Some(users.path()), ..Config::default() })
 }
 
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Everything the server answers to `said` until it closes, which it is asked to at the end. It may
-/// close before.
+/// What the server answers, with `|` for line ends.
 fn conversation(server: &Server, said: &[u8], bytes_at_once: usize) -> String {
-    let mut stream = TcpStream::connect(server.addresses()[0]).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    for piece in said.chunks(bytes_at_once) {
-        if stream.write_all(piece).is_err() {
-            break;
-        }
-    }
-    let _ = stream.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
-    // A server that closes while bytes are under way resets the connection.
-    let _ = stream.read_to_end(&mut answer);
+    let answer = support::conversation(server.addresses()[0], said, bytes_at_once);
     String::from_utf8_lossy(&answer).replace("\r\n", "|")
 }
 
@@ -123,8 +84,8 @@ fn every_state_before_the_login() {
         ),
     ];
     for users in ["bob:secret\nal:pa:ss\n", &format!("bob:{HASHED}\nal:pa:ss\n")] {
-        let file = File::new(users);
-        let server = file.server().unwrap();
+        let file = Users::new(users);
+        let server = server(&file).unwrap();
         for (said, expected) in table {
             for bytes_at_once in [said.len(), 1] {
                 let answer = conversation(&server, said.as_bytes(), bytes_at_once);
@@ -139,8 +100,8 @@ fn every_state_before_the_login() {
 
 #[test]
 fn attempts_are_counted_and_users_read_again() {
-    let file = File::new("bob:secret\n");
-    let server = file.server().unwrap();
+    let file = Users::new("bob:secret\n");
+    let server = server(&file).unwrap();
     let login = |user: &str, password: &str| {
         let said =
             format!("set a 0 0 {}\r\n{user} {password}\r\n", user.len() + password.len() + 1);
@@ -159,25 +120,25 @@ fn attempts_are_counted_and_users_read_again() {
     for line in ["auth_cmds 8", "auth_errors 4", "binding_protocol ascii"] {
         assert!(text.contains(&format!("|STAT {line}|")), "{line} in {text}");
     }
-    let path = file.0.display();
+    let path = file.path().display().to_string();
     assert!(text.contains(&format!("|STAT auth_enabled_ascii {path}|")), "{text}");
 }
 
 #[test]
 fn a_file_that_cannot_be_used_stops_the_start() {
     for (text, why) in [("", "names no user"), ("nocolon\n", "line 1: expected user:password")] {
-        let said = File::new(text).server().map(drop).expect_err(text).to_string();
+        let said = server(&Users::new(text)).map(drop).expect_err(text).to_string();
         assert!(said.contains(why) && said.starts_with("-Y "), "{said}");
     }
-    let gone = File::new("");
-    std::fs::remove_file(&gone.0).unwrap();
-    assert!(gone.server().is_err());
+    let gone = Users::new("");
+    std::fs::remove_file(gone.path()).unwrap();
+    assert!(server(&gone).is_err());
 }
 
 #[test]
 fn guesses_do_not_hold_up_those_who_are_in() {
-    let file = File::new(&format!("bob:{HASHED}\n"));
-    let server = file.server().unwrap();
+    let file = Users::new(&format!("bob:{HASHED}\n"));
+    let server = server(&file).unwrap();
     let mut inside = TcpStream::connect(server.addresses()[0]).unwrap();
     inside.set_nodelay(true).unwrap();
     inside.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -214,8 +175,8 @@ fn guesses_do_not_hold_up_those_who_are_in() {
 /// what one guess can cost is bounded.
 #[test]
 fn guesses_do_not_hold_up_logins() {
-    let file = File::new(&format!("bob:{HASHED}\n"));
-    let server = file.server().unwrap();
+    let file = Users::new(&format!("bob:{HASHED}\n"));
+    let server = server(&file).unwrap();
     let guess = format!("set a 0 0 4094\r\nbob {}\r\n", "x".repeat(4090));
     let short = "set a 0 0 9\r\nbob wrong\r\n";
     for number in 0..300 {

@@ -5,15 +5,15 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use distcache::server::Server;
 use distcache::server::config::{Config, DurabilityConfig};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-
-/// Far more than anything here takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::{PATIENCE, connect};
 
 fn server(change: impl FnOnce(&mut Config)) -> Server {
     let metrics_address = Some(([127, 0, 0, 1], 0).into());
@@ -22,20 +22,13 @@ fn server(change: impl FnOnce(&mut Config)) -> Server {
     Server::start(config).unwrap()
 }
 
-fn connect_to(address: std::net::SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
 fn scraper(server: &Server) -> TcpStream {
-    connect_to(server.metrics_address().unwrap())
+    connect(server.metrics_address().unwrap())
 }
 
 /// Sends commands and waits until all are answered.
 fn say(server: &Server, commands: &str) -> Vec<String> {
-    let mut stream = connect_to(server.addresses()[0]);
+    let mut stream = connect(server.addresses()[0]);
     stream.write_all(commands.as_bytes()).unwrap();
     stream.write_all(b"mn\r\n").unwrap();
     let lines = BufReader::new(stream).lines().map(Result::unwrap);

@@ -5,9 +5,8 @@
 
 #![cfg(feature = "server")]
 
-mod daemon;
+mod support;
 
-use daemon::{Client, Daemon, PATIENCE};
 use distcache::server::Server;
 use distcache::server::config::Config;
 use std::collections::HashMap;
@@ -15,6 +14,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use support::{Client, Daemon, PATIENCE};
 
 fn server(workers: usize, change: impl FnOnce(&mut Config)) -> Server {
     let mut config = Config { workers, memory_bytes_max: 256 << 20, ..Config::default() };

@@ -5,17 +5,17 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use distcache::durable::{ErrorKind, Fsync, OnLogError, Recover};
 use distcache::server::config::{Config, DurabilityConfig};
 use distcache::server::{Server, StartError};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use support::{PATIENCE, connect};
 use tempfile::TempDir;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config(directory: &Path, workers: usize) -> Config {
     let durability = DurabilityConfig {
@@ -42,9 +42,7 @@ fn start(directory: &TempDir, workers: usize, fsync: Fsync) -> Server {
 
 /// Sends commands, and answers everything up to the end of their replies.
 fn ask(server: &Server, commands: &str) -> String {
-    let stream = TcpStream::connect(server.addresses()[0]).expect("connects");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    let mut reader = BufReader::new(stream);
+    let mut reader = BufReader::new(connect(server.addresses()[0]));
     reader.get_mut().write_all(format!("{commands}mn\r\n").as_bytes()).expect("is taken");
     let mut text = String::new();
     while !text.ends_with("MN\r\n") {

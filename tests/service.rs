@@ -4,59 +4,23 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid};
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+use support::{Bounded, PATIENCE};
+use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
-
-/// Far more than a start or a stop takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A directory that goes away with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("distcached-service-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A process that does not outlive its test.
-struct Bounded(Child);
-
-impl Bounded {
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
-    }
-}
-
-impl Drop for Bounded {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The flags that root needs.
 fn as_user() -> &'static [&'static str] {
@@ -67,13 +31,13 @@ fn as_user() -> &'static [&'static str] {
 struct Manager {
     socket: UnixDatagram,
     path: PathBuf,
-    _directory: Directory,
+    _directory: TempDir,
 }
 
 impl Manager {
     fn new() -> Self {
-        let directory = Directory::new();
-        let path = directory.0.join("notify");
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { socket, path, _directory: directory }
@@ -141,8 +105,8 @@ fn lines_with(path: &Path, what: &str) -> String {
 
 #[test]
 fn the_log_file_is_opened_again_after_a_rotation() {
-    let (manager, directory) = (Manager::new(), Directory::new());
-    let (path, rotated) = (directory.0.join("log"), directory.0.join("log.1"));
+    let (manager, directory) = (Manager::new(), TempDir::new().unwrap());
+    let (path, rotated) = (directory.path().join("log"), directory.path().join("log.1"));
     let named = format!("--log-file={}", path.display());
     let port = free_port().to_string();
     let flags = ["-v", "-l", "127.0.0.1", "-p", &port, &named];
@@ -193,8 +157,8 @@ fn sockets_that_are_handed_over_are_served() {
     manager.wait_for("READY=1");
     assert!(ask(early, "version\r\n").starts_with("VERSION 1.6."));
 
-    let directory = Directory::new();
-    let path = directory.0.join("socket");
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
     let early = UnixStream::connect(&path).unwrap();
     let _server = activated(&manager, listener.into());
@@ -204,13 +168,13 @@ fn sockets_that_are_handed_over_are_served() {
 #[test]
 fn debians_configuration_file_is_followed() {
     let manager = Manager::new();
-    let directory = Directory::new();
-    let (file, port) = (directory.0.join("memcached.conf"), free_port());
+    let directory = TempDir::new().unwrap();
+    let (file, port) = (directory.path().join("memcached.conf"), free_port());
     let text = format!(
         "# memcached default config file\n\n-d\n\nlogfile /var/log/memcached.log\n\n# -v\n\
          # -vv\n\n-m 96\n\n-p {port}\n\n-u root\n\n-l 127.0.0.1\n# -c 1024\n-c 77 # few\n\
          -P {}/memcached.pid\n",
-        directory.0.display()
+        directory.path().display()
     );
     fs::write(&file, text).unwrap();
     let mut command = Command::new(BINARY);
@@ -224,7 +188,7 @@ fn debians_configuration_file_is_followed() {
     for line in ["STAT maxbytes 100663296", "STAT maxconns 77", "STAT inter 127.0.0.1"] {
         assert!(settings.contains(&format!("{line}\r\n")), "{line} in {settings}");
     }
-    let pid = fs::read_to_string(directory.0.join("memcached.pid")).unwrap();
+    let pid = fs::read_to_string(directory.path().join("memcached.pid")).unwrap();
     assert_eq!(pid.trim(), server.0.id().to_string(), "-d in the file is skipped");
 }
 
@@ -263,8 +227,8 @@ fn manual_and_completions_know_every_option() {
 
 #[test]
 fn the_packaged_configuration_can_be_followed() {
-    let directory = Directory::new();
-    let file = directory.0.join("distcached.conf");
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("distcached.conf");
     let port = free_port();
     let text = packaged("distcached.conf").replace("-p 11211", &format!("-p {port}"));
     fs::write(&file, text).unwrap();

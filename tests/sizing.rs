@@ -6,10 +6,8 @@
 
 #![cfg(feature = "server")]
 
-#[allow(dead_code)] // The server is in this process.
-mod daemon;
+mod support;
 
-use daemon::{Client, PATIENCE};
 use distcache::protocol::{Exptime, StoreArgs, StoreMode};
 use distcache::server::Server;
 use distcache::server::config::Config;
@@ -25,6 +23,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
+use support::{Client, PATIENCE};
 
 /// What docs/OBSERVABILITY.md says.
 const ERROR_MAX: f64 = 0.01;

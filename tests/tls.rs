@@ -5,6 +5,8 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use distcache::server::config::{
     ClientCertificates, Config, KeyFormat, Listener, Protocol, TlsConfig, TlsVersion,
 };
@@ -22,13 +24,11 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::{Bounded, PATIENCE, until};
 use tempfile::TempDir;
-
-/// Far more than anything here takes, so that a loaded machine does not fail a test.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const NAME: &str = "cache.example";
 
@@ -189,14 +189,6 @@ fn stat(client: &mut Client, topic: &str, name: &str) -> Option<String> {
     let text = String::from_utf8(text).unwrap();
     let start = format!("STAT {name} ");
     text.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned))
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "still waiting for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Bytes that do not compress or repeat, and differ for each number.
@@ -457,7 +449,7 @@ fn clients_that_speak_something_else_are_closed_and_counted() {
     assert!(broken.read_to_end(&mut Vec::new()).is_err(), "an alert");
     assert_eq!(stat(&mut client, "", "ssl_proto_errors").as_deref(), Some("1"));
     assert_eq!(stat(&mut client, "", "ssl_handshake_errors").as_deref(), Some("3"));
-    eventually("both to be closed", || {
+    until("both to be closed", || {
         stat(&mut client, "", "curr_connections").as_deref() == Some("1")
     });
     client.write_all(b"stats reset\r\n").unwrap();
@@ -594,8 +586,8 @@ fn certificates_are_read_again_for_new_connections() {
         let line = stat(client, "", "time_since_server_cert_refresh");
         line.unwrap().parse::<u64>().unwrap()
     };
-    eventually("certificates to age", || age(&mut old) > 0);
-    eventually("them to be new", || {
+    until("certificates to age", || age(&mut old) > 0);
+    until("them to be new", || {
         check(&mut old, "refresh_certs\r\n", "OK\r\n");
         age(&mut old) == 0
     });
@@ -704,7 +696,7 @@ fn many_connections_at_a_time() {
         assert_eq!(stat(first, "", "curr_connections").as_deref(), Some("150"));
         clients.truncate(1);
         let first = &mut clients[0];
-        eventually("the others to be gone", || {
+        until("the others to be gone", || {
             stat(first, "", "curr_connections").as_deref() == Some("1")
         });
     }
@@ -804,16 +796,6 @@ fn a_unix_socket_and_other_ports_are_served_beside() {
     assert_eq!(&answer, expected);
 }
 
-/// A daemon that does not outlive its test.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_daemon_reads_a_key_that_only_root_can_read() {
     use nix::sys::signal::{Signal, kill};
@@ -839,8 +821,8 @@ fn the_daemon_reads_a_key_that_only_root_can_read() {
         command.args(["-u", "nobody"]);
     }
     command.env("MEMCACHED_PORT_FILENAME", files.path("ports")).stdin(Stdio::null());
-    let daemon = Daemon(command.stderr(Stdio::null()).spawn().unwrap());
-    eventually("the ports", || files.path("ports").exists());
+    let daemon = Bounded(command.stderr(Stdio::null()).spawn().unwrap());
+    until("the ports", || files.path("ports").exists());
     let ports = fs::read_to_string(files.path("ports")).unwrap();
     let address = |line: &str| {
         let port = line.strip_prefix("TCP INET: ").unwrap().parse().unwrap();
@@ -874,7 +856,7 @@ fn the_daemon_reads_a_key_that_only_root_can_read() {
     }
     fs::set_permissions(files.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
     hang_up().unwrap();
-    eventually("the second certificate", || now() == second.certificate);
+    until("the second certificate", || now() == second.certificate);
 }
 
 #[test]
@@ -891,7 +873,7 @@ fn sockets_of_a_service_manager_are_for_tls_too() {
         command.args(["-u", "root"]);
     }
     let handed_over = Stdio::from(std::os::fd::OwnedFd::from(listener));
-    let _daemon = Daemon(command.stdin(handed_over).stderr(Stdio::null()).spawn().unwrap());
+    let _daemon = Bounded(command.stdin(handed_over).stderr(Stdio::null()).spawn().unwrap());
     // Whoever comes before the server is there waits in the queue.
     assert!(is_served(address, files.client(BOTH, None)));
     let mut plain = socket(address);

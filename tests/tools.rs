@@ -6,43 +6,20 @@
 
 #![cfg(feature = "server")]
 
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::{Bounded, connect, eventually};
+use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distcached");
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// Far in the future.
 const EXPTIME: u32 = 2_000_000_000;
-
-/// A directory that goes with the test.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("distcached-tools-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn tool(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -62,7 +39,7 @@ fn check_tool(arguments: &[&str], path: &Path, code: i32) -> String {
 }
 
 struct Server {
-    process: Child,
+    process: Bounded,
     port: u16,
 }
 
@@ -74,15 +51,11 @@ impl Server {
         command.args(["-l", "127.0.0.1", "-p", "-1", "-u", "root"]).args(flags);
         command.env("MEMCACHED_PORT_FILENAME", &ports).stderr(Stdio::null());
         let process = command.spawn().unwrap();
-        let mut server = Self { process, port: 0 };
-        let start = Instant::now();
-        while server.port == 0 {
-            assert!(start.elapsed() < PATIENCE, "the server does not start");
-            std::thread::sleep(Duration::from_millis(2));
-            let text = fs::read_to_string(&ports).unwrap_or_default();
-            let port = text.lines().find_map(|line| line.strip_prefix("TCP INET: "));
-            server.port = port.and_then(|port| port.parse().ok()).unwrap_or(0);
-        }
+        let mut server = Self { process: Bounded(process), port: 0 };
+        server.port = eventually("the server's start", || {
+            let text = fs::read_to_string(&ports).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("TCP INET: "))?.parse().ok()
+        });
         fs::remove_file(ports).unwrap();
         server
     }
@@ -98,8 +71,7 @@ impl Server {
 
     /// Sends something, and answers what comes before `MN`.
     fn ask(&self, request: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = connect(self.address().parse().unwrap());
         stream.write_all(request).unwrap();
         stream.write_all(b"mn\r\n").unwrap();
         let mut reader = BufReader::new(stream);
@@ -114,16 +86,8 @@ impl Server {
     }
 
     /// Ends it as a crash would: without a last snapshot.
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    fn kill(self) {
+        drop(self);
     }
 }
 
@@ -171,8 +135,8 @@ fn check_filled(server: &Server) {
 }
 
 /// A directory with a snapshot and logs, as a crash leaves them.
-fn filled_directory(temporary: &Temporary) -> PathBuf {
-    let directory = temporary.join("data");
+fn filled_directory(temporary: &TempDir) -> PathBuf {
+    let directory = temporary.path().join("data");
     let server = Server::with_data(&directory, &["-t", "2", "--snapshot-interval=0"]);
     fill(&server);
     assert_eq!(server.ask(b"snapshot\r\n"), "OK\r\n");
@@ -194,7 +158,7 @@ fn names(directory: &Path, start: &str) -> Vec<String> {
 
 #[test]
 fn a_dump_loads_as_it_was() {
-    let temporary = Temporary::new();
+    let temporary = TempDir::new().unwrap();
     let directory = filled_directory(&temporary);
     let said = check_tool(&["check"], &directory, 0);
     assert!(said.ends_with("intact\n"), "{said}");
@@ -203,16 +167,16 @@ fn a_dump_loads_as_it_was() {
     let dump = tool(&["dump", directory.to_str().unwrap()]);
     assert_eq!(dump.status.code(), Some(0), "{}", text(&dump.stderr));
     assert!(dump.stdout.ends_with(b"mn\r\n"));
-    let file = temporary.join("dump");
+    let file = temporary.path().join("dump");
     fs::write(&file, &dump.stdout).unwrap();
 
     // By the tool from a file, by the tool from a pipe, and as bytes to a socket.
-    let server = Server::start(BINARY, &temporary.join("a"), &[]);
+    let server = Server::start(BINARY, &temporary.path().join("a"), &[]);
     let said = check_tool(&["load", "--to", &server.address()], &file, 0);
     assert!(said.contains("items stored"), "{said}");
     check_filled(&server);
 
-    let server = Server::start(BINARY, &temporary.join("b"), &[]);
+    let server = Server::start(BINARY, &temporary.path().join("b"), &[]);
     let mut command = Command::new(BINARY);
     command.args(["load", "--to", &server.address(), "-"]).stdin(Stdio::piped());
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
@@ -220,7 +184,7 @@ fn a_dump_loads_as_it_was() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     check_filled(&server);
 
-    let server = Server::start(BINARY, &temporary.join("c"), &[]);
+    let server = Server::start(BINARY, &temporary.path().join("c"), &[]);
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.write_all(&dump.stdout).unwrap();
     stream.write_all(b"quit\r\n").unwrap();
@@ -238,10 +202,10 @@ fn a_dump_loads_as_it_was() {
 
 #[test]
 fn a_load_says_what_was_refused_or_is_missing() {
-    let temporary = Temporary::new();
-    let server = Server::start(BINARY, &temporary.join("a"), &["-I", "1k"]);
+    let temporary = TempDir::new().unwrap();
+    let server = Server::start(BINARY, &temporary.path().join("a"), &["-I", "1k"]);
     let check = |content: &[u8], code: i32, part: &str| {
-        let file = temporary.join("dump");
+        let file = temporary.path().join("dump");
         fs::write(&file, content).unwrap();
         let said = check_tool(&["load", "--to", &server.address()], &file, code);
         assert!(said.contains(part), "{said}");
@@ -266,12 +230,12 @@ fn a_load_says_what_was_refused_or_is_missing() {
     let output = tool(&["help", "serve"]);
     assert_eq!(output.status.code(), Some(64));
     assert!(text(&output.stderr).contains("none of check, dump"), "{}", text(&output.stderr));
-    check_tool(&["check"], &temporary.join("nowhere"), 74);
+    check_tool(&["check"], &temporary.path().join("nowhere"), 74);
 }
 
 #[test]
 fn damage_is_found_gone_around_and_repaired() {
-    let temporary = Temporary::new();
+    let temporary = TempDir::new().unwrap();
     let directory = filled_directory(&temporary);
     let snapshot = names(&directory, "snapshot-").remove(0);
     let path = directory.join(&snapshot);
@@ -306,7 +270,7 @@ fn damage_is_found_gone_around_and_repaired() {
 
 #[test]
 fn torn_ends_newer_and_lost_identities_have_their_exit_codes() {
-    let temporary = Temporary::new();
+    let temporary = TempDir::new().unwrap();
     let directory = filled_directory(&temporary);
     let log = names(&directory, "log-").remove(0);
     let log = directory.join(log);
@@ -346,8 +310,8 @@ fn torn_ends_newer_and_lost_identities_have_their_exit_codes() {
 /// it, and nothing else than what was sent.
 #[test]
 fn a_directory_in_use_is_copied() {
-    let temporary = Temporary::new();
-    let directory = temporary.join("data");
+    let temporary = TempDir::new().unwrap();
+    let directory = temporary.path().join("data");
     let server = Server::with_data(&directory, &["-t", "2", "--snapshot-interval=1"]);
     let set = |number: u32| {
         let answer = server.ask(format!("set k{number} 0 0 6\r\n{number:06}\r\n").as_bytes());
@@ -362,7 +326,7 @@ fn a_directory_in_use_is_copied() {
         if round == 1 {
             assert_eq!(server.ask(b"snapshot\r\n"), "OK\r\n");
         }
-        let copy = temporary.join(&format!("copy{round}"));
+        let copy = temporary.path().join(format!("copy{round}"));
         let (from, to) = (directory.to_str().unwrap(), copy.to_str().unwrap());
         let before = number;
         let output = std::thread::scope(|scope| {
@@ -388,14 +352,14 @@ fn a_directory_in_use_is_copied() {
 /// A stop takes one sync, and everything is there afterwards.
 #[test]
 fn a_stop_is_quick_and_keeps_everything() {
-    let temporary = Temporary::new();
-    let directory = temporary.join("data");
+    let temporary = TempDir::new().unwrap();
+    let directory = temporary.path().join("data");
     let mut server = Server::with_data(&directory, &["-t", "2"]);
     fill(&server);
     let begun = Instant::now();
-    let signalled = Command::new("kill").arg(server.process.id().to_string()).status().unwrap();
+    let signalled = Command::new("kill").arg(server.process.0.id().to_string()).status().unwrap();
     assert!(signalled.success());
-    assert!(server.process.wait().unwrap().success());
+    assert!(server.process.0.wait().unwrap().success());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert!(names(&directory, "snapshot-").is_empty(), "it was not asked for");
     check_filled(&Server::with_data(&directory, &["-t", "1"]));
@@ -408,10 +372,10 @@ fn a_running_memcached_is_copied() {
         println!("skipped: no {memcached}");
         return;
     }
-    let temporary = Temporary::new();
-    let source = Server::start(&memcached, &temporary.join("source"), &[]);
+    let temporary = TempDir::new().unwrap();
+    let source = Server::start(&memcached, &temporary.path().join("source"), &[]);
     fill(&source);
-    let target = Server::start(BINARY, &temporary.join("target"), &[]);
+    let target = Server::start(BINARY, &temporary.path().join("target"), &[]);
     let output = tool(&["load", "--to", &target.address(), "--from", &source.address()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let get = |request: &str| target.ask(format!("{request}\r\n").as_bytes());
@@ -436,10 +400,10 @@ fn check_copied(to: &str, from: &str, options: &[&str], environment: &[(&str, &s
 /// Its list of keys begins with `OK`, which was taken for an error once.
 #[test]
 fn a_running_distcached_is_copied() {
-    let temporary = Temporary::new();
-    let source = Server::start(BINARY, &temporary.join("source"), &[]);
+    let temporary = TempDir::new().unwrap();
+    let source = Server::start(BINARY, &temporary.path().join("source"), &[]);
     fill(&source);
-    let target = Server::start(BINARY, &temporary.join("target"), &[]);
+    let target = Server::start(BINARY, &temporary.path().join("target"), &[]);
     check_copied(&target.address(), &source.address(), &[], &[]);
     let get = |request: &str| target.ask(format!("{request}\r\n").as_bytes());
     assert_eq!(get("mg plain v f t"), "VA 3 f5 t-1\r\nabc\r\n");
@@ -447,7 +411,7 @@ fn a_running_distcached_is_copied() {
     assert_eq!(get("mg gone"), "EN\r\n");
 
     // One that lists nothing says so.
-    let source = Server::start(BINARY, &temporary.join("silent"), &["-X"]);
+    let source = Server::start(BINARY, &temporary.path().join("silent"), &["-X"]);
     let load = ["load", "--to", &target.address(), "--from", &source.address()];
     let output = tool(&load);
     assert_eq!(output.status.code(), Some(74));
@@ -456,22 +420,22 @@ fn a_running_distcached_is_copied() {
 
 #[test]
 fn servers_with_logins_and_tls_are_copied() {
-    let temporary = Temporary::new();
-    let users = temporary.join("users");
+    let temporary = TempDir::new().unwrap();
+    let users = temporary.path().join("users");
     fs::write(&users, "bob:secret\n").unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    fs::write(temporary.join("ca"), authority.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(temporary.path().join("ca"), authority.self_signed(&key).unwrap().pem()).unwrap();
     let issuer = rcgen::Issuer::new(authority, key);
     let key = rcgen::KeyPair::generate().unwrap();
     let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    fs::write(temporary.join("cert"), own.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-    fs::write(temporary.join("key"), key.serialize_pem()).unwrap();
-    let path = |name: &str| temporary.join(name).display().to_string();
+    fs::write(temporary.path().join("cert"), own.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    fs::write(temporary.path().join("key"), key.serialize_pem()).unwrap();
+    let path = |name: &str| temporary.path().join(name).display().to_string();
     let (ca, cert, key) = (path("ca"), path("cert"), path("key"));
 
-    let data = temporary.join("data");
+    let data = temporary.path().join("data");
     let filled = Server::with_data(&data, &[]);
     fill(&filled);
     filled.kill();
@@ -479,7 +443,7 @@ fn servers_with_logins_and_tls_are_copied() {
     let users = users.display().to_string();
     let secured = ["-Z", "-o", &tls, "-Y", &users];
     let source = Server::with_data(&data, &secured);
-    let target = Server::start(BINARY, &temporary.join("target"), &secured);
+    let target = Server::start(BINARY, &temporary.path().join("target"), &secured);
     let options = [
         "--from-user=bob",
         "--from-tls-ca",
@@ -524,10 +488,10 @@ fn servers_with_logins_and_tls_are_copied() {
 /// What memcached-tool prints is taken: `add` commands, and nothing behind the last.
 #[test]
 fn a_dump_of_memcached_tool_is_loaded() {
-    let temporary = Temporary::new();
-    let target = Server::start(BINARY, &temporary.join("target"), &[]);
+    let temporary = TempDir::new().unwrap();
+    let target = Server::start(BINARY, &temporary.path().join("target"), &[]);
     assert_eq!(target.ask(b"set b 1 0 3\r\nold\r\n"), "STORED\r\n");
-    let file = temporary.join("dump");
+    let file = temporary.path().join("dump");
     fs::write(&file, format!("add a 5 {EXPTIME} 3\r\nx\ny\r\nadd b 0 0 3\r\nnew\r\n")).unwrap();
     let said = check_tool(&["load", "--to", &target.address()], &file, 0);
     assert!(said.contains("1 items stored") && said.contains("were there already"), "{said}");
@@ -538,7 +502,7 @@ fn a_dump_of_memcached_tool_is_loaded() {
         println!("skipped: no {}", script.display());
         return;
     }
-    let source = Server::start(BINARY, &temporary.join("source"), &[]);
+    let source = Server::start(BINARY, &temporary.path().join("source"), &[]);
     assert_eq!(source.ask(b"set c 7 0 2\r\n\r\n\r\n"), "STORED\r\n");
     let dump = Command::new(script).args([&source.address(), "dump"]).output().unwrap().stdout;
     fs::write(&file, dump).unwrap();
