@@ -86,6 +86,10 @@ pub const SHARDS_MAX: usize = 64;
 /// A shard has at least this much memory, so that its segments are neither few nor tiny.
 pub const SHARD_MEMORY_BYTES_MIN: u64 = 4 << 20;
 
+/// A shard has no more memory than this where there may be more shards, for it has numbers for so
+/// many segments only: enough for twice this in the smallest values that get a segment of their own.
+pub const SHARD_MEMORY_BYTES_MAX: u64 = 64 << 30;
+
 /// Largest segment of the store. Eviction works a segment at a time, so this bounds its pause.
 pub const SEGMENT_BYTES_MAX: usize = 128 << 10;
 
@@ -101,6 +105,7 @@ const _: () = assert!(KEY_BYTES_MAX * 2 < LINE_BYTES_MAX, "a key and its argumen
 const _: () = assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SHARDS_MAX.is_power_of_two());
+const _: () = assert!(SHARD_MEMORY_BYTES_MIN < SHARD_MEMORY_BYTES_MAX);
 const _: () =
     assert!(SHARD_MEMORY_BYTES_MIN >= (SEGMENTS_PER_SHARD_MIN * SEGMENT_BYTES_MIN) as u64);
 const _: () = assert!(SEGMENT_BYTES_MIN / 8 > KEY_BYTES_MAX + 64, "small items fit any segment");

@@ -4,7 +4,7 @@
 //! flags, handles no signals: that is `crate::daemon`.
 
 use crate::durable;
-use crate::limits::{SHARD_MEMORY_BYTES_MIN, SHARDS_MAX};
+use crate::limits::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN, SHARDS_MAX};
 use crate::server::clock::Clock;
 use crate::server::config::{Config, ConfigError, Listener};
 use crate::server::connection::listener;
@@ -542,13 +542,16 @@ fn make_shards(
 
 /// More shards than workers, so that these seldom meet, and not many more: what a pipeline asks of
 /// one shard is brought from memory together, and every shard writes to a segment of its own. Each
-/// has to hold a few of the largest items. A worker alone needs one, unless there is a data
+/// has to hold a few of the largest items, and no more memory than it can number. A worker alone needs one, unless there is a data
 /// directory, which keeps its number when there are more workers later.
 fn shard_count_for(config: &Config) -> usize {
     let wanted = match config.workers {
         1 if config.durability.is_none() => 1,
-        workers => (workers + 1).next_power_of_two().min(SHARDS_MAX),
+        workers => (workers + 1).next_power_of_two(),
     };
+    let needed = config.memory_bytes_max.div_ceil(SHARD_MEMORY_BYTES_MAX);
+    let needed = usize::try_from(needed).unwrap_or(SHARDS_MAX).next_power_of_two();
+    let wanted = wanted.max(needed).min(SHARDS_MAX);
     let bytes_min = SHARD_MEMORY_BYTES_MIN.max(u64::from(config.item_bytes_max) * 4);
     let room_for = usize::try_from(config.memory_bytes_max / bytes_min).unwrap_or(usize::MAX);
     let room_for = room_for.max(1);

@@ -38,7 +38,9 @@ mod segment_list;
 #[cfg(test)]
 mod tests;
 
-use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN};
+use crate::limits::{
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, SHARD_MEMORY_BYTES_MAX,
+};
 use budget::{Account, Budget};
 use bytes::{Bytes, BytesMut};
 use hash::KeyHasher;
@@ -57,6 +59,12 @@ use std::sync::Arc;
 /// alive in the second still fits the open one, and then as many are opened: with a single spare
 /// every third would be memory fresh from the system, which costs a fault for each of its pages.
 const SPARES_MAX: usize = 2;
+
+const _: () = {
+    let segments = index::LOCATION_LIMIT / (SEGMENT_BYTES_MAX / ITEM_ALIGN_BYTES) as u64;
+    let large_bytes = segments * (SEGMENT_BYTES_MAX / LARGE_SHARE) as u64;
+    assert!(large_bytes >= 2 * SHARD_MEMORY_BYTES_MAX, "a shard can number its segments");
+};
 
 /// A point in time: hundredths of a second since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -246,6 +254,8 @@ pub struct Store {
     index: Index,
     segments: Vec<Option<Segment>>,
     free_ids: Vec<u32>,
+    /// So many a location can name.
+    segment_ids_max: usize,
     head: Option<u32>,
     tail: Option<u32>,
     segment_bytes: usize,
@@ -306,15 +316,17 @@ impl Store {
     pub fn new(settings: Settings) -> Self {
         let budget = settings.budget;
         let segment_bytes = budget.segment_bytes() as usize;
+        let offset_bits = (segment_bytes / ITEM_ALIGN_BYTES).trailing_zeros();
         let mut store = Self {
             index: Index::new(budget.share_bytes()),
             // Id 0 is never used, so that no location is 0.
             segments: first_of_segments(budget.share_bytes(), segment_bytes),
             free_ids: Vec::new(),
+            segment_ids_max: (index::LOCATION_LIMIT >> offset_bits) as usize,
             head: None,
             tail: None,
             segment_bytes,
-            offset_bits: (segment_bytes / ITEM_ALIGN_BYTES).trailing_zeros(),
+            offset_bits,
             account: Account::new(budget),
             segment_memory_bytes: 0,
             live_bytes: 0,
@@ -1040,6 +1052,7 @@ impl Store {
                 id
             }
             None => {
+                assert!(self.segments.len() < self.segment_ids_max, "see `may_take`");
                 self.segments.push(Some(segment));
                 (self.segments.len() - 1) as u32
             }

@@ -1021,3 +1021,28 @@ fn an_access_of_a_hot_item_changes_nothing_until_the_next_round() {
     }
     assert!((9..=10).contains(&changes), "{changes} in ten minutes");
 }
+
+#[test]
+fn regression_a_store_without_numbers_for_more_segments_evicts_or_is_full() {
+    const IDS_MAX: usize = 100;
+    let now = Ticks::from_seconds(1_000);
+    for evict in [true, false] {
+        let mut store = store(64 << 20, evict);
+        store.segment_ids_max = IDS_MAX;
+        // Large enough for a segment of its own.
+        let value = vec![7; store.segment_bytes() / 4];
+        let mut stored = 0;
+        for number in 0..10 * IDS_MAX {
+            let key = format!("key-{number}").into_bytes();
+            let hash = store.hasher.hash(&key);
+            let parts = Value::Parts([&value, &[]]);
+            let put = store.put(hash, None, &key, Attributes::default(), parts, now);
+            stored += usize::from(put.is_ok());
+            assert!(store.segments.len() <= IDS_MAX);
+            assert_eq!(put.is_ok(), store.find(hash, &key, now).is_ok());
+        }
+        let (least, most) = if evict { (10 * IDS_MAX, 10 * IDS_MAX) } else { (80, IDS_MAX) };
+        assert!((least..=most).contains(&stored), "{stored} with evict {evict}");
+        assert!(store.items() >= 80, "{} with evict {evict}", store.items());
+    }
+}

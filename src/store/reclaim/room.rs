@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a store wants a segment, or a place for a large value:
+//!     it has hardly a number left for a segment   -> steps, until it has
 //!     all use at most the limit then              -> it takes it
 //!     memory is short: from here on every store of an item takes a step (see `mod.rs`)
 //!     at most the slack above the limit           -> it takes it
@@ -42,6 +43,9 @@ const BYTES_PER_BATCH: usize = 256;
 
 /// Batches that a store drains at most.
 const BATCHES_PER_STORE_MAX: usize = 16;
+
+/// So many numbers of segments are kept for those that cleaning and the main queue fill.
+const SEGMENT_IDS_KEPT: usize = 8;
 
 /// With evictions forbidden, the part of the memory that is kept for rewriting, as one in so many.
 const REWRITE_SHARE: u64 = 32;
@@ -86,6 +90,9 @@ impl Store {
 
     /// Whether this store may take so many bytes before it frees any.
     fn may_take(&mut self, bytes: u64, paid_bytes: u64) -> bool {
+        if self.free_ids.len() + self.segment_ids_max - self.segments.len() <= SEGMENT_IDS_KEPT {
+            return false;
+        }
         let budget = self.account.budget();
         let limit_bytes = budget.limit_bytes();
         let (slack_bytes, overshoot_bytes) = (budget.slack_bytes(), budget.overshoot_bytes());
