@@ -16,7 +16,7 @@
 
 use super::ghosts::Ghosts;
 use super::index::FREQUENCY_MAX;
-use super::reclaim::{Candidate, RETURNED_FREQUENCY, RetentionPolicy, SMALL_SHARE};
+use super::reclaim::{Candidate, RETURNED_FREQUENCY, RetentionPolicy, SMALL_SHARE, chance_of};
 
 /// So many items may be kept, one after the other, before the next one leaves whatever it is worth:
 /// a put takes bounded time.
@@ -102,6 +102,8 @@ pub struct Miniature {
     queues: Queues,
     items: u64,
     ghosts: Ghosts,
+    /// Items that were looked at to make room.
+    rounds: u64,
 }
 
 #[derive(Debug)]
@@ -229,7 +231,9 @@ impl Miniature {
             self.unlink(id);
             let Node { frequency, bytes, .. } = node;
             let hash = (keeper.hash_of)(id);
-            let candidate = Candidate { frequency, bytes: u64::from(bytes), hash };
+            self.rounds += 1;
+            let chance = chance_of(hash, self.rounds);
+            let candidate = Candidate { frequency, bytes: u64::from(bytes), chance };
             let stays =
                 if from_small { worth.in_small(candidate) } else { worth.in_main(candidate) };
             match stays.filter(|_| node.deadline > now && kept < KEPT_MAX) {
@@ -331,6 +335,7 @@ mod tests {
         small: VecDeque<u32>,
         main: VecDeque<u32>,
         ghosts: Ghosts,
+        rounds: u64,
     }
 
     impl Naive {
@@ -377,7 +382,9 @@ mod tests {
                 let id = queue.pop_front().unwrap();
                 let (sample, frequency) = self.items[&id];
                 let (hash, Sample { bytes, deadline }) = (hash_of(id), sample);
-                let candidate = Candidate { frequency, bytes: u64::from(bytes), hash };
+                self.rounds += 1;
+                let chance = chance_of(hash, self.rounds);
+                let candidate = Candidate { frequency, bytes: u64::from(bytes), chance };
                 let stays =
                     if from_small { worth.in_small(candidate) } else { worth.in_main(candidate) };
                 match stays {

@@ -1,7 +1,7 @@
 //! Draining a segment: its items one after the other, a batch at a time. Those that stay are
 //! copied, the others leave.
 
-use super::policy::{Candidate, INDEX_BYTES_PER_ITEM, RetentionPolicy};
+use super::policy::{Candidate, INDEX_BYTES_PER_ITEM, RetentionPolicy, chance_of};
 use super::{Haste, Reclaimed};
 use crate::store::index::{Handle, Slot};
 use crate::store::segment::{Queue, Segment, usable_bytes};
@@ -94,6 +94,7 @@ impl Store {
         let id = drain.id;
         let mut segment = self.segments[id as usize].take().expect("in use while it is drained");
         let worth = RetentionPolicy::of(self);
+        self.reclaim.drains += 1;
         let keep = |candidate: Candidate| match drain.rule {
             Rule::Clean => Some(candidate.frequency),
             Rule::Small => worth.in_small(candidate),
@@ -143,7 +144,8 @@ impl Store {
         segment.live_bytes -= stride;
         self.live_bytes -= stride as u64;
         let bytes = stride as u64 + INDEX_BYTES_PER_ITEM;
-        let kept = keep(Candidate { frequency: slot.frequency(), bytes, hash });
+        let chance = chance_of(hash, self.reclaim.drains);
+        let kept = keep(Candidate { frequency: slot.frequency(), bytes, chance });
         if let Some(frequency) = kept.filter(|_| !expired) {
             self.index.replace(handle, slot.with_frequency(frequency));
             return Some(handle);

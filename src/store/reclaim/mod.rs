@@ -43,7 +43,7 @@ mod room;
 mod sweep;
 mod trash;
 
-pub(super) use policy::{Candidate, INDEX_BYTES_PER_ITEM, RetentionPolicy};
+pub(super) use policy::{Candidate, INDEX_BYTES_PER_ITEM, RetentionPolicy, chance_of};
 #[cfg(test)]
 pub(super) use room::BATCHES_PER_STORE;
 pub(super) use room::Need;
@@ -111,6 +111,8 @@ pub struct Reclaim {
     limit_bytes: u64,
     /// The segment that is being drained.
     draining: Option<Drain>,
+    /// How often something was drained.
+    drains: u64,
 }
 
 /// Numbers of a segment's links.
@@ -135,6 +137,7 @@ impl Default for Reclaim {
             ceiling_bytes: None,
             limit_bytes: 0,
             draining: None,
+            drains: 0,
         }
     }
 }

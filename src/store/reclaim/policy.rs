@@ -30,8 +30,15 @@ pub struct Candidate {
     pub frequency: u8,
     /// What it takes, in its segment and in the index.
     pub bytes: u64,
-    /// Stands in for a random number, so that a store stays a function of its calls.
-    pub hash: u64,
+    /// Stands in for a random number, so that a store stays a function of its calls: see
+    /// [`chance_of`].
+    pub chance: u64,
+}
+
+/// Another number for each item in each round: were it the same in every round, a small item that
+/// was asked for once could stay for ever.
+pub fn chance_of(hash: u64, round: u64) -> u64 {
+    hash ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Which items are worth their bytes. Both rules answer the frequency an item goes on with, or
@@ -65,10 +72,30 @@ impl RetentionPolicy {
     /// A round through the main queue costs as many accesses as the item is mean sizes large, a
     /// fraction by chance. Items with none left go.
     pub fn in_main(self, candidate: Candidate) -> Option<u8> {
-        let chance = ((candidate.hash >> 40 & 0xffff) * self.item_bytes_mean) >> 16;
+        let chance = ((candidate.chance >> 40 & 0xffff) * self.item_bytes_mean) >> 16;
         let bytes = candidate.bytes.min(MAIN_SIZE_MEANS_MAX * self.item_bytes_mean);
         let cost = (bytes + chance) / self.item_bytes_mean;
         let left = u64::from(candidate.frequency).checked_sub(cost)?;
         (candidate.frequency > 0).then_some(left as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_a_small_item_that_was_asked_for_once_does_not_stay_for_ever() {
+        let worth = RetentionPolicy::of_mean(1_000);
+        for hash in (0..1_000u64).map(|number| number.wrapping_mul(0x2545_f491_4f6c_dd1d)) {
+            let mut frequency = Some(1);
+            let rounds = (0..100).take_while(|round| {
+                let chance = chance_of(hash, *round);
+                let kept = frequency.map(|frequency| Candidate { frequency, bytes: 300, chance });
+                frequency = kept.and_then(|candidate| worth.in_main(candidate));
+                frequency.is_some()
+            });
+            assert!(rounds.count() < 100, "{hash:x}");
+        }
     }
 }
