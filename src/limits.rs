@@ -86,8 +86,8 @@ pub const SHARDS_MAX: usize = 64;
 /// A shard has at least this much memory, so that its segments are neither few nor tiny.
 pub const SHARD_MEMORY_BYTES_MIN: u64 = 4 << 20;
 
-/// A shard has no more memory than this where there may be more shards, for it has numbers for so
-/// many segments only: enough for twice this in the smallest values that get a segment of their own.
+/// A shard has no more memory than this where there may be more shards, for it can number so many
+/// segments only: enough for twice this in the smallest values that get a segment of their own.
 pub const SHARD_MEMORY_BYTES_MAX: u64 = 64 << 30;
 
 /// Largest segment of the store. Eviction works a segment at a time, so this bounds its pause.

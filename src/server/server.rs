@@ -542,8 +542,9 @@ fn make_shards(
 
 /// More shards than workers, so that these seldom meet, and not many more: what a pipeline asks of
 /// one shard is brought from memory together, and every shard writes to a segment of its own. Each
-/// has to hold a few of the largest items, and no more memory than it can number. A worker alone needs one, unless there is a data
-/// directory, which keeps its number when there are more workers later.
+/// has to hold a few of the largest items, and has no more memory than it can number segments in.
+/// A worker alone needs one, unless there is a data directory, which keeps its number when there
+/// are more workers later.
 fn shard_count_for(config: &Config) -> usize {
     let wanted = match config.workers {
         1 if config.durability.is_none() => 1,
