@@ -237,7 +237,7 @@ impl Shard {
             deadline: deadline(args.exptime, now),
             ..Attributes::default()
         };
-        let old = self.store.find(hash, key, now).ok();
+        let old = self.find(hash, key, now);
         let stored = match args.mode {
             StoreMode::Cas => {
                 self.store_compared(hash, old, key, attributes, args.compare, data, now)

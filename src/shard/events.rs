@@ -225,7 +225,7 @@ impl Shard {
 
     /// The seconds an item has left, 0 for one that does not expire, and its value's length.
     fn lifetime_and_length(&mut self, hash: u64, key: &[u8], now: Ticks) -> Option<(u64, usize)> {
-        let handle = self.store.find(hash, key, now).ok()?;
+        let handle = self.find(hash, key, now)?;
         let item = self.store.item(handle);
         let left = |deadline: Ticks| deadline.seconds().saturating_sub(now.seconds());
         Some((item.attributes.deadline.map_or(0, left), item.value.len()))
@@ -241,8 +241,7 @@ impl Shard {
             Err(Absent::Missing) => Before { status: "not_found", value_bytes: None },
             Err(Absent::Expired) => {
                 // It is gone now: the operation itself will not see that it had expired.
-                let stores = matches!(verb, Verb::Store(..) | Verb::MetaStore(..));
-                self.counters.get_expired += u64::from(!stores);
+                self.counters.get_expired += 1;
                 Before { status: "expired", value_bytes: None }
             }
         };

@@ -11,7 +11,7 @@
 
 use super::Shard;
 use super::operation::{Operation, Verb};
-use crate::store::{Absent, Ticks};
+use crate::store::Ticks;
 
 /// Of so many operations one is looked at, on average.
 pub const OPERATIONS_PER_SAMPLE: u32 = 64;
@@ -245,14 +245,7 @@ impl Shard {
     }
 
     fn value_bytes(&mut self, hash: u64, key: &[u8], now: Ticks) -> usize {
-        match self.store.find(hash, key, now) {
-            Ok(handle) => self.store.flags_and_value(handle).1.len(),
-            Err(absent) => {
-                // It is gone now: the operation itself will not see that it had expired.
-                self.counters.get_expired += u64::from(absent == Absent::Expired);
-                0
-            }
-        }
+        self.find(hash, key, now).map_or(0, |handle| self.store.flags_and_value(handle).1.len())
     }
 
     /// Keys that are asked for often, and keys with large values.

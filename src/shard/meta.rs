@@ -142,7 +142,7 @@ impl Shard {
         out: &mut Replies,
     ) {
         self.counters.cmd_set += 1;
-        let old = self.store.find(hash, key, now).ok();
+        let old = self.find(hash, key, now);
         let value_bytes = data.len();
         let stored = self.meta_store_item(hash, old, key, args, mode, data, now);
         let mark = out.mark();

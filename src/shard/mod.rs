@@ -300,7 +300,7 @@ impl Shard {
         self.prefixes.as_ref()
     }
 
-    /// Finds a key for a command that reads it, counting why it was absent.
+    /// Finds a key, for a command of any kind, and counts it if its time was over.
     #[inline]
     fn find(&mut self, hash: u64, key: &[u8], now: Ticks) -> Option<Handle> {
         match self.store.find(hash, key, now) {
@@ -413,7 +413,7 @@ impl Shard {
 
     /// A value too large for a `set` must not leave the old one behind as if it were current.
     fn drop_stale(&mut self, hash: u64, key: &[u8], now: Ticks) {
-        if let Ok(handle) = self.store.find(hash, key, now) {
+        if let Some(handle) = self.find(hash, key, now) {
             self.remove(hash, key, handle);
         }
     }
