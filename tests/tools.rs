@@ -231,6 +231,11 @@ fn a_load_says_what_was_refused_or_is_missing() {
     assert_eq!(output.status.code(), Some(64));
     assert!(text(&output.stderr).contains("none of check, dump"), "{}", text(&output.stderr));
     check_tool(&["check"], &temporary.path().join("nowhere"), 74);
+    // A server without the data would start instead.
+    let output = tool(&["chekc", "/var/lib/distcached"]);
+    assert_eq!(output.status.code(), Some(64));
+    let why = text(&output.stderr);
+    assert!(why.contains("\"chekc\" is none of check, dump, repair, backup, load;"), "{why}");
 }
 
 #[test]

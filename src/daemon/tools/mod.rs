@@ -32,7 +32,7 @@ use indicatif::ProgressBar;
 use lexopt::{Arg, Parser};
 use peer::Peer;
 use progress::{Watched, style};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
@@ -73,7 +73,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Option<Ended> {
     if word == "help" {
         return Some(help(&program, args.next()));
     }
-    let found = TOOLS.iter().find(|tool| word == tool.name)?;
+    let Some(found) = TOOLS.iter().find(|tool| word == tool.name) else {
+        return misspelt(&program, &word).map(Err);
+    };
     // For whoever wants to see more: RUST_LOG. A log that is there already is used.
     let mut log = env_logger::Builder::new();
     let _ = log.filter_level(log::LevelFilter::Off).parse_default_env().try_init();
@@ -85,6 +87,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Option<Ended> {
         os::EX_USAGE => Exit::usage(format!("{}: {exit}\n\n{}", found.name, found.help)),
         _ => exit,
     }))
+}
+
+/// A first word that is neither a tool nor an option. memcached starts and ignores it; whoever
+/// mistyped a tool would have a server without their data.
+fn misspelt(program: &str, word: &OsStr) -> Option<Exit> {
+    let is_option = word.is_empty() || word.as_encoded_bytes().starts_with(b"-");
+    if is_option || Path::new(program).file_stem().is_some_and(|name| name == "memcached") {
+        return None;
+    }
+    let names = TOOLS.map(|tool| tool.name).join(", ");
+    let word = word.display();
+    Some(usage(format!("{word:?} is none of {names}; options of the server begin with a dash")))
 }
 
 /// `help`, and `help TOOL`.
