@@ -6,13 +6,16 @@
 
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod chaos;
+mod scripted;
 
 use chaos::{Proxy, Stopwatch, Weather};
 use distcache::client::asynchronous::Client;
 use distcache::client::{Cas, Config, Error, State};
 use distcache::server::Server;
+use scripted::Scripted;
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -195,6 +198,94 @@ async fn a_thousand_tasks_share_one_connection() {
     }
     assert_eq!((client.counters().connections, client.servers()[0].connections), (2, 2));
     drop((client, servers));
+}
+
+/// Sends large values in two halves, the second when a small one was asked for.
+fn slow_with_large_values() -> Scripted {
+    let asked = AtomicBool::new(true);
+    Scripted::start(move |line, out| {
+        let Some(keys) = line.strip_prefix("get ") else { return out.write_all(b"?\r\n").is_ok() };
+        for key in keys.split(' ') {
+            let value = if key == "small" { "1".into() } else { "x".repeat(50_000) };
+            let head = format!("VALUE {key} 0 {}\r\n", value.len());
+            let (first, second) = value.split_at(value.len() / 2);
+            out.write_all((head + first).as_bytes()).unwrap();
+            match key {
+                "small" => asked.store(true, Ordering::SeqCst),
+                _ => while !asked.swap(false, Ordering::SeqCst) {},
+            }
+            out.write_all(format!("{second}\r\n").as_bytes()).unwrap();
+        }
+        out.write_all(b"END\r\n").is_ok()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_is_in_the_way_of_others_once() {
+    let server = slow_with_large_values();
+    let config = Config { check_every: None, ..Config::default() };
+    let client = Client::with_config([server.address.to_string()], config).unwrap();
+    let large = || async {
+        let value = client.get::<String>("large").await.unwrap().unwrap();
+        assert_eq!(value.len(), 50_000);
+    };
+    let both = || async {
+        let found = client.get_many::<String>(&["large", "other"]).await.all().unwrap();
+        assert!(found.iter().all(|value| value.as_ref().is_some_and(|one| one.len() == 50_000)));
+    };
+    let small = || async { assert_eq!(client.get::<u8>("small").await, Ok(Some(1))) };
+    large().await;
+    assert_eq!(server.accepted(), 1, "nothing was known of it");
+    // Each of these would wait for the other, on one connection.
+    for _ in 0..10 {
+        tokio::join!(large(), small());
+    }
+    assert_eq!(server.accepted(), 2);
+    tokio::join!(both(), async {
+        small().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        small().await;
+    });
+    assert_eq!((server.accepted(), client.servers()[0].failures), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_go_beside_the_calls() {
+    let server = Scripted::start(|line, out| match line {
+        "version" => out.write_all(b"VERSION 1\r\n").is_ok(),
+        _ => out.write_all(b"END\r\n").is_ok(),
+    });
+    let check_every = Some(Duration::from_millis(20));
+    let config = Config { check_every, ..Config::default() };
+    let client = Client::with_config([server.address.to_string()], config).unwrap();
+    assert_eq!(client.get::<u8>("a").await, Ok(None));
+    let start = Instant::now();
+    while server.heard("version") < 20 {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let status = &client.servers()[0];
+    assert_eq!((server.accepted(), status.connections, status.failures), (1, 1, 0));
+}
+
+#[test]
+fn a_runtime_that_does_not_run_says_nothing_against_a_server() {
+    let servers = [Server::bind("127.0.0.1:0").unwrap()];
+    let config = Config {
+        check_every: Some(Duration::from_millis(10)),
+        read_timeout: Duration::from_millis(50),
+        failures_max: 1,
+        ..Config::default()
+    };
+    let address = servers[0].addresses()[0].to_string();
+    let client = Client::with_config([address], config).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for _ in 0..3 {
+        assert_eq!(runtime.block_on(client.get::<u8>("a")), Ok(None));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let status = &client.servers()[0];
+    assert_eq!((status.state, status.failures, status.connections), (State::Healthy, 0, 2));
 }
 
 #[test]

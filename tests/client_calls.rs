@@ -4,14 +4,18 @@
 
 #![cfg(all(feature = "server", feature = "client"))]
 
+mod scripted;
+
 use distcache::client::{
     Cas, Client, Compression, Config, Discovery, Encoding, Error, Expiry, Family, KeyPolicy, Node,
     PlacedBy, State,
 };
 use distcache::server::Server;
+use scripted::Scripted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 fn servers(count: usize) -> (Vec<Server>, Vec<String>) {
@@ -362,7 +366,7 @@ fn who_waits_in_the_process_is_woken_and_does_not_ask_again_and_again() {
 
 #[test]
 fn pauses_cost_no_connections() {
-    const THREADS: usize = 24;
+    const THREADS: usize = 50;
     let (_servers, client) = client(1, Config { check_every: None, ..Config::default() });
     let all_there = std::sync::Barrier::new(THREADS);
     std::thread::scope(|scope| {
@@ -376,7 +380,10 @@ fn pauses_cost_no_connections() {
             });
         }
     });
-    assert!(client.counters().connections <= THREADS as u64, "{:?}", client.counters());
+    let seen = client.stats("").remove(0).1.unwrap();
+    let seen: usize = seen["total_connections"].parse().unwrap();
+    assert!(seen <= THREADS, "{seen} sockets opened");
+    assert_eq!(client.counters().connections, seen as u64);
 }
 
 #[test]
@@ -399,6 +406,50 @@ fn checks_are_left_out_while_calls_succeed() {
         assert!(start.elapsed() < Duration::from_secs(10), "and without calls it is noticed");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn checks_use_a_connection_that_is_there() {
+    let server = Scripted::start(|line, out| match line {
+        "version" => out.write_all(b"VERSION 1\r\n").is_ok(),
+        _ => out.write_all(b"END\r\n").is_ok(),
+    });
+    let check_every = Some(Duration::from_millis(5));
+    let config = Config { check_every, ..Config::default() };
+    let client = Client::with_config([server.address.to_string()], config).unwrap();
+    let start = Instant::now();
+    while server.heard("version") < 20 {
+        assert!(start.elapsed() < Duration::from_secs(30), "a client without calls checks too");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(client.get::<u8>("a"), Ok(None));
+    let checks = server.heard("version");
+    assert_eq!(server.accepted(), 1, "{checks} checks and a call");
+    assert_eq!(client.servers()[0].connections, 1);
+}
+
+#[test]
+fn calls_go_on_while_a_list_of_servers_is_put_in_place() {
+    let (_servers, client) = client(1, Config::default());
+    let ours = client.servers()[0].node.clone();
+    let others = (0..3000).map(|at| Node::tcp(format!("10.0.{}.{}", at / 250, at % 250), 11211));
+    let nodes: Vec<Node> = std::iter::once(ours).chain(others).collect();
+    let (begun, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut meanwhile = 0;
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| {
+            begun.store(true, Ordering::SeqCst);
+            client.set_servers(nodes).unwrap();
+            done.store(true, Ordering::SeqCst);
+        });
+        while !begun.load(Ordering::SeqCst) {}
+        while !done.load(Ordering::SeqCst) {
+            meanwhile += u32::from(client.server_of(meanwhile).is_some());
+        }
+        change.join().unwrap();
+    });
+    assert_eq!(client.servers().len(), 3001);
+    assert!(meanwhile > 100, "{meanwhile} keys were placed while the ring was built");
 }
 
 #[cfg(unix)]

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Requests of more bytes than this travel on a connection of their own.
+/// Requests of more bytes than this travel on a connection of their own, and so do those that are
+/// likely to be answered with more.
 const SHARED_BYTES_MAX: usize = 32 << 10;
 
 /// Calls about more keys than this do too, since their replies are as long.
@@ -32,11 +33,20 @@ const ENDED_MAX: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Calls<'c>(pub &'c Arc<Cluster>);
 
-/// What is asked, and how much of it there is.
+/// What is asked, and whether it or the answer is so large that others had to wait for it.
 struct Sent<'r> {
     request: &'r Request,
-    keys: usize,
+    is_large: bool,
     deadline: Instant,
+}
+
+/// Notes whether the value of a key is large; `known`: it was taken for that.
+fn learn(server: &Server, key: &[u8], known: bool, bytes: usize) {
+    match bytes > SHARED_BYTES_MAX {
+        true => server.lanes.large.add(key),
+        false if known => server.lanes.large.remove(key),
+        false => {}
+    }
 }
 
 impl<'c> Calls<'c> {
@@ -51,7 +61,7 @@ impl<'c> Calls<'c> {
         sent: &Sent<'_>,
     ) -> Result<(Lane<'s>, Vec<u8>), (Option<Lane<'s>>, Lost)> {
         let lost = |error| Lost { error, partial: Vec::new(), used: false, is_known: false };
-        let is_large = sent.request.bytes.len() > SHARED_BYTES_MAX || sent.keys > SHARED_KEYS_MAX;
+        let is_large = sent.is_large || sent.request.bytes.len() > SHARED_BYTES_MAX;
         for _ in 0..ENDED_MAX {
             let lane = match is_large {
                 true => server.lanes.own(self.0, server, sent.deadline).await,
@@ -91,7 +101,8 @@ impl<'c> Calls<'c> {
         let deadline = self.deadline();
         let mut request = Request { bytes: Vec::new(), first: Expect::Line, rest: Vec::new() };
         request.first = write(server.lanes.opaque(1), &mut request.bytes);
-        let sent = Sent { request: &request, keys: 1, deadline };
+        let known = key.is_some_and(|key| server.lanes.large.has(&key.bytes));
+        let sent = Sent { request: &request, is_large: known, deadline };
         let mut attempt = Attempt::new(effect);
         loop {
             let (lane, bytes) = match self.exchange(server, &sent).await {
@@ -106,6 +117,9 @@ impl<'c> Calls<'c> {
                     return Err(lost.error);
                 }
             };
+            if let Some(key) = key {
+                learn(server, &key.bytes, known, bytes.len().max(request.bytes.len()));
+            }
             let mut single = Single::new(key, request.first);
             let advanced = single.advance(&mut Decoder::from(bytes), &server.name, convert);
             let error = match (advanced, single.result) {
@@ -150,7 +164,7 @@ impl<'c> Calls<'c> {
         let mut request = Request { bytes: Vec::new(), first: Expect::Line, rest: Vec::new() };
         let opaque = server.lanes.opaque(1);
         request.first = Command::Inspect.write(key, opaque, &mut request.bytes);
-        let sent = Sent { request: &request, keys: 1, deadline: self.deadline() };
+        let sent = Sent { request: &request, is_large: false, deadline: self.deadline() };
         let asked = self.exchange(server, &sent).await.ok().and_then(|(_, bytes)| {
             let convert = &mut |reply: Reply<'_>| operation::peek().read(reply);
             let mut single = Single::new(Some(key), request.first);
@@ -184,14 +198,20 @@ impl<'c> Calls<'c> {
         let groups = self.0.split(keys, effect, &mut slots, missing);
         let ask = |group: Group<'k>| {
             let (server, count) = (Arc::clone(&group.server), group.keys.len());
+            let known = |(_, key): &(usize, WireKey<'_>)| server.lanes.large.has(&key.bytes);
+            let is_large = count > SHARED_KEYS_MAX || group.keys.iter().any(known);
             let mut opaque = server.lanes.opaque(count);
             let batch = (asked.batch)(group, &mut opaque);
-            self.batch(server, batch, count, deadline)
+            self.batch(server, batch, is_large, deadline)
         };
         let answers = all(groups.into_iter().map(ask).collect()).await;
         for Answer { server, mut batch, bytes, lost } in answers {
-            let mut sink =
-                |at, reply: Reply<'_>| slots.fill(&server.name, at, reply, &asked.convert);
+            let mut sink = |at, reply: Reply<'_>| {
+                if let Reply::Value(item) = &reply {
+                    learn(&server, item.key, true, item.data.len());
+                }
+                slots.fill(&server.name, at, reply, &asked.convert)
+            };
             let advanced = batch.advance(&mut Decoder::from(bytes), &mut sink);
             let fault = advanced.err().map(|fault| Error::fault(&server.name, fault));
             if let Some(error) = &fault {
@@ -213,7 +233,7 @@ impl<'c> Calls<'c> {
         self,
         server: Arc<Server>,
         batch: Batch<'k>,
-        keys: usize,
+        is_large: bool,
         deadline: Instant,
     ) -> Answer<'k> {
         let mut expects = batch.expects().into_iter();
@@ -222,7 +242,7 @@ impl<'c> Calls<'c> {
         };
         let (bytes, rest) = (batch.requests.clone(), expects.collect());
         let request = Request { bytes, first, rest };
-        let sent = Sent { request: &request, keys, deadline };
+        let sent = Sent { request: &request, is_large, deadline };
         let (bytes, lost) = match self.exchange(&server, &sent).await {
             Ok((_, bytes)) => (bytes, None),
             Err((lane, lost)) => {

@@ -1,10 +1,12 @@
 //! The connections of one server. Owns which of them a call takes: one that many share, or for
-//! large requests one of its own, so that nobody waits behind those.
+//! large requests and values one of its own, so that nobody waits behind those.
 
+use crate::client::asynchronous::large::LargeKeys;
 use crate::client::asynchronous::pipe::Pipe;
 use crate::client::cluster::{Cluster, Server};
 use crate::client::config::Config;
 use crate::client::error::Error;
+use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,6 +22,7 @@ pub(in crate::client) struct Lanes {
     /// Large requests at a time.
     permits: Semaphore,
     open: Arc<AtomicUsize>,
+    pub(super) large: LargeKeys,
     opaque: AtomicU32,
     shared_max: usize,
     spare_max: usize,
@@ -53,6 +56,7 @@ impl Lanes {
             spare: Mutex::default(),
             permits: Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)),
             open: Arc::default(),
+            large: LargeKeys::default(),
             opaque: AtomicU32::new(0),
             shared_max: config.pipelined_connections,
             spare_max: config.idle_connections_max,
@@ -67,6 +71,13 @@ impl Lanes {
     /// The first of so many numbers for meta commands; they come round after 2^32.
     pub fn opaque(&self, count: usize) -> u32 {
         self.opaque.fetch_add(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Relaxed)
+    }
+
+    /// Whether the server answers on a connection that is there and free; `None` without one.
+    pub fn answers(&self) -> Option<impl Future<Output = Option<()>>> {
+        let pipes = lock(&self.shared);
+        let pipe = pipes.iter().find(|pipe| pipe.is_open() && pipe.is_idle())?;
+        pipe.answers()
     }
 
     /// Lets all connections end when the calls under way have their replies.

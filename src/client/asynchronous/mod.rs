@@ -3,11 +3,12 @@
 //! blocking face.
 //!
 //! A server has one connection that all calls share ([`Config::pipelined_connections`]), and others
-//! beside it for large requests. A call that is cancelled (its future dropped) leaves its place in
+//! beside it for large requests and for keys whose values have proved large. A call that is cancelled (its future dropped) leaves its place in
 //! the line: its reply is read and dropped, and no other call notices.
 
 mod caller;
 pub(in crate::client) mod lanes;
+mod large;
 mod pipe;
 mod socket;
 

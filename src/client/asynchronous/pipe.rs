@@ -16,9 +16,9 @@ use crate::client::cluster::{Cluster, Server};
 use crate::client::error::Error;
 use crate::client::events::count;
 use crate::client::net::stream::Stream;
-use crate::client::wire::command::Expect;
+use crate::client::wire::command::{Expect, ServerCommand};
 use crate::client::wire::pipeline::{Pipeline, Waiting};
-use crate::client::wire::reply::Decoder;
+use crate::client::wire::reply::{Decoder, Reply};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -236,6 +236,18 @@ impl Pipe {
             self.retire();
         }
         Err(timeout("a reply"))
+    }
+
+    /// The server's answer to a question beside the calls. Needs no runtime where it is awaited.
+    pub fn answers(&self) -> Option<impl Future<Output = Option<()>> + use<>> {
+        let mut bytes = Vec::new();
+        let first = ServerCommand::Version.write(&mut bytes);
+        self.shared.room.try_acquire().ok()?.forget();
+        let reply = self.submit(&Request { bytes, first, rest: Vec::new() }, 1)?;
+        Some(async move {
+            let mut decoder = Decoder::from(reply.await.ok()?.ok()?);
+            matches!(decoder.next(first), Ok(Some(Reply::Version(_)))).then_some(())
+        })
     }
 
     fn goes_on(&self, heard_before: u64) -> bool {

@@ -21,6 +21,7 @@ use crate::client::placement::node::Node;
 use crate::client::placement::ring::Ring;
 use crate::client::wire::command::{Command, Effect};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -200,6 +201,8 @@ pub(in crate::client) struct Cluster {
     pub dialer: Dialer,
     pub rules: KeyRules,
     topology: RwLock<Arc<Topology>>,
+    /// Held while another one is made.
+    changing: Mutex<()>,
     next_id: AtomicUsize,
     pub counters: LiveCounters,
     /// Values that this process computes.
@@ -221,6 +224,7 @@ impl Cluster {
                 gutter: Vec::new(),
                 gutter_ring: Ring::new(&config.ring, &[]),
             })),
+            changing: Mutex::new(()),
             next_id: AtomicUsize::new(0),
             counters: LiveCounters::default(),
             flights: Arc::default(),
@@ -239,17 +243,17 @@ impl Cluster {
     /// Puts another list of servers in place. Those that stay keep their connections and their
     /// health.
     pub fn set_servers(&self, nodes: Vec<Node>) -> Result<(), Error> {
-        for (at, node) in nodes.iter().enumerate() {
-            if nodes[..at].iter().any(|other| other.address() == node.address()) {
-                return Err(Error::Config(format!("{} is named twice", node.address())));
-            }
+        let mut addresses = HashSet::new();
+        if let Some(twice) = nodes.iter().find(|node| !addresses.insert(node.address())) {
+            return Err(Error::Config(format!("{} is named twice", twice.address())));
         }
         let gutter_nodes = match &self.config.when_down {
             WhenDown::Gutter { nodes, .. } => nodes.clone(),
             _ => Vec::new(),
         };
-        let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
-        let before = Arc::clone(&topology);
+        // One list after the other; who makes calls waits for none of this.
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.topology();
         let make = |list: &[Arc<Server>], node: &Node| {
             let known = list.iter().find(|server| server.node == *node);
             known.cloned().unwrap_or_else(|| {
@@ -259,13 +263,14 @@ impl Cluster {
         };
         let servers: Vec<_> = nodes.iter().map(|node| make(&before.servers, node)).collect();
         let gutter = gutter_nodes.iter().map(|node| make(&before.gutter, node)).collect();
-        *topology = Arc::new(Topology {
+        let topology = Arc::new(Topology {
             ring: Ring::new(&self.config.ring, &nodes),
             gutter_ring: Ring::new(&self.config.ring, &gutter_nodes),
             servers: servers.clone(),
             gutter,
         });
-        drop(topology);
+        *self.topology.write().unwrap_or_else(PoisonError::into_inner) = topology;
+        drop(changing);
         let gone = |list: &[Arc<Server>], from: &[Arc<Server>]| {
             let is_gone = |server: &&Arc<Server>| list.iter().all(|other| other.id != server.id);
             from.iter().filter(is_gone).cloned().collect::<Vec<_>>()

@@ -2,14 +2,17 @@
 //! the list of servers. Owns when, and what happens before a server is used again.
 
 use crate::client::blocking::connection::{Call, Connection, Exchange, Limits, drive};
+#[cfg(feature = "tokio")]
+use crate::client::blocking::waiting::wait_until;
 use crate::client::clock;
 use crate::client::cluster::health::{Repairs, State};
 use crate::client::cluster::{Cluster, Server};
 use crate::client::error::Error;
 use crate::client::events::Event;
+use crate::client::operation;
 use crate::client::placement::key::WireKey;
 use crate::client::wire::batch::Batch;
-use crate::client::wire::command::{Command, ServerCommand};
+use crate::client::wire::command::{Command, Effect, ServerCommand};
 use crate::client::wire::reply::Reply;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -139,15 +142,10 @@ fn look_after(cluster: &Cluster, server: &Server) {
         write: cluster.config.write_timeout,
         deadline: clock::now() + cluster.config.call_timeout,
     };
-    let was_in_use = server.is_in_use();
-    if was_in_use && server.may_log_in(clock::now(), cluster.config.probe_after_max).is_err() {
-        return server.heard_now();
+    if server.is_in_use() {
+        return check(cluster, server);
     }
-    let asked = ask_version(cluster, server, limits);
-    server.heard_now();
-    let result = match asked {
-        Ok(_) if was_in_use => return cluster.succeeded(server),
-        Err(error) if was_in_use => return cluster.failed(server, &error),
+    let result = match ask_version(cluster, server, limits) {
         Ok(connection) => bring_back(cluster, server, connection),
         Err(error) => Err(error),
     };
@@ -164,6 +162,36 @@ fn look_after(cluster: &Cluster, server: &Server) {
             cluster.report(Event::ProbeFailed { server: server.name.clone(), cause });
         }
     }
+}
+
+/// Asks a server in use for a sign of life, on a connection that is there if one is free. What comes
+/// of it is noted as for any other call.
+fn check(cluster: &Cluster, server: &Server) {
+    if !answers_beside_calls(cluster, server) {
+        let version = ServerCommand::Version;
+        // Its failure was noted where it failed.
+        let _ = cluster.tell(server, version, Effect::Read, operation::version);
+    }
+    server.heard_now();
+    // This was no call, and shall not stand for one at the next check.
+    server.is_heard.store(false, Ordering::Relaxed);
+}
+
+/// On a connection of the asynchronous face. If not, that says nothing yet: the runtime may be the
+/// one that does not go on.
+#[cfg(feature = "tokio")]
+fn answers_beside_calls(cluster: &Cluster, server: &Server) -> bool {
+    let Some(answer) = server.lanes.answers() else { return false };
+    let answered = wait_until(Some(answer), clock::now() + cluster.config.read_timeout).is_some();
+    if answered {
+        cluster.succeeded(server);
+    }
+    answered
+}
+
+#[cfg(not(feature = "tokio"))]
+fn answers_beside_calls(_: &Cluster, _: &Server) -> bool {
+    false
 }
 
 /// A fresh connection on which the server has answered.
