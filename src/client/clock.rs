@@ -7,7 +7,12 @@ pub(super) fn now() -> Instant {
     Instant::now()
 }
 
+/// Now, for people and servers.
+pub(super) fn system() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Seconds since 1970.
 pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+    system().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }

@@ -22,8 +22,9 @@
 //! # run(&server.addresses()[0].to_string()).unwrap();
 //! ```
 //!
-//! For tests of programs that use it, [`server::Server`](crate::server::Server) starts a server
-//! inside the process.
+//! For tests of programs that use it, [`FakeCache`] is a cache in memory, which programs written for
+//! the trait [`Cache`] take; and [`server::Server`](crate::server::Server) starts a server inside
+//! the process.
 //!
 //! **No reply can reach another call.** A connection of the blocking face carries one call at a
 //! time and is closed unless every byte of its reply was read and understood. One of the
@@ -44,6 +45,7 @@
 //! | `operation` | every call as a value, and what leads from one step of it to the next |
 //! | `blocking` | the blocking face: only waiting |
 //! | `asynchronous` | the asynchronous face (feature `tokio`): only waiting |
+//! | `cache`, `fake` | what services need of a cache, as a trait; one in memory, for their tests |
 //! | `config`, `error`, `events` | settings, errors, what can be observed |
 //! | `face`, `url` | what a client does without waiting; its servers and settings in one line |
 //! | `clock` | the one place that reads time |
@@ -51,12 +53,14 @@
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
 mod blocking;
+mod cache;
 mod clock;
 mod cluster;
 mod config;
 mod error;
 mod events;
 mod face;
+mod fake;
 mod net;
 mod operation;
 mod placement;
@@ -65,11 +69,13 @@ mod value;
 mod wire;
 
 pub use blocking::client::Client;
+pub use cache::Cache;
 pub use cluster::discovery::Discovery;
 pub use cluster::health::State;
 pub use config::{Config, Expiry, Listener, StaleGuard, WhenDown};
 pub use error::Error;
 pub use events::{Counters, Event, ServerStatus};
+pub use fake::FakeCache;
 #[cfg(feature = "tls")]
 pub use net::tls::{ClientCertificate, Tls};
 pub use placement::hash::KeyHash;

@@ -6,12 +6,14 @@
 //! beside it for large requests and for keys whose values have proved large. A call that is cancelled (its future dropped) leaves its place in
 //! the line: its reply is read and dropped, and no other call notices.
 
+mod cache;
 mod caller;
 pub(in crate::client) mod lanes;
 mod large;
 mod pipe;
 mod socket;
 
+pub use crate::client::asynchronous::cache::Cache;
 use crate::client::asynchronous::caller::Calls;
 use crate::client::asynchronous::socket::all;
 use crate::client::clock;
