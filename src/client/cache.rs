@@ -1,6 +1,6 @@
-//! What a service needs of a cache, as a trait: so that it runs on a [`Client`] and is tested with a
-//! [`FakeCache`](crate::client::FakeCache). Owns the signatures of the blocking face; those of the
-//! asynchronous one are in `asynchronous::cache`.
+//! What a service needs of a cache, as a trait: so that it runs on a [`Client`] and is tested with
+//! a [`FakeCache`](crate::client::FakeCache). Owns the signatures of the blocking face; those of
+//! the asynchronous one are in `asynchronous::cache`.
 
 use crate::client::blocking::client::Client;
 use crate::client::config::Expiry;

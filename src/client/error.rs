@@ -38,7 +38,7 @@ pub enum Error {
         /// What the system says.
         cause: String,
     },
-    /// The connection broke after something was sent. A write may or may not have been done.
+    /// The connection broke.
     Io {
         /// Which server.
         server: String,
@@ -46,13 +46,17 @@ pub enum Error {
         kind: io::ErrorKind,
         /// What the system says.
         cause: String,
+        /// Whether a write may have been done.
+        in_doubt: bool,
     },
-    /// The time set for this ran out; see [`Error::is_in_doubt`] for what became of a write.
+    /// The time set for this ran out.
     Timeout {
         /// Which server.
         server: String,
         /// What was waited for.
         waiting_for: &'static str,
+        /// Whether a write may have been done.
+        in_doubt: bool,
     },
     /// An encrypted connection could not be made, or broke. Text and cause say which certificate to
     /// look at.
@@ -61,6 +65,8 @@ pub enum Error {
         server: String,
         /// What is wrong.
         cause: String,
+        /// Whether a write may have been done.
+        in_doubt: bool,
     },
     /// The server sent what is no answer to the request. The connection was closed.
     Protocol {
@@ -68,6 +74,8 @@ pub enum Error {
         server: String,
         /// What was wrong.
         what: String,
+        /// Whether a write may have been done.
+        in_doubt: bool,
     },
     /// The server refused the request, in its words.
     Refused {
@@ -120,8 +128,8 @@ impl Error {
         self.is_failure_of_server() || matches!(self, Self::Down { .. })
     }
 
-    /// Whether the request may have reached the server: a write that failed like this may or may
-    /// not have been done. After any other error it was not.
+    /// Whether the call was a write that may or may not have been done. After any other error it
+    /// was not done; reads are never in doubt.
     ///
     /// ```
     /// use distcache::client::{Client, Error};
@@ -133,12 +141,24 @@ impl Error {
     /// ```
     pub fn is_in_doubt(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Protocol { .. } => true,
-            // A connection that broke says so in the same way as one that was not made.
-            Self::Tls { .. } => true,
-            Self::Timeout { waiting_for, .. } => SENT.contains(waiting_for),
+            Self::Io { in_doubt, .. }
+            | Self::Timeout { in_doubt, .. }
+            | Self::Tls { in_doubt, .. }
+            | Self::Protocol { in_doubt, .. } => *in_doubt,
             _ => false,
         }
+    }
+
+    /// The same where there was nothing to be done, or it was certainly not done.
+    pub(super) fn without_doubt(mut self) -> Self {
+        if let Self::Io { in_doubt, .. }
+        | Self::Timeout { in_doubt, .. }
+        | Self::Tls { in_doubt, .. }
+        | Self::Protocol { in_doubt, .. } = &mut self
+        {
+            *in_doubt = false;
+        }
+        self
     }
 
     /// Whether the cache is of no use now: nobody answers, or we are not let in. Where a cache that
@@ -148,16 +168,24 @@ impl Error {
     }
 
     pub(super) fn io(server: &str, waiting_for: &'static str, error: &io::Error) -> Self {
+        let in_doubt = SENT.contains(&waiting_for);
         if let Some(cause) = tls::cause(error) {
-            return Self::Tls { server: server.to_owned(), cause };
+            return Self::Tls { server: server.to_owned(), cause, in_doubt };
         }
         match error.kind() {
             // What a socket with a time-out says when it runs out.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                Self::Timeout { server: server.to_owned(), waiting_for }
+                Self::timeout(server, waiting_for)
             }
-            kind => Self::Io { server: server.to_owned(), kind, cause: error.to_string() },
+            kind => {
+                Self::Io { server: server.to_owned(), kind, cause: error.to_string(), in_doubt }
+            }
         }
+    }
+
+    pub(super) fn timeout(server: &str, waiting_for: &'static str) -> Self {
+        let in_doubt = SENT.contains(&waiting_for);
+        Self::Timeout { server: server.to_owned(), waiting_for, in_doubt }
     }
 
     pub(super) fn closed(server: &str) -> Self {
@@ -165,6 +193,7 @@ impl Error {
             server: server.to_owned(),
             kind: io::ErrorKind::UnexpectedEof,
             cause: "it closed the connection".to_owned(),
+            in_doubt: true,
         }
     }
 
@@ -178,12 +207,13 @@ impl Error {
     }
 
     pub(super) fn protocol(server: &str, what: impl Into<String>) -> Self {
-        Self::Protocol { server: server.to_owned(), what: what.into() }
+        Self::Protocol { server: server.to_owned(), what: what.into(), in_doubt: true }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doubt = if self.is_in_doubt() { "; a write may or may not be done" } else { "" };
         match self {
             Self::Config(what) => write!(out, "settings: {what}"),
             Self::Key { what, key } => write!(
@@ -198,23 +228,20 @@ impl fmt::Display for Error {
                 )
             }
             Self::Io { server, cause, .. } => {
-                write!(out, "{server}: connection lost: {cause}; a write may or may not be done")
+                write!(out, "{server}: connection lost: {cause}{doubt}")
             }
-            Self::Timeout { server, waiting_for } => {
-                let doubt = match self.is_in_doubt() {
-                    true => "; a write may or may not be done",
-                    false => "; nothing was sent",
-                };
-                write!(out, "{server}: time ran out waiting for {waiting_for}{doubt}")
+            Self::Timeout { server, waiting_for, .. } => {
+                let unsent = if SENT.contains(waiting_for) { "" } else { "; nothing was sent" };
+                write!(out, "{server}: time ran out waiting for {waiting_for}{doubt}{unsent}")
             }
-            Self::Tls { server, cause } => write!(
+            Self::Tls { server, cause, .. } => write!(
                 out,
-                "{server}: no encrypted connection: {cause}; is TLS on at that port, are roots, \
-                 server name and our certificate right?"
+                "{server}: no encrypted connection: {cause}{doubt}; is TLS on at that port, are \
+                 roots, server name and our certificate right?"
             ),
-            Self::Protocol { server, what } => write!(
+            Self::Protocol { server, what, .. } => write!(
                 out,
-                "{server}: not an answer to the request: {what}; is that a memcached server?"
+                "{server}: not an answer to the request: {what}{doubt}; is that a memcached server?"
             ),
             Self::Refused { server, line } => write!(out, "{server} refuses: {line}"),
             Self::Down { server } => {

@@ -91,6 +91,21 @@ macro_rules! what_does_not_wait {
                 self.cluster().statuses()
             }
 
+            /// How long each server took to answer.
+            ///
+            /// ```
+            /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+            /// # use distcache::client::Client;
+            /// # let client = Client::connect([server.addresses()[0].to_string()])?;
+            /// client.set("n", 7)?;
+            /// let (_, latencies) = &client.latencies()[0];
+            /// assert_eq!(latencies.count(), 1);
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
+            pub fn latencies(&self) -> Vec<(Node, Latencies)> {
+                self.cluster().latencies()
+            }
+
             /// The server that owns a key, whether it is up or not; `None` without servers.
             ///
             /// ```

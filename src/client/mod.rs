@@ -22,15 +22,23 @@
 //! # run(&server.addresses()[0].to_string()).unwrap();
 //! ```
 //!
-//! For tests of programs that use it, [`FakeCache`] is a cache in memory, which programs written for
-//! the trait [`Cache`] take; and [`server::Server`](crate::server::Server) starts a server inside
-//! the process.
+//! For tests of programs that use it, [`FakeCache`] is a cache in memory, which programs written
+//! for the trait [`Cache`] take; and [`server::Server`](crate::server::Server) starts a server
+//! inside the process.
 //!
 //! **No reply can reach another call.** A connection of the blocking face carries one call at a
 //! time and is closed unless every byte of its reply was read and understood. One of the
 //! asynchronous face carries many: replies belong to calls in their order, those that name a key or
 //! a number are compared with what was asked, those of calls that were given up are read and
 //! dropped, and bytes that nobody asked for close it.
+//!
+//! **Watching.** [`Client::servers`] says how servers are, [`Client::latencies`] how long they
+//! take, [`Client::counters`] what calls found, [`Listener`] is told what happens. With the feature
+//! `tracing` each call to a server is a span `distcache.call` (level debug, target
+//! `distcache::client`, OpenTelemetry's names: `db.operation.name`, `server.address`,
+//! `error.type`). With `metrics` it is recorded in the histogram `distcache_client_call_seconds`
+//! (labels `server`, `operation`, `outcome`); counters are `distcache_client_reads_total` (`found`)
+//! and `distcache_client_events_total` (`event`). Keys and values are never shown.
 //!
 //! **Two faces, one core.** Both have the same operations with the same names and meaning; what
 //! they do is decided in `operation`, without I/O, and the faces only wait.
@@ -48,6 +56,7 @@
 //! | `cache`, `fake` | what services need of a cache, as a trait; one in memory, for their tests |
 //! | `config`, `error`, `events` | settings, errors, what can be observed |
 //! | `face`, `url` | what a client does without waiting; its servers and settings in one line |
+//! | `latency`, `observe` | how long calls take; what traces and metrics are told |
 //! | `clock` | the one place that reads time |
 
 #[cfg(feature = "tokio")]
@@ -61,7 +70,9 @@ mod error;
 mod events;
 mod face;
 mod fake;
+mod latency;
 mod net;
+mod observe;
 mod operation;
 mod placement;
 mod url;
@@ -76,6 +87,7 @@ pub use config::{Config, Expiry, Listener, StaleGuard, WhenDown};
 pub use error::Error;
 pub use events::{Counters, Event, ServerStatus};
 pub use fake::FakeCache;
+pub use latency::Latencies;
 #[cfg(feature = "tls")]
 pub use net::tls::{ClientCertificate, Tls};
 pub use placement::hash::KeyHash;

@@ -7,6 +7,7 @@ use crate::client::asynchronous::socket::all;
 use crate::client::clock;
 use crate::client::cluster::{Cluster, Server};
 use crate::client::error::Error;
+use crate::client::observe::{MANY, Watch};
 use crate::client::operation::attempt::Attempt;
 use crate::client::operation::many::{Asked, Group, Missing, Requests, Slots};
 use crate::client::operation::{self, Convert, Operation};
@@ -77,7 +78,7 @@ impl<'c> Calls<'c> {
                 Err(NotTaken::Ended) => {}
             }
         }
-        Err((None, lost(Error::closed(&server.name))))
+        Err((None, lost(Error::closed(&server.name).without_doubt())))
     }
 
     /// Blames the server for a failure, once for each connection.
@@ -89,8 +90,23 @@ impl<'c> Calls<'c> {
         }
     }
 
-    /// One request to one server.
+    /// One request to one server. `name` is the operation's, for those who watch.
     async fn ask<R>(
+        self,
+        name: &'static str,
+        server: &Arc<Server>,
+        key: Option<&WireKey<'_>>,
+        effect: Effect,
+        write: impl Fn(u32, &mut Vec<u8>) -> Expect,
+        convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let watch = Watch::begin(server, name);
+        let result = watch.around(self.ask_unwatched(server, key, effect, write, convert)).await;
+        watch.end(result.as_ref().err());
+        result
+    }
+
+    async fn ask_unwatched<R>(
         self,
         server: &Arc<Server>,
         key: Option<&WireKey<'_>>,
@@ -148,7 +164,7 @@ impl<'c> Calls<'c> {
         let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
         let (key, effect) = (Some(&begun.key), operation.effect);
         let convert = &mut |reply: Reply<'_>| operation.read(reply);
-        let mut result = self.ask(&server, key, effect, write, convert).await;
+        let mut result = self.ask(command.name(), &server, key, effect, write, convert).await;
         if operation.may_be_blank(&result) && self.is_place(&server, &begun.key).await {
             result = operation.blanked(result);
         }
@@ -183,7 +199,9 @@ impl<'c> Calls<'c> {
         effect: Effect,
         mut convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.ask(server, None, effect, |_, out| command.write(out), &mut convert).await
+        let write = |_, out: &mut Vec<u8>| command.write(out);
+        let told = self.ask(command.name(), server, None, effect, write, &mut convert).await;
+        told.map_err(|error| command.doubted(error))
     }
 
     /// Commands about many keys, to all their servers at once.
@@ -243,7 +261,8 @@ impl<'c> Calls<'c> {
         let (bytes, rest) = (batch.requests.clone(), expects.collect());
         let request = Request { bytes, first, rest };
         let sent = Sent { request: &request, is_large, deadline };
-        let (bytes, lost) = match self.exchange(&server, &sent).await {
+        let watch = Watch::begin(&server, MANY);
+        let (bytes, lost) = match watch.around(self.exchange(&server, &sent)).await {
             Ok((_, bytes)) => (bytes, None),
             Err((lane, lost)) => {
                 if !matches!((&lane, &lost.error), (None, Error::Login { .. })) {
@@ -252,6 +271,7 @@ impl<'c> Calls<'c> {
                 (lost.partial, Some(lost.error))
             }
         };
+        watch.end(lost.as_ref());
         Answer { server, batch, bytes, lost }
     }
 

@@ -118,8 +118,7 @@ impl Lanes {
         let runtime = runtime()?;
         let permit = timeout_at(deadline.into(), self.permits.acquire()).await;
         let Ok(Ok(permit)) = permit else {
-            let (server, waiting_for) = (server.name.clone(), "a free connection");
-            return Err(Error::Timeout { server, waiting_for });
+            return Err(Error::timeout(&server.name, "a free connection"));
         };
         let pipe = match self.take_spare(runtime.id()) {
             Some(pipe) => pipe,

@@ -1,5 +1,5 @@
-//! Which keys of a server have large values, as far as calls have seen. Owns a guess, no more: a key
-//! that is taken for large travels on a connection of its own, and is forgotten when it proves
+//! Which keys of a server have large values, as far as calls have seen. Owns a guess, no more: a
+//! key that is taken for large travels on a connection of its own, and is forgotten when it proves
 //! small. So a large value is in the way of others once, and not each time it is read.
 //!
 //! A table of marks, two keys of the same place push each other out: with more than some thousand

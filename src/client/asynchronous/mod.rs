@@ -3,8 +3,9 @@
 //! blocking face.
 //!
 //! A server has one connection that all calls share ([`Config::pipelined_connections`]), and others
-//! beside it for large requests and for keys whose values have proved large. A call that is cancelled (its future dropped) leaves its place in
-//! the line: its reply is read and dropped, and no other call notices.
+//! beside it for large requests and for keys whose values have proved large. A call that is
+//! cancelled (its future dropped) leaves its place in the line: its reply is read and dropped, and
+//! no other call notices.
 
 mod cache;
 mod caller;
@@ -23,6 +24,7 @@ use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
 use crate::client::events::{Counters, ServerStatus};
 use crate::client::face::what_does_not_wait;
+use crate::client::latency::Latencies;
 use crate::client::operation::flight::{Following, Leading};
 use crate::client::operation::lease::{Filling, Lease, OwnedKey, Step, Ticket, ask};
 use crate::client::operation::many::{self, Stores};

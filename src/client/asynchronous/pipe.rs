@@ -208,7 +208,7 @@ impl Pipe {
         patience: Duration,
     ) -> Result<Vec<u8>, NotTaken> {
         let timeout = |waiting_for| {
-            let error = Error::Timeout { server: server.to_owned(), waiting_for };
+            let error = Error::timeout(server, waiting_for);
             NotTaken::Lost(Lost { error, partial: Vec::new(), used: false, is_known: false })
         };
         let units =

@@ -100,7 +100,7 @@ pub(super) async fn open(cluster: &Cluster, server: &Server) -> Result<Stream<Ar
 }
 
 fn timeout_of(server: &Server, waiting_for: &'static str) -> Error {
-    Error::Timeout { server: server.name.clone(), waiting_for }
+    Error::timeout(&server.name, waiting_for)
 }
 
 async fn connect(server: &Server, until: Instant) -> Result<Socket, Error> {

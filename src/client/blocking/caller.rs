@@ -7,6 +7,7 @@ use crate::client::clock;
 use crate::client::cluster::{Cluster, Server};
 use crate::client::error::Error;
 use crate::client::events::count;
+use crate::client::observe::{MANY, Watch};
 use crate::client::operation::attempt::Attempt;
 use crate::client::operation::many::{Asked, Missing, Requests, Slots};
 use crate::client::operation::{self, Convert, Operation};
@@ -59,8 +60,7 @@ impl Cluster {
     fn place<'s>(&self, server: &'s Server, limits: Limits) -> Result<Loan<'s>, Error> {
         loop {
             let Some((place, generation)) = server.pool.take(limits.deadline) else {
-                let (server, waiting_for) = (server.name.clone(), "a free connection");
-                return Err(Error::Timeout { server, waiting_for });
+                return Err(Error::timeout(&server.name, "a free connection"));
             };
             let (mut connection, reused) = match place {
                 Place::Connection(connection) => (Some(connection), true),
@@ -95,8 +95,23 @@ impl Cluster {
         }
     }
 
-    /// One request to one server.
+    /// One request to one server. `name` is the operation's, for those who watch.
     pub fn ask<R>(
+        &self,
+        name: &'static str,
+        server: &Server,
+        key: Option<&WireKey<'_>>,
+        effect: Effect,
+        write: impl Fn(u32, &mut Vec<u8>) -> Expect,
+        convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let watch = Watch::begin(server, name);
+        let result = watch.during(|| self.ask_unwatched(server, key, effect, write, convert));
+        watch.end(result.as_ref().err());
+        result
+    }
+
+    fn ask_unwatched<R>(
         &self,
         server: &Server,
         key: Option<&WireKey<'_>>,
@@ -140,7 +155,7 @@ impl Cluster {
         let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
         let (key, effect) = (Some(&begun.key), operation.effect);
         let convert = &mut |reply: Reply<'_>| operation.read(reply);
-        let mut result = self.ask(&server, key, effect, write, convert);
+        let mut result = self.ask(command.name(), &server, key, effect, write, convert);
         if operation.may_be_blank(&result) && self.is_place(&server, &begun.key) {
             result = operation.blanked(result);
         }
@@ -186,7 +201,9 @@ impl Cluster {
         effect: Effect,
         mut convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.ask(server, None, effect, |_, out| command.write(out), &mut convert)
+        let write = |_, out: &mut Vec<u8>| command.write(out);
+        let told = self.ask(command.name(), server, None, effect, write, &mut convert);
+        told.map_err(|error| command.doubted(error))
     }
 
     /// Commands about many keys, to all their servers at once.
@@ -203,16 +220,20 @@ impl Cluster {
             groups.iter().map(|group| Arc::clone(&group.server)).collect();
         let mut loans = Vec::with_capacity(groups.len());
         let mut batches = Vec::with_capacity(groups.len());
-        let lent = self.lend_all(&servers, limits);
-        for ((group, server), lent) in groups.into_iter().zip(&servers).zip(lent) {
+        let begun: Vec<_> = servers.iter().map(|server| Watch::begin(server, MANY)).collect();
+        let mut watches = Vec::with_capacity(groups.len());
+        let lent = self.lend_all(&servers, limits).into_iter().zip(begun);
+        for ((group, server), (lent, watch)) in groups.into_iter().zip(&servers).zip(lent) {
             match lent {
                 Ok(mut loan) => {
                     if let Some(connection) = loan.connection.as_mut() {
                         batches.push((asked.batch)(group, connection.opaque()));
                         loans.push((server, loan));
+                        watches.push(watch);
                     }
                 }
                 Err(error) => {
+                    watch.end(Some(&error));
                     let places = group.keys.iter().map(|(at, _)| *at);
                     slots.fail(self, effect, places, &error, missing);
                 }
@@ -228,6 +249,9 @@ impl Cluster {
         let mut sink =
             |of: usize, at, reply: Reply<'_>| slots.fill(names[of], at, reply, &asked.convert);
         drive(&mut exchanges, limits, &mut sink);
+        for (watch, exchange) in watches.into_iter().zip(&exchanges) {
+            watch.end_at(exchange.progress_at, exchange.failure.as_ref());
+        }
         let ended: Vec<_> = exchanges.into_iter().map(Exchange::end).collect();
         for ((server, mut loan), ended) in loans.into_iter().zip(ended) {
             loan.keep = ended.is_ok();

@@ -8,6 +8,7 @@ use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
 use crate::client::events::{Counters, ServerStatus};
 use crate::client::face::what_does_not_wait;
+use crate::client::latency::Latencies;
 use crate::client::operation::flight::Leading;
 use crate::client::operation::lease::{Filling, Lease, OwnedKey, Step, Ticket, ask};
 use crate::client::operation::many::{self, Stores};

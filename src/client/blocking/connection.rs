@@ -155,7 +155,9 @@ impl Connection {
         convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Call<R> {
         if let Err(error) = self.send_all(requests, limits) {
-            return Call::Broken(Error::io(&self.server, "a request to be sent", &error));
+            // Half a request is none.
+            let error = Error::io(&self.server, "a request to be sent", &error);
+            return Call::Broken(error.without_doubt());
         }
         let mut single = Single::new(key, expect);
         loop {
@@ -338,7 +340,8 @@ pub(in crate::client) struct Exchange<'c, 'k> {
     pub batch: Batch<'k>,
     /// Why it ended early; then the connection must be closed.
     pub failure: Option<Error>,
-    progress_at: Instant,
+    /// When something was last sent or received.
+    pub progress_at: Instant,
 }
 
 impl<'c, 'k> Exchange<'c, 'k> {

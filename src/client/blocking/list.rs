@@ -33,7 +33,8 @@ impl Client {
             let mut each = |key: &[u8]| each(&server.node, key);
             let mut convert = |reply: Reply<'_>| listing::key(reply, &mut each);
             // Not a read: after half a list nothing may be asked again.
-            let asked = self.cluster().ask(server, None, Effect::Write, write, &mut convert);
+            let name = ServerCommand::ListKeys.name();
+            let asked = self.cluster().ask(name, server, None, Effect::Write, write, &mut convert);
             answers.push((server.node.clone(), asked));
         }
         answers

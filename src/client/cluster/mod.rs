@@ -13,8 +13,10 @@ use crate::client::cluster::health::{Health, Remembered, Rules, State};
 use crate::client::config::{Config, StaleGuard, WhenDown, capped};
 use crate::client::error::Error;
 use crate::client::events::{Event, LiveCounters, ServerStatus, count};
+use crate::client::latency::{Latencies, LiveLatencies};
 use crate::client::net::dialer::Dialer;
 use crate::client::net::names::Names;
+use crate::client::observe;
 use crate::client::operation::flight::Flights;
 use crate::client::placement::key::{AsKey, KeyRules, WireKey};
 use crate::client::placement::node::Node;
@@ -43,6 +45,7 @@ pub(in crate::client) struct Server {
     #[cfg(feature = "tokio")]
     pub lanes: crate::client::asynchronous::lanes::Lanes,
     failures: AtomicU64,
+    pub latencies: LiveLatencies,
     /// The refusal of our login that stands, and until when it is not tried again.
     refusal: Mutex<Option<(Error, Instant)>>,
     /// A probe or a check is under way.
@@ -83,6 +86,7 @@ impl Server {
             #[cfg(feature = "tokio")]
             lanes: crate::client::asynchronous::lanes::Lanes::new(config),
             failures: AtomicU64::new(0),
+            latencies: LiveLatencies::default(),
             refusal: Mutex::new(None),
             is_looked_after: AtomicBool::new(false),
             has_no_meta: AtomicBool::new(false),
@@ -311,6 +315,11 @@ impl Cluster {
         self.topology().servers.iter().map(|server| server.status()).collect()
     }
 
+    pub fn latencies(&self) -> Vec<(Node, Latencies)> {
+        let read = |server: &Arc<Server>| (server.node.clone(), server.latencies.read());
+        self.topology().servers.iter().map(read).collect()
+    }
+
     /// The server that owns a key, whether it is there or not.
     pub fn owner(&self, key: &(impl AsKey + ?Sized)) -> Option<Arc<Server>> {
         let (bytes, placed_by) = (key.as_key(), key.placed_by());
@@ -457,6 +466,7 @@ impl Cluster {
 
     pub fn report(&self, event: Event) {
         log::debug!("{event:?}");
+        observe::event(&event);
         if let Some(listener) = &self.config.listener {
             (listener.0)(&event);
         }

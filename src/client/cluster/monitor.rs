@@ -164,8 +164,8 @@ fn look_after(cluster: &Cluster, server: &Server) {
     }
 }
 
-/// Asks a server in use for a sign of life, on a connection that is there if one is free. What comes
-/// of it is noted as for any other call.
+/// Asks a server in use for a sign of life, on a connection that is there if one is free. What
+/// comes of it is noted as for any other call.
 fn check(cluster: &Cluster, server: &Server) {
     if !answers_beside_calls(cluster, server) {
         let version = ServerCommand::Version;

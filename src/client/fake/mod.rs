@@ -26,11 +26,11 @@ const NAME: &str = "fake";
 /// A cache in memory for tests of one's own, without a server: a [`Cache`], and with the feature
 /// `tokio` an `asynchronous::Cache`.
 ///
-/// It keeps to what a client on one server does: keys are refused or encoded by `Config::key_policy`
-/// and prefixed, values go through `Config::codec` with their flags, items expire by the second,
-/// tokens change with each store, and one caller computes a value while the others wait. Nothing is
-/// evicted. Of the other settings `expiry`, `when_down` and `lease` count. In the asynchronous face a
-/// computation runs in the task of its caller, and ends with it.
+/// It keeps to what a client on one server does: keys are refused or encoded by
+/// `Config::key_policy` and prefixed, values go through `Config::codec` with their flags, items
+/// expire by the second, tokens change with each store, and one caller computes a value while the
+/// others wait. Nothing is evicted. Of the other settings `expiry`, `when_down` and `lease` count.
+/// In the asynchronous face a computation runs in the task of its caller, and ends with it.
 ///
 /// Clones share the items.
 ///
@@ -117,8 +117,8 @@ impl FakeCache {
         Self { shared: Arc::new(shared) }
     }
 
-    /// As if its server had been ejected: calls do what `Config::when_down` says, errors by default.
-    /// It loses nothing by that.
+    /// As if its server had been ejected: calls do what `Config::when_down` says, errors by
+    /// default. It loses nothing by that.
     ///
     /// ```
     /// use distcache::client::{Cache, Config, FakeCache, WhenDown};

@@ -42,7 +42,7 @@ fn tls(_config: &Config) -> Result<Option<tls::Prepared>, Error> {
 /// What a handshake that failed is to the caller.
 pub(in crate::client) fn handshake_failed(server: &str, error: &io::Error) -> Error {
     match Error::io(server, "the TLS handshake", error) {
-        Error::Io { server, cause, .. } => Error::Tls { server, cause },
+        Error::Io { server, cause, in_doubt, .. } => Error::Tls { server, cause, in_doubt },
         error => error,
     }
 }

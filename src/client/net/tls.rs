@@ -115,7 +115,7 @@ impl Prepared {
         if node.unix_path().is_some() {
             return Ok(None);
         }
-        let failed = |cause: String| Error::Tls { server: node.name(), cause };
+        let failed = |cause: String| Error::Tls { server: node.name(), cause, in_doubt: false };
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(node.host().to_owned())

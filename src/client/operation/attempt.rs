@@ -4,6 +4,7 @@
 use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
 use crate::client::error::Error;
 use crate::client::events::count;
+use crate::client::observe;
 use crate::client::operation::{Convert, Operation};
 use crate::client::placement::key::{AsKey, WireKey};
 use crate::client::wire::command::{Command, Effect};
@@ -91,6 +92,7 @@ impl Cluster {
             Err(error) if operation.effect == Effect::Read && self.forgives(&error) => {
                 operation.read(Reply::NotFound)
             }
+            Err(error) if operation.effect == Effect::Read => Err(error.without_doubt()),
             result => result,
         };
         if let (Some(found), Ok(result)) = (operation.found, &result) {
@@ -107,6 +109,7 @@ impl Cluster {
 
     /// Counts what a read found.
     pub fn count_found(&self, found: bool) {
+        observe::read(found);
         count(if found { &self.counters.hits } else { &self.counters.misses });
     }
 }

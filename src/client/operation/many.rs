@@ -92,7 +92,11 @@ impl<T> Slots<T> {
     ) {
         let forgiven = effect == Effect::Read && cluster.forgives(error);
         for at in places {
-            let failed = || if forgiven { missing() } else { Err(error.clone()) };
+            let failed = || match effect {
+                _ if forgiven => missing(),
+                Effect::Read => Err(error.clone().without_doubt()),
+                _ => Err(error.clone()),
+            };
             self.slots[at].get_or_insert_with(failed);
         }
     }

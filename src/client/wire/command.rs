@@ -3,6 +3,7 @@
 //! A key that goes in base64 needs the meta commands; everything else is written in the classic
 //! ones, which every server and proxy knows, where they can say it.
 
+use crate::client::error::Error;
 use crate::client::placement::key::WireKey;
 use std::io::Write;
 
@@ -249,6 +250,14 @@ pub(in crate::client) enum ServerCommand<'a> {
 }
 
 impl ServerCommand<'_> {
+    /// An error as it is for this command: most change nothing.
+    pub fn doubted(&self, error: Error) -> Error {
+        match self {
+            Self::FlushAll { .. } => error,
+            _ => error.without_doubt(),
+        }
+    }
+
     pub fn write(&self, out: &mut Vec<u8>) -> Expect {
         match self {
             Self::Version => {

@@ -92,10 +92,11 @@ pub(in crate::client) fn is_refusal(line: &str) -> bool {
 /// An answer to a login that says neither yes nor no: the server is not to be used now.
 pub(in crate::client) fn failed(error: Error) -> Error {
     match error {
-        Error::Protocol { server, what } => {
+        Error::Protocol { server, what, .. } => {
             Error::Connect { server, cause: format!("the answer to the login is {what:?}") }
         }
-        error => error,
+        // Nothing else was asked.
+        error => error.without_doubt(),
     }
 }
 
