@@ -1,10 +1,10 @@
-/* The part of `clients` that libmemcached (C) plays: gets of one thread for some seconds.
+/* The part of `clients` that libmemcached (C) plays: gets or sets of one thread for some seconds.
  *
- *     libmemcached SERVERS KEYS VALUE_BYTES BATCH SECONDS
+ *     libmemcached SERVERS KEYS VALUE_BYTES BATCH SECONDS get|set
  *
  * SERVERS is host:port,...; the keys are key-0 to key-(KEYS-1), stored beforehand; BATCH keys are
- * asked for at a time (1: memcached_get). Prints the keys read and the nanoseconds of wall clock
- * and of CPU that took.
+ * asked for at a time (1: memcached_get); sets are single ones. Prints the keys and the nanoseconds
+ * of wall clock and of CPU that took.
  */
 #include <libmemcached/memcached.h>
 #include <stdio.h>
@@ -24,8 +24,9 @@ static void fail(const char *what) {
 }
 
 int main(int count, char **words) {
-    if (count != 6)
-        fail("SERVERS KEYS VALUE_BYTES BATCH SECONDS");
+    if (count != 7)
+        fail("SERVERS KEYS VALUE_BYTES BATCH SECONDS get|set");
+    int sets = strcmp(words[6], "set") == 0;
     unsigned keys = (unsigned)atoi(words[2]), batch = (unsigned)atoi(words[4]);
     size_t value_bytes = (size_t)atoi(words[3]);
     unsigned long long duration = (unsigned long long)(atof(words[5]) * 1e9);
@@ -37,6 +38,8 @@ int main(int count, char **words) {
     char (*names)[32] = malloc(batch * sizeof *names);
     const char **pointers = malloc(batch * sizeof *pointers);
     size_t *lengths = malloc(batch * sizeof *lengths);
+    char *stored = malloc(value_bytes);
+    memset(stored, 'x', value_bytes);
     unsigned long long read = 0, start = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID);
     unsigned next = 0;
     memcached_return_t result;
@@ -45,6 +48,13 @@ int main(int count, char **words) {
             lengths[at] = (size_t)snprintf(names[at], sizeof *names, "key-%u", next);
             pointers[at] = names[at];
             next = next + 7 < keys ? next + 7 : (next + 7) % keys;
+        }
+        if (sets) {
+            result = memcached_set(client, names[0], lengths[0], stored, value_bytes, 0, 0);
+            if (result != MEMCACHED_SUCCESS)
+                fail("set failed");
+            read++;
+            continue;
         }
         if (batch == 1) {
             size_t length;

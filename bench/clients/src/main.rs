@@ -1,12 +1,13 @@
 //! Client libraries side by side in one run: this project's, libmemcached (C) and the crates
-//! `memcache` and `async-memcached`. Owns the turns and the table of gets by one thread; those of
-//! many callers at a time are in `tasks`.
+//! `memcache` and `async-memcached`. Owns the turns and the table of one thread's gets and sets;
+//! those of many callers at a time are in `tasks`, the encrypted server is in `encrypted`.
 //!
 //!     cargo run --release --manifest-path bench/clients/Cargo.toml -- \
 //!         --server memcached=memcached
 //!
-//! Needs a C compiler and libmemcached's headers.
+//! Needs a C compiler and the headers of libmemcached and OpenSSL.
 
+mod encrypted;
 mod tasks;
 
 use bench::options::{Opt, Options, opt};
@@ -29,8 +30,8 @@ const OPTIONS: &[Opt] = &[
     opt("out", "DIRECTORY", "bench/results", "where the table goes"),
 ];
 
-/// Keys for each call.
-const BATCHES: [u32; 3] = [1, 10, 100];
+/// What is called, and keys for each call.
+const CALLS: [(&str, u32); 4] = [("get", 1), ("get", 10), ("get", 100), ("set", 1)];
 
 /// One turn of one client.
 #[derive(Clone, Copy)]
@@ -56,6 +57,8 @@ struct Task {
     value_bytes: usize,
     seconds: f64,
     c_program: PathBuf,
+    /// Address and authority of a server that encrypts, if the program does.
+    encrypted: Option<(String, PathBuf)>,
 }
 
 fn main() -> ExitCode {
@@ -83,20 +86,28 @@ fn run() -> Result<()> {
     let servers: Vec<Server> =
         (0..count).map(|_| Server::start(&spec, &flags)).collect::<Result<_>>()?;
     let temporary = std::env::temp_dir().join(format!("clients-{}", std::process::id()));
+    std::fs::create_dir_all(&temporary)?;
+    let encrypted = encrypted::Encrypted::start(&spec, &flags, &temporary)?;
     let task = Task {
         addresses: servers.iter().map(|server| server.address.to_string()).collect(),
         keys: options.get("keys")?,
         value_bytes: options.get("value-bytes")?,
         seconds: options.get("seconds")?,
         c_program: compile(&temporary)?,
+        encrypted: encrypted.as_ref().map(|one| (one.address(), one.roots.clone())),
     };
     fill(&task)?;
+    if let Some(encrypted) = &encrypted {
+        // One after the other: memcached may stop reading in the middle of many on one connection.
+        store(&encrypted.client()?, &task, 1)?;
+    }
     let rounds: usize = options.get("rounds")?;
     let table = compare(&task, rounds);
-    let _ = std::fs::remove_file(&temporary);
-    let by_callers = tasks::compare(&task, rounds)?;
+    let by_callers = tasks::compare(&task, rounds);
+    let _ = std::fs::remove_dir_all(&temporary);
+    let by_callers = by_callers?;
     let versions = [(spec.name.clone(), servers[0].version.clone())];
-    let mut report = Report::new("Client libraries: gets", &versions);
+    let mut report = Report::new("Client libraries: gets and sets", &versions);
     report.paragraph(&format!(
         "{count} servers of one worker each, {} keys, values of {} bytes. The clients take turns \
          of {} s, {rounds} rounds; medians, and the range of single turns. CPU is that of the \
@@ -106,52 +117,50 @@ fn run() -> Result<()> {
     ));
     report.table(&table?);
     report.paragraph(
-        "Single gets of one server by many callers at a time: tasks of the asynchronous clients, \
+        "Single calls to one server by many callers at a time: tasks of the asynchronous clients, \
          threads of the blocking ones. CPU is that of the whole client process; sockets are those \
          that the server saw opened in a turn.",
     );
+    if encrypted.is_none() {
+        report.paragraph("Encrypted connections are left out: the server does not have them.");
+    }
     report.table(&by_callers);
     let out: PathBuf = options.get("out")?;
     report.save(&out, "clients")
 }
 
 /// The C program, compiled now, so that it is measured against the library of this machine.
-fn compile(to: &Path) -> Result<PathBuf> {
+fn compile(folder: &Path) -> Result<PathBuf> {
+    let to = folder.join("libmemcached");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("libmemcached.c");
     let mut command = Command::new("cc");
-    command.arg("-O2").arg("-o").arg(to).arg(source).arg("-lmemcached");
+    command.arg("-O2").arg("-o").arg(&to).arg(source).arg("-lmemcached");
     let status = command.status().map_err(|error| format!("cc: {error}"))?;
-    if status.success() {
-        Ok(to.to_path_buf())
-    } else {
-        Err("cc failed; install libmemcached-dev".into())
-    }
+    if status.success() { Ok(to) } else { Err("cc failed; install libmemcached-dev".into()) }
 }
 
 fn fill(task: &Task) -> Result<()> {
-    let client = Client::connect(&task.addresses)?;
+    // The crate places keys in its own way: every server gets all of them.
+    task.addresses.iter().try_for_each(|address| store(&Client::connect([address])?, task, 1000))
+}
+
+fn store(client: &Client, task: &Task, batch: usize) -> Result<()> {
     let value = "x".repeat(task.value_bytes);
     let items: Vec<(String, &str)> =
         (0..task.keys).map(|at| (format!("key-{at}"), value.as_str())).collect();
-    for items in items.chunks(1000) {
+    for items in items.chunks(batch) {
         client.set_many(items).all()?;
-    }
-    // The crate places keys in its own way: every server gets all of them.
-    for address in &task.addresses {
-        let client = Client::connect([address])?;
-        for items in items.chunks(1000) {
-            client.set_many(items).all()?;
-        }
     }
     Ok(())
 }
 
-type Runner = fn(&Task, u32) -> Result<Turn>;
+type Runner = fn(&Task, &str, u32) -> Result<Turn>;
 
 fn compare(task: &Task, rounds: usize) -> Result<Table> {
     let clients: [(&str, Runner); 3] =
         [("libmemcached (C)", libmemcached), ("distcache", ours), ("memcache (crate)", theirs)];
     let mut table = Table::new(&[
+        "call",
         "keys per call",
         "client",
         "keys/s",
@@ -159,11 +168,11 @@ fn compare(task: &Task, rounds: usize) -> Result<Table> {
         "to libmemcached",
         "client CPU ns/key",
     ]);
-    for batch in BATCHES {
+    for (call, batch) in CALLS {
         let mut turns: Vec<Vec<Turn>> = vec![Vec::new(); clients.len()];
         for _ in 0..rounds {
             for (turns, (_, run)) in turns.iter_mut().zip(clients) {
-                turns.push(run(task, batch)?);
+                turns.push(run(task, call, batch)?);
             }
         }
         for (at, (name, _)) in clients.iter().enumerate() {
@@ -173,6 +182,7 @@ fn compare(task: &Task, rounds: usize) -> Result<Table> {
             let lowest = speeds.iter().copied().fold(f64::MAX, f64::min);
             let highest = speeds.iter().copied().fold(0.0, f64::max);
             table.push(vec![
+                call.to_owned(),
                 batch.to_string(),
                 (*name).to_owned(),
                 format!("{:.0}", median(speeds.iter().copied())),
@@ -185,11 +195,11 @@ fn compare(task: &Task, rounds: usize) -> Result<Table> {
     Ok(table)
 }
 
-fn libmemcached(task: &Task, batch: u32) -> Result<Turn> {
+fn libmemcached(task: &Task, call: &str, batch: u32) -> Result<Turn> {
     let mut command = Command::new(&task.c_program);
     command.arg(task.addresses.join(","));
     command.args([task.keys.to_string(), task.value_bytes.to_string(), batch.to_string()]);
-    let output = command.arg(task.seconds.to_string()).output()?;
+    let output = command.arg(task.seconds.to_string()).arg(call).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let numbers: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     match numbers[..] {
@@ -222,7 +232,8 @@ impl Names {
     }
 }
 
-/// Calls `read` with keys for as long as a turn lasts; it returns how many values it found.
+/// Calls `read` with keys for as long as a turn lasts; it returns how many values it found or
+/// stored.
 fn turn(task: &Task, batch: u32, mut read: impl FnMut(&[String]) -> Result<u32>) -> Result<Turn> {
     let mut names = Names { next: 0, keys: task.keys };
     let (start, cpu, mut keys) = (Instant::now(), thread_cpu_ns()?, 0u64);
@@ -238,13 +249,15 @@ fn turn(task: &Task, batch: u32, mut read: impl FnMut(&[String]) -> Result<u32>)
     Ok(Turn::new(keys, wall_ns, thread_cpu_ns()? - cpu))
 }
 
-fn ours(task: &Task, batch: u32) -> Result<Turn> {
+fn ours(task: &Task, call: &str, batch: u32) -> Result<Turn> {
     let config = Config { check_every: None, ..Config::default() };
     let client = Client::with_config(&task.addresses, config)?;
     let good = |value: &Option<String>| {
         value.as_ref().is_some_and(|value| value.len() == task.value_bytes)
     };
+    let value = "x".repeat(task.value_bytes);
     turn(task, batch, |keys| match keys {
+        [key] if call == "set" => Ok(client.set(key, &value).map(|()| 1)?),
         [key] => Ok(u32::from(good(&client.get::<String>(key)?))),
         keys => {
             let values = client.get_many::<String>(keys).all()?;
@@ -253,15 +266,17 @@ fn ours(task: &Task, batch: u32) -> Result<Turn> {
     })
 }
 
-fn theirs(task: &Task, batch: u32) -> Result<Turn> {
+fn theirs(task: &Task, call: &str, batch: u32) -> Result<Turn> {
     let urls: Vec<String> = task
         .addresses
         .iter()
-        .map(|address| format!("memcache://{address}?timeout=10&tcp_nodelay=true&protocol=ascii"))
+        .map(|address| format!("memcache://{address}?timeout=10&tcp_nodelay=true"))
         .collect();
     let client = memcache::connect(urls)?;
     let good = |value: &String| value.len() == task.value_bytes;
+    let value = "x".repeat(task.value_bytes);
     turn(task, batch, |keys| match keys {
+        [key] if call == "set" => Ok(client.set(key, value.as_str(), 0).map(|()| 1)?),
         [key] => Ok(client.get::<String>(key)?.as_ref().map_or(0, |value| u32::from(good(value)))),
         keys => {
             let names: Vec<&str> = keys.iter().map(String::as_str).collect();
