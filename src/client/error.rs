@@ -112,6 +112,15 @@ const SENT: [&str; 3] = ["a request to be sent", "a reply", "replies"];
 impl Error {
     /// Whether the server or the way to it failed, rather than the request being wrong: what counts
     /// towards ejecting it.
+    ///
+    /// ```
+    /// use distcache::client::{Client, Error};
+    ///
+    /// let client = Client::connect(["127.0.0.1:1"])?;
+    /// assert!(client.get::<u8>("a").unwrap_err().is_failure_of_server(), "nobody listens there");
+    /// assert!(!client.get::<u8>("a key").unwrap_err().is_failure_of_server(), "no key");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_failure_of_server(&self) -> bool {
         matches!(
             self,
@@ -124,6 +133,18 @@ impl Error {
     }
 
     /// Whether a server was not there to answer, for whatever reason.
+    ///
+    /// ```
+    /// use distcache::client::{Client, Error};
+    ///
+    /// let client = Client::connect(["127.0.0.1:1"])?;
+    /// let found = match client.get::<String>("a") {
+    ///     Err(error) if error.is_unavailable() => None,
+    ///     found => found?,
+    /// };
+    /// assert_eq!(found, None);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_unavailable(&self) -> bool {
         self.is_failure_of_server() || matches!(self, Self::Down { .. })
     }

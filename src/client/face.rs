@@ -33,6 +33,14 @@ macro_rules! what_does_not_wait {
             /// `Error::Config` for settings or addresses that make no sense, `Error::NoServers` if
             /// neither
             /// the list nor the discovery names one.
+            ///
+            /// ```
+            /// use distcache::client::{Client, Config};
+            ///
+            /// let config = Config { key_prefix: "shop:".into(), ..Config::default() };
+            /// let client = Client::with_config(["10.0.0.1", "10.0.0.2"], config)?;
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
             pub fn with_config(
                 servers: impl IntoIterator<Item = impl AsRef<str>>,
                 config: Config,
@@ -44,6 +52,14 @@ macro_rules! what_does_not_wait {
             ///
             /// # Errors
             /// As [`with_config`](Self::with_config).
+            ///
+            /// ```
+            /// use distcache::client::{Client, Config, Node};
+            ///
+            /// let nodes = vec![Node::tcp("10.0.0.1", 11211), Node::unix("/run/cache.sock")];
+            /// let client = Client::with_nodes(nodes, Config::default())?;
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
             pub fn with_nodes(nodes: Vec<Node>, config: Config) -> Result<Self, Error> {
                 Ok(Self { shared: Arc::new(Shared(start(nodes, config)?)) })
             }
@@ -142,6 +158,15 @@ macro_rules! what_does_not_wait {
             ///
             /// # Errors
             /// `Error::Config` if there is none like this.
+            ///
+            /// ```
+            /// use distcache::client::Client;
+            ///
+            /// let client = Client::connect(["10.0.0.1", "10.0.0.2"])?;
+            /// client.remove_server("10.0.0.2")?;
+            /// assert!(client.remove_server("10.0.0.2").is_err());
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
             pub fn remove_server(&self, server: &str) -> Result<(), Error> {
                 self.set_servers(self.cluster().nodes_without(server)?)
             }

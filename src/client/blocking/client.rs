@@ -138,6 +138,16 @@ impl Client {
     }
 
     /// The same with flags and tokens, as of [`get_versioned`](Self::get_versioned).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// client.set("n", 7)?;
+    /// let read = client.get_many_versioned::<u32>(&["n", "none"]).all()?;
+    /// assert_eq!(read[0].unwrap().value, 7);
+    /// assert_eq!(read[1], None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get_many_versioned<T: DeserializeOwned>(
         &self,
         keys: &[impl AsKey],
@@ -259,6 +269,16 @@ impl Client {
     ///
     /// # Errors
     /// As of [`set_raw`](Self::set_raw).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// client.set_raw_with("text", b"from elsewhere", 16, Duration::from_secs(60))?;
+    /// assert!(client.inspect("text")?.unwrap().ttl_seconds.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_raw_with(
         &self,
         key: impl AsKey,
@@ -284,6 +304,16 @@ impl Client {
     }
 
     /// The same with an expiry.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// client.set_many_with(&[("a", 1), ("b", 2)], Duration::from_secs(60)).all()?;
+    /// assert!(client.inspect("a")?.unwrap().ttl_seconds.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_many_with(
         &self,
         items: &[(impl AsKey, impl Serialize)],
@@ -359,6 +389,15 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// assert!(!client.replace_with("session", "x", Duration::from_secs(60))?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn replace_with(
         &self,
         key: impl AsKey,
@@ -394,6 +433,15 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// client.set("log", "b")?;
+    /// assert!(client.prepend("log", b"a")?);
+    /// assert_eq!(client.get::<String>("log")?.as_deref(), Some("ab"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn prepend(&self, key: impl AsKey, bytes: &[u8]) -> Result<bool, Error> {
         self.call(&key, operation::extend(Mode::Prepend, bytes))
     }
@@ -424,6 +472,19 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
     /// runs out.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use distcache::client::Cas;
+    /// use std::time::Duration;
+    ///
+    /// client.set("n", 1)?;
+    /// let read = client.get_versioned::<u32>("n")?.unwrap();
+    /// let minute = Duration::from_secs(60);
+    /// assert_eq!(client.cas_with("n", read.value + 1, read.token, minute)?, Cas::Stored);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cas_with(
         &self,
         key: impl AsKey,
@@ -467,6 +528,16 @@ impl Client {
     ///
     /// # Errors
     /// As of [`update`](Self::update).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// let next = |turn: Option<u32>| Some(turn.unwrap_or(0) + 1);
+    /// assert_eq!(client.update_with("turn", Duration::from_secs(60), next)?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn update_with<T: DeserializeOwned + Serialize>(
         &self,
         key: impl AsKey,
@@ -663,6 +734,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`incr`](Self::incr).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// assert_eq!(client.decr_or("stock", 1, 10)?, 10);
+    /// assert_eq!(client.decr_or("stock", 1, 10)?, 9);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn decr_or(&self, key: impl AsKey, delta: u64, initial: u64) -> Result<u64, Error> {
         self.decr_or_with(key, delta, initial, self.config().expiry)
     }
@@ -697,6 +776,15 @@ impl Client {
     ///
     /// # Errors
     /// As [`incr`](Self::incr).
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(client.decr_or_with("left-today", 1, 10, Duration::from_secs(86_400))?, 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn decr_or_with(
         &self,
         key: impl AsKey,
@@ -730,6 +818,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`incr`](Self::incr); `Error::Config` if none or more than 2^63 are asked for.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// assert_eq!(client.unique_ids("user", 100)?, 1..101);
+    /// assert_eq!(client.unique_id("user")?, 101);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn unique_ids(&self, key: impl AsKey, count: u64) -> Result<Range<u64>, Error> {
         self.call(&key, operation::unique_ids(count)?)
     }
