@@ -40,8 +40,8 @@
 //! (labels `server`, `operation`, `outcome`); counters are `distcache_client_reads_total` (`found`)
 //! and `distcache_client_events_total` (`event`). Keys and values are never shown.
 //!
-//! **Rust.** The client builds with 1.88 and later; what the package says is the daemon's, so older
-//! versions than that want `--ignore-rust-version`.
+//! **Rust.** The client builds with 1.88 and later (the feature `uuid` with what that crate wants);
+//! what the package says is the daemon's, so older versions than that want `--ignore-rust-version`.
 //!
 //! **Two faces, one core.** Both have the same operations with the same names and meaning; what
 //! they do is decided in `operation`, without I/O, and the faces only wait.

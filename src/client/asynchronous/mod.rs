@@ -90,6 +90,29 @@ impl Client {
 }
 
 /// Reading.
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new()?;
+/// # runtime.block_on(async {
+/// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+/// # let address = server.addresses()[0].to_string();
+/// # let client = distcache::client::asynchronous::Client::connect([address])?;
+/// use std::time::Duration;
+///
+/// client.set("n", 7).await?;
+/// assert_eq!(client.get::<u64>("n").await?, Some(7));
+/// assert_eq!(client.get_raw("n").await?.unwrap().bytes, b"7");
+/// assert_eq!(client.get_versioned::<u64>("n").await?.unwrap().value, 7);
+/// assert_eq!(client.get_many::<u64>(&["n", "none"]).await.all()?, [Some(7), None]);
+/// let read = client.get_many_versioned::<u64>(&["n"]).await.all()?;
+/// assert_eq!(read[0].unwrap().flags, 0);
+/// let minute = Duration::from_secs(60);
+/// assert_eq!(client.get_and_touch::<u64>("n", minute).await?, Some(7));
+/// assert!(client.inspect("n").await?.unwrap().ttl_seconds.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Client {
     /// As the blocking [`get`](super::Client::get).
     ///
@@ -161,6 +184,42 @@ impl Client {
 }
 
 /// Writing.
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new()?;
+/// # runtime.block_on(async {
+/// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+/// # let address = server.addresses()[0].to_string();
+/// # let client = distcache::client::asynchronous::Client::connect([address])?;
+/// use distcache::client::Cas;
+/// use std::time::Duration;
+///
+/// let minute = Duration::from_secs(60);
+/// client.set("brazil", "football").await?;
+/// client.set_with("session", "x", minute).await?;
+/// client.set_raw("text", b"from elsewhere", 16).await?;
+/// client.set_raw_with("text", b"from elsewhere", 16, minute).await?;
+/// client.set_many(&[("a", 1), ("b", 2)]).await.all()?;
+/// client.set_many_with(&[("a", 1), ("b", 2)], minute).await.all()?;
+/// assert!(client.add("lock", "me").await? && !client.add_with("lock", "you", minute).await?);
+/// assert!(client.replace("a", 2).await? && !client.replace_with("c", 3, minute).await?);
+/// assert!(client.append("brazil", b"!").await? && client.prepend("brazil", b"o ").await?);
+/// let read = client.get_versioned::<u32>("a").await?.unwrap();
+/// assert_eq!(client.cas("a", 3, read.token).await?, Cas::Stored);
+/// assert_eq!(client.cas_with("a", 4, read.token, minute).await?, Cas::Changed);
+/// let next = |turn: Option<u32>| Some(turn.unwrap_or(0) + 1);
+/// assert_eq!(client.update("turn", next).await?, Some(1));
+/// assert_eq!(client.update_with("turn", minute, next).await?, Some(2));
+/// assert!(client.touch("a", minute).await?);
+/// assert_eq!(client.touch_many(&["a", "none"], minute).await.all()?, [true, false]);
+/// assert!(client.invalidate("session", minute).await?);
+/// assert_eq!(client.take::<u32>("a").await?, Some(3));
+/// assert!(client.delete("b").await?);
+/// assert_eq!(client.delete_many(&["a", "text"]).await.all()?, [false, true]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Client {
     /// As the blocking [`set`](super::Client::set).
     ///
@@ -403,6 +462,29 @@ impl Client {
 }
 
 /// Counting.
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new()?;
+/// # runtime.block_on(async {
+/// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+/// # let address = server.addresses()[0].to_string();
+/// # let client = distcache::client::asynchronous::Client::connect([address])?;
+/// use std::time::Duration;
+///
+/// let minute = Duration::from_secs(60);
+/// assert_eq!(client.incr("none", 1).await?, None);
+/// assert_eq!(client.incr_or("visits", 1, 100).await?, 100);
+/// assert_eq!(client.incr_or_with("visits", 1, 1, minute).await?, 101);
+/// assert_eq!(client.incr("visits", 2).await?, Some(103));
+/// assert_eq!(client.decr("visits", 3).await?, Some(100));
+/// assert_eq!(client.decr_or("stock", 1, 10).await?, 10);
+/// assert_eq!(client.decr_or_with("stock", 1, 10, minute).await?, 9);
+/// assert_eq!(client.unique_id("user").await?, 1);
+/// assert_eq!(client.unique_ids("user", 100).await?, 2..102);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Client {
     /// As the blocking [`incr`](super::Client::incr).
     ///
@@ -633,6 +715,21 @@ async fn wait_until(following: Option<Following>, until: Instant) -> Option<Arc<
 }
 
 /// Servers.
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new()?;
+/// # runtime.block_on(async {
+/// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+/// # let address = server.addresses()[0].to_string();
+/// # let client = distcache::client::asynchronous::Client::connect([address])?;
+/// assert!(client.version().await.iter().all(|(_, version)| version.is_ok()));
+/// assert!(client.ping().await.iter().all(|(_, time)| time.is_ok()));
+/// assert!(client.stats("").await.iter().all(|(_, stats)| stats.is_ok()));
+/// assert!(client.flush_all(None).await.iter().all(|(_, flushed)| flushed.is_ok()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Client {
     /// As the blocking [`version`](super::Client::version), all at once.
     pub async fn version(&self) -> PerServer<String> {
