@@ -128,7 +128,7 @@ fn check((spans, numbers): &(Spans, Numbers), address: &str, last: &Error) {
     };
     let names: Vec<&str> =
         spans.iter().map(|(fields, _)| fields["db.operation.name"].as_str()).collect();
-    assert_eq!(names, ["set", "get", "get", "incr", "many", "version", "set"]);
+    assert_eq!(names, ["set", "get", "get", "incr", "many", "many", "version", "set"]);
     for (fields, entered) in spans.iter() {
         assert_eq!(fields["server.address"], address);
         assert_eq!(fields["db.system.name"], "memcached");
@@ -138,16 +138,16 @@ fn check((spans, numbers): &(Spans, Numbers), address: &str, last: &Error) {
     }
     let errors = spans.iter().map(|(fields, _)| fields.get("error.type").map(String::as_str));
     let errors: Vec<Option<&str>> = errors.collect();
-    assert_eq!((errors[3], errors[4], errors[6]), (Some("refused"), None, Some(last)));
+    assert_eq!((errors[3], errors[4], errors[7]), (Some("refused"), None, Some(last)));
     assert_eq!(errors.iter().flatten().count(), 2);
     for (name, expected) in [
         ("distcache_client_call_seconds operation=get outcome=ok", 2),
         ("distcache_client_call_seconds operation=incr outcome=refused", 1),
-        ("distcache_client_call_seconds operation=many outcome=ok", 1),
+        ("distcache_client_call_seconds operation=many outcome=ok", 2),
         ("distcache_client_call_seconds operation=set outcome=ok", 1),
         (&format!("distcache_client_call_seconds operation=set outcome={last}"), 1),
-        ("distcache_client_reads_total found=true", 1),
-        ("distcache_client_reads_total found=false", 1),
+        ("distcache_client_reads_total found=true", 3),
+        ("distcache_client_reads_total found=false", 2),
         ("distcache_client_events_total event=ejected", 1),
     ] {
         let read = numbers.read(name);
@@ -171,13 +171,14 @@ fn calls_are_seen() {
         client.get::<String>("none").unwrap();
         client.incr("brazil", 1).unwrap_err();
         client.set_many(&[("a", 1), ("b", 2)]).all().unwrap();
+        client.get_many::<u8>(&["a", "b", "none"]).all().unwrap();
         client.version();
         server.stop();
         last = client.set("brazil", "football").err();
     });
     check(&seen, &address, &last.unwrap());
     let (_, latencies) = client.latencies().remove(0);
-    assert_eq!(latencies.count(), 6, "the last one has no answer");
+    assert_eq!(latencies.count(), 7, "the last one has no answer");
     assert!(latencies.percentile(100.0) < Duration::from_secs(60));
     assert!(latencies.sum() >= latencies.percentile(100.0) * 15 / 16);
 }
@@ -194,6 +195,7 @@ fn calls_of_tasks_are_seen() {
         client.get::<String>("none").await.unwrap();
         client.incr("brazil", 1).await.unwrap_err();
         client.set_many(&[("a", 1), ("b", 2)]).await.all().unwrap();
+        client.get_many::<u8>(&["a", "b", "none"]).await.all().unwrap();
         client.version().await;
         server.stop();
         client.set("brazil", "football").await.unwrap_err()
@@ -201,5 +203,5 @@ fn calls_of_tasks_are_seen() {
     let mut last = None;
     let seen = watched(|| last = Some(runtime.block_on(calls)));
     check(&seen, &address, &last.unwrap());
-    assert_eq!(client.latencies()[0].1.count(), 6);
+    assert_eq!(client.latencies()[0].1.count(), 7);
 }

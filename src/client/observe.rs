@@ -84,14 +84,14 @@ impl<'s> Watch<'s> {
     }
 }
 
-/// A key was asked for.
-pub(in crate::client) fn read(found: bool) {
+/// So many keys were asked for, and found or not.
+pub(in crate::client) fn read(found: bool, count: u64) {
     #[cfg(feature = "metrics")]
-    {
+    if count > 0 {
         let found = if found { "true" } else { "false" };
-        metrics::counter!("distcache_client_reads_total", "found" => found).increment(1);
+        metrics::counter!("distcache_client_reads_total", "found" => found).increment(count);
     }
-    let _ = found;
+    let _ = (found, count);
 }
 
 /// Something happened to a server or the list of them.

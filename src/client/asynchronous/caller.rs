@@ -225,7 +225,9 @@ impl<'c> Calls<'c> {
         let answers = all(groups.into_iter().map(ask).collect()).await;
         for Answer { server, mut batch, bytes, lost } in answers {
             let mut sink = |at, reply: Reply<'_>| {
-                if let Reply::Value(item) = &reply {
+                if let Reply::Value(item) = &reply
+                    && !item.key.is_empty()
+                {
                     learn(&server, item.key, true, item.data.len());
                 }
                 slots.fill(&server.name, at, reply, &asked.convert)

@@ -109,7 +109,7 @@ impl Cluster {
 
     /// Counts what a read found.
     pub fn count_found(&self, found: bool) {
-        observe::read(found);
+        observe::read(found, 1);
         count(if found { &self.counters.hits } else { &self.counters.misses });
     }
 }

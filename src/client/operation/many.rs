@@ -3,6 +3,7 @@
 use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
 use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
+use crate::client::observe;
 use crate::client::operation::{Convert, Encoded};
 use crate::client::placement::key::{AsKey, WireKey};
 use crate::client::wire::batch::{Batch, refused};
@@ -155,6 +156,8 @@ impl Cluster {
     pub fn count_all_found<T>(&self, many: &Many<Option<T>>) {
         let found = many.iter().filter(|result| matches!(result, Ok(Some(_)))).count() as u64;
         let missed = many.iter().filter(|result| matches!(result, Ok(None))).count() as u64;
+        observe::read(true, found);
+        observe::read(false, missed);
         self.counters.hits.fetch_add(found, Ordering::Relaxed);
         self.counters.misses.fetch_add(missed, Ordering::Relaxed);
     }
