@@ -51,3 +51,6 @@ pub mod shard;
 #[cfg(feature = "server")]
 #[doc(hidden)]
 pub mod store;
+#[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod system;

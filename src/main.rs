@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 /// Gives freed memory back to the system soon, so that the resident size follows `-m` and
 /// `cache_memlimit`; the C library's allocator kept nearly all of it.
+#[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -28,14 +28,15 @@ const FOLDERS: [&str; 10] = [
 const FOLDERS_SKIPPED: [&str; 4] = ["target", "corpus", "artifacts", "coverage"];
 
 /// What the modules at the top of `src` may import from one another, besides themselves.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("limits", &[]),
+    ("system", &[]),
     ("protocol", &["limits"]),
     ("store", &["limits"]),
-    ("durable", &["limits", "protocol", "store"]),
+    ("durable", &["limits", "system", "protocol", "store"]),
     ("shard", &["limits", "protocol", "store", "durable"]),
-    ("server", &["limits", "protocol", "store", "durable", "shard"]),
-    ("daemon", &["limits", "protocol", "store", "durable", "server"]),
+    ("server", &["limits", "system", "protocol", "store", "durable", "shard"]),
+    ("daemon", &["limits", "system", "protocol", "store", "durable", "server"]),
     ("client", &["limits", "protocol"]),
     ("cli", &["client"]),
 ];

@@ -2,9 +2,9 @@
 //!
 //! Owns the file. What is logged, and in which form, is the logger's.
 
+use crate::system;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,5 +59,5 @@ impl Write for LogFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(MODE).open(path)
+    system::with_mode(OpenOptions::new().append(true).create(true), MODE).open(path)
 }

@@ -7,7 +7,6 @@
 
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,14 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use env_logger::Target;
 use log::{LevelFilter, info, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::flag;
-use signal_hook::iterator::Signals;
 
 use super::{background, systemd};
 use crate::daemon::log_file::LogFile;
 use crate::daemon::options::Settings;
-use crate::daemon::os::{self, Exit};
+use crate::daemon::os::{self, Exit, Order, Signalled};
 use crate::durable::{self, ErrorKind};
 use crate::server::config::{self, Config, Listener};
 use crate::server::connection::listener::{self, Bound};
@@ -120,7 +116,7 @@ fn serve(settings: Settings, log_file: Option<LogFile>) -> Result<(), Exit> {
     let port_file = config.port_file.clone();
     let snapshot_on_exit = config.durability.as_ref().is_some_and(|kept| kept.snapshot_on_exit);
     let keep_errors = 0 < config.verbosity && orders.log_file.is_none();
-    let server = start(config, bound, metrics, tls, Arc::clone(&orders.asked))?;
+    let server = start(config, bound, metrics, tls, orders.signalled.asked())?;
     let pid_file = process.pid_file.as_deref().and_then(os::PidFile::write);
     if let Some(path) = port_file {
         write_port_file(&path, &server);
@@ -220,26 +216,30 @@ fn allow_descriptors(config: &mut Config) -> Result<(), Exit> {
 fn bind(config: &Config) -> Result<Vec<Bound>, Exit> {
     let is_unix = |at: &Listener| matches!(at, Listener::Unix(..));
     let refused = |why: io::Error| {
-        let hint = if config.listeners.iter().any(is_unix) { "" } else { hint_of(&why) };
+        let has_unix = config.listeners.iter().any(is_unix);
+        let hint = if has_unix { String::new() } else { hint_of(&why) };
         Exit::os(format!("{}: {why}{hint}", what_failed(config)))
     };
     listener::bind(config).map_err(refused)
 }
 
 /// What to do about an address that cannot be listened on, in a line of its own.
-fn hint_of(why: &io::Error) -> &'static str {
+fn hint_of(why: &io::Error) -> String {
     match why.kind() {
-        io::ErrorKind::AddrInUse => {
-            "\nanother program listens there (\"ss -lntp\" shows which): end it, or choose another \
-             port with -p"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "\nthis machine has no such address (\"ip addr\" shows those it has)"
-        }
+        io::ErrorKind::AddrInUse => format!(
+            "\nanother program listens there (\"{}\" shows which): end it, or choose another \
+             port with -p",
+            os::LIST_LISTENERS
+        ),
+        io::ErrorKind::AddrNotAvailable => format!(
+            "\nthis machine has no such address (\"{}\" shows those it has)",
+            os::LIST_ADDRESSES
+        ),
         io::ErrorKind::PermissionDenied => {
             "\nports below 1024 are root's: start as root, or choose another port with -p"
+                .to_owned()
         }
-        _ => "",
+        _ => String::new(),
     }
 }
 
@@ -299,26 +299,9 @@ fn refuse_data(why: &durable::Error, directory: &Path) -> Exit {
         ErrorKind::InUse => {
             (os::EX_TEMPFAIL, "end the other process, or use another --data-dir".to_owned())
         }
-        ErrorKind::Io => (os::EX_IOERR, what_to_do_about(directory)),
+        ErrorKind::Io => (os::EX_IOERR, os::what_to_do_about(directory)),
     };
     Exit { code, message: format!("failed to use the data directory: {why}\n{hint}") }
-}
-
-/// What makes a directory that is missing or another's one that may be used.
-fn what_to_do_about(directory: &Path) -> String {
-    let (at, user) = (directory.display(), os::user_name());
-    let own = nix::unistd::geteuid().as_raw();
-    match std::fs::metadata(directory).map(|found| found.uid()) {
-        Ok(owner) if owner == own => "see to the disk and the rights of its directory".to_owned(),
-        Ok(_) => format!(
-            "it is not {user}'s: serve as its owner (-u), or give it to {user}, as root; see to \
-             the rights of its directory too"
-        ),
-        Err(_) => format!(
-            "\"install -d -o {user} -m 700 {at}\", as root, makes it; see to the rights of its \
-             directory too"
-        ),
-    }
 }
 
 fn write_port_file(path: &Path, server: &Server) {
@@ -327,63 +310,43 @@ fn write_port_file(path: &Path, server: &Server) {
     }
 }
 
-/// Signals from outside, as values. SIGPIPE needs no handler: programs built by rustc start with
-/// it ignored.
+/// What is told from outside, and the log file that is opened again on SIGHUP.
 struct Orders {
-    signals: Signals,
-    /// Set once the server stops: from then on SIGINT and SIGTERM end the process at once, for
-    /// whoever does not want to wait for it.
-    stopping: Arc<AtomicBool>,
-    /// Set by SIGINT, SIGTERM and SIGUSR1: a recovery is given up then.
-    asked: Arc<AtomicBool>,
-    /// Opened again on SIGHUP.
+    signalled: Signalled,
     log_file: Option<LogFile>,
 }
 
 impl Orders {
     fn listen(log_file: Option<LogFile>) -> Result<Self, Exit> {
-        let refused = |why: std::io::Error| Exit::os(format!("cannot listen for signals: {why}"));
-        let stopping = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            let code = os::EXIT_FAILURE.into();
-            flag::register_conditional_shutdown(signal, code, Arc::clone(&stopping))
-                .map_err(refused)?;
-        }
-        let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGUSR1] {
-            flag::register(signal, Arc::clone(&asked)).map_err(refused)?;
-        }
-        let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(refused)?;
-        Ok(Self { signals, stopping, asked, log_file })
+        let refused = |why: io::Error| Exit::os(format!("cannot listen for signals: {why}"));
+        Ok(Self { signalled: Signalled::listen().map_err(refused)?, log_file })
     }
 
-    /// Blocks until a signal ends the server, then ends it.
+    /// Blocks until an order ends the server, then ends it.
     fn wait_and_stop(mut self, server: Server, snapshot_on_exit: bool) {
-        for signal in self.signals.forever() {
-            match signal {
-                SIGHUP => {
+        let stopping = self.signalled.stopping();
+        let mut graceful = false;
+        for order in self.signalled.orders() {
+            match order {
+                Order::Reload => {
                     self.log_file.iter().for_each(reopen);
                     if !server.reload() && self.log_file.is_none() {
                         info!("SIGHUP: there is nothing to reload, going on");
                     }
+                    continue;
                 }
-                SIGUSR1 => {
+                Order::StopGracefully => {
                     warn!("SIGUSR1: gracefully stopping");
-                    self.stopping.store(true, Ordering::Relaxed);
-                    systemd::stopping();
-                    last_snapshot(&server, snapshot_on_exit);
-                    return server.stop_gracefully();
+                    graceful = true;
                 }
-                _ => {
-                    info!("signal {signal}: stopping");
-                    break;
-                }
+                Order::Stop(signal) => info!("signal {signal}: stopping"),
             }
+            break;
         }
-        self.stopping.store(true, Ordering::Relaxed);
+        stopping.store(true, Ordering::Relaxed);
         systemd::stopping();
         last_snapshot(&server, snapshot_on_exit);
-        server.stop();
+        if graceful { server.stop_gracefully() } else { server.stop() }
     }
 }
 

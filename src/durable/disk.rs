@@ -3,12 +3,9 @@
 //!
 //! Owns the one implementation that touches real files. Knows nothing of formats.
 
-use nix::sys::statvfs::fstatvfs;
-use nix::sys::uio::pwritev;
-use rustix::fs::Dir;
+use crate::system::{self, Directory, Owner};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -135,11 +132,11 @@ pub fn append_all(file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
 /// A directory of the file system.
 pub struct RealDisk {
     path: PathBuf,
-    directory: File,
+    directory: Directory,
     /// Held for as long as the disk is in use.
     _lock: Option<File>,
     /// Whose files are to be, if root makes them for somebody else.
-    owner: Option<(u32, u32)>,
+    owner: Option<Owner>,
 }
 
 /// Whether a directory is taken for writing.
@@ -165,7 +162,7 @@ impl RealDisk {
         if access == Access::Exclusive {
             make_directory(path)?;
         }
-        let directory = File::open(path)?;
+        let directory = Directory::open(path)?;
         let lock = match access {
             Access::Beside => None,
             Access::Shared => match File::open(path.join(LOCK_NAME)) {
@@ -178,8 +175,9 @@ impl RealDisk {
             },
             Access::Exclusive => {
                 let mut options = OpenOptions::new();
-                options.create(true).truncate(false).write(true).mode(FILE_MODE);
-                let mut lock = options.open(path.join(LOCK_NAME))?;
+                options.create(true).truncate(false).write(true);
+                let mut lock =
+                    system::with_mode(&mut options, FILE_MODE).open(path.join(LOCK_NAME))?;
                 lock.try_lock().map_err(|why| who_has(path, why))?;
                 // For whoever finds it locked. Without space there is nothing to say.
                 let _ = lock.set_len(0);
@@ -187,9 +185,7 @@ impl RealDisk {
                 Some(lock)
             }
         };
-        let found = directory.metadata()?;
-        let is_for_another = rustix::process::geteuid().is_root() && found.uid() != 0;
-        let owner = is_for_another.then_some((found.uid(), found.gid()));
+        let owner = Some(directory.owner()?).filter(Owner::is_served_by_root);
         Ok(Self { path: path.to_owned(), directory, _lock: lock, owner })
     }
 }
@@ -209,9 +205,9 @@ fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().mode(DIRECTORY_MODE).recursive(true).create(path)?;
+    system::directory_builder(DIRECTORY_MODE).recursive(true).create(path)?;
     match path.canonicalize()?.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
+        Some(parent) => Directory::open(parent)?.sync(),
         None => Ok(()),
     }
 }
@@ -219,10 +215,10 @@ fn make_directory(path: &Path) -> io::Result<()> {
 impl Disk for RealDisk {
     fn create(&self, name: &str, growth: Growth) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.create(true).truncate(true).read(true).write(true).mode(FILE_MODE);
-        let file = options.open(self.path.join(name))?;
-        if let Some((user, group)) = self.owner {
-            fchown(&file, Some(user), Some(group))?;
+        options.create(true).truncate(true).read(true).write(true);
+        let file = system::with_mode(&mut options, FILE_MODE).open(self.path.join(name))?;
+        if let Some(owner) = self.owner {
+            owner.give(&file)?;
         }
         Ok(Arc::new(RealFile { file, growth, ends: Mutex::new(Ends::default()) }))
     }
@@ -234,15 +230,7 @@ impl Disk for RealDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        // Not the standard library's, which panics if the directory cannot be closed.
-        for entry in Dir::read_from(&self.directory)? {
-            let entry = entry?;
-            // A name that is not text is none of ours.
-            let name = entry.file_name().to_str().ok();
-            names.extend(name.filter(|name| ![".", ".."].contains(name)).map(str::to_owned));
-        }
-        Ok(names)
+        self.directory.names()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -254,14 +242,27 @@ impl Disk for RealDisk {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        self.directory.sync()
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let disk = fstatvfs(&self.directory)?;
-        // What is reserved for root is not for us, and root has no use for a full disk either.
-        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
+        self.directory.free_bytes()
     }
+}
+
+fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match system::write_at(file, &[IoSlice::new(bytes)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = bytes.get(count..).unwrap_or(&[]);
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 struct RealFile {
@@ -293,7 +294,7 @@ impl RealFile {
         let from = ends.ahead.max(ends.written);
         // A few pages over and over: so many would have to come from memory.
         for at in 0..(AHEAD_BYTES / ZEROS.len()) as u64 {
-            self.file.write_all_at(&ZEROS, from + at * ZEROS.len() as u64)?;
+            write_all_at(&self.file, &ZEROS, from + at * ZEROS.len() as u64)?;
         }
         ends.ahead = from + AHEAD_BYTES as u64;
         Ok(())
@@ -303,8 +304,7 @@ impl RealFile {
 impl DiskFile for RealFile {
     fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut ends = self.lock();
-        let offset = i64::try_from(ends.written).map_err(io::Error::other)?;
-        let count = pwritev(&self.file, slices, offset)?;
+        let count = system::write_at(&self.file, slices, ends.written)?;
         ends.written += count as u64;
         Ok(count)
     }
@@ -322,7 +322,7 @@ impl DiskFile for RealFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
         while done < into.len() {
-            match self.file.read_at(&mut into[done..], offset + done as u64) {
+            match system::read_at(&self.file, &mut into[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -337,7 +337,7 @@ impl DiskFile for RealFile {
     }
 
     fn forget(&self) {
-        if let Err(why) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed) {
+        if let Err(why) = system::forget(&self.file) {
             log::debug!("the system keeps a file in memory: {why}");
         }
     }

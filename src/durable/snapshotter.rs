@@ -171,9 +171,9 @@ impl Snapshotter {
         &self.status
     }
 
-    /// Bytes that the disk still takes; all there are if the system does not say.
-    pub fn free_bytes(&self) -> u64 {
-        self.disk.free_bytes().unwrap_or(u64::MAX)
+    /// Bytes that the disk still takes; `None` if the system does not say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.disk.free_bytes().ok()
     }
 
     /// Bytes of all files.
@@ -191,7 +191,8 @@ impl Snapshotter {
             return false;
         }
         let early = committer.log_bytes() >= committer.policy().log_bytes_max / 2
-            || (grown_bytes >= LOG_BYTES_SMALL && grown_bytes > self.free_bytes());
+            || (grown_bytes >= LOG_BYTES_SMALL
+                && grown_bytes > self.free_bytes().unwrap_or(u64::MAX));
         if early || self.rules.interval_seconds == 0 {
             return early && now >= self.next_at.min(self.early_at());
         }

@@ -7,9 +7,9 @@
 //! flags mean is decided where those of the command line are.
 
 use super::Exit;
+use crate::system;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 /// The option, as it is written.
@@ -102,7 +102,7 @@ fn words(line: &[u8]) -> Option<Vec<OsString>> {
         }
     }
     found.extend(word);
-    quote.is_none().then(|| found.into_iter().map(OsString::from_vec).collect())
+    quote.is_none().then(|| found.into_iter().map(system::os_string).collect())
 }
 
 #[cfg(test)]
@@ -130,8 +130,7 @@ mod tests {
     fn bytes_are_bytes() {
         let check = |file: &[u8], flags: &[&[u8]], warned: &[&str]| {
             let (found, warnings) = expanded_and_warned(&["--config", "/conf"], file).unwrap();
-            let flags: Vec<_> =
-                flags.iter().map(|flag| OsString::from_vec(flag.to_vec())).collect();
+            let flags: Vec<_> = flags.iter().map(|flag| system::os_string(flag.to_vec())).collect();
             assert_eq!(found, flags, "{file:?}");
             let warned: Vec<_> =
                 warned.iter().map(|line| format!("--config /conf: {line}")).collect();

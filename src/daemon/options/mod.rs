@@ -28,13 +28,14 @@ mod values;
 use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 pub use crate::daemon::os::Exit;
+use crate::daemon::os::FLAGS_ABSENT;
 use crate::server::config::{
     AcceptedOnly, Config, ConfigError, Listener, PORT_DEFAULT, Protocol, WORKERS_LIMIT,
 };
+use crate::system;
 use durability::DurabilityDraft;
 use table::Effect::{Flag, Print, Value};
 use table::{Effect, Opt, options};
@@ -256,6 +257,7 @@ pub fn parse_in(
     let program = parser.bin_name().unwrap_or(PROGRAM).to_owned();
     let mut draft = Draft::new(around);
     while let Some(given) = next_option(&mut parser, &mut draft)? {
+        refuse_absent(given.option)?;
         match given.option.effect {
             Flag(apply) => apply(&mut draft),
             Value(apply) => apply(&mut draft, &given.value)?,
@@ -266,6 +268,17 @@ pub fn parse_in(
         }
     }
     Ok(Action::Run(Box::new(finish(draft, around)?)))
+}
+
+/// What a system does not have is not let pass in silence.
+fn refuse_absent(option: &Opt) -> Result<(), Exit> {
+    match FLAGS_ABSENT.iter().find(|(short, _)| *short == option.short) {
+        Some((short, why)) => {
+            let system = std::env::consts::OS;
+            Err(Exit::usage(format!("-{short} is not there on {system}: {why}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The text of `-h`, for a program of this name.
@@ -351,7 +364,12 @@ fn value_of(parser: &mut lexopt::Parser, option: &Opt, is_long: bool) -> Result<
 
 /// memcached drops them from every value, for `-l " 127.0.0.1"` in configuration files.
 fn without_leading_blanks(value: OsString) -> OsString {
-    OsString::from_vec(value.as_bytes().trim_ascii_start().to_vec())
+    match value.as_encoded_bytes() {
+        [first, ..] if first.is_ascii_whitespace() => {
+            system::os_string(value.as_encoded_bytes().trim_ascii_start().to_vec())
+        }
+        _ => value,
+    }
 }
 
 // What can only be decided when all options are known

@@ -5,6 +5,7 @@
 
 use super::extended;
 use super::table::{GROUPS, LONG_ONLY, Opt};
+use crate::daemon::os::FLAGS_ABSENT;
 use crate::server::config::COMPAT_VERSION;
 use std::path::Path;
 
@@ -56,7 +57,8 @@ pub(super) fn help(program: &str) -> String {
     text.push_str(USAGE);
     for group in GROUPS.iter().filter(|group| !group.heading.is_empty()) {
         text.push_str(&format!("\n{}:\n", group.heading));
-        for option in group.options {
+        let is_there = |option: &&Opt| FLAGS_ABSENT.iter().all(|(short, _)| *short != option.short);
+        for option in group.options.iter().filter(is_there) {
             explain(&mut text, &name_of(option), option.help);
             if option.short == 'o' {
                 extended::explain_all(&mut text);

@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::{Draft, Exit, WORKERS_LIMIT};
@@ -189,7 +188,7 @@ pub(super) fn chunk_size(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
 
 pub(super) fn prefix_delimiter(draft: &mut Draft, value: &OsStr) -> Result<(), Exit> {
     let first = value
-        .as_bytes()
+        .as_encoded_bytes()
         .first()
         .ok_or_else(|| Exit::failure("-D: no delimiter given; name one character, as in -D :"))?;
     draft.config().prefix_delimiter = *first;

@@ -28,6 +28,7 @@ use crate::durable::tools::dump::Dump;
 use crate::durable::tools::repair::{Repaired, repair};
 use crate::durable::{Error, ErrorKind};
 use crate::server::clock::Clock;
+use crate::system::{self, Owner};
 use indicatif::ProgressBar;
 use lexopt::{Arg, Parser};
 use peer::Peer;
@@ -35,7 +36,6 @@ use progress::{Watched, style};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -282,9 +282,8 @@ fn make_like(from: &Path, to: &Path) -> io::Result<()> {
     if to.exists() {
         return Ok(());
     }
-    fs::DirBuilder::new().mode(0o700).create(to)?;
-    let owner = fs::metadata(from)?;
-    match chown(to, Some(owner.uid()), Some(owner.gid())) {
+    system::directory_builder(0o700).create(to)?;
+    match Owner::of(&fs::metadata(from)?).give_path(to) {
         // Only root can give things away; who is not keeps them.
         Err(why) if why.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         other => other,

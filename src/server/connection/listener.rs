@@ -3,7 +3,6 @@
 //! One thread accepts for all listeners and gives each connection to the next worker in turn. It
 //! never reads from a connection.
 
-use super::unix;
 use crate::limits::ACCEPTS_MAX;
 use crate::protocol::reply;
 use crate::server::config::{ClientCertificates, Config, Listener, Protocol};
@@ -11,13 +10,13 @@ use crate::server::connection::session::Spoken;
 use crate::server::connection::socket::{Arrival, Stream};
 use crate::server::shared::Shared;
 use crate::server::worker::inbox::Bell;
+use crate::system::{self, UnixAcceptor, UnixListener};
 use crossbeam::channel::Sender;
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -45,7 +44,7 @@ pub enum Bound {
     /// TCP for TLS, and what is asked of clients.
     Tls(std::net::TcpListener, ClientCertificates, Option<Protocol>),
     /// Unix, with its path.
-    Unix(std::os::unix::net::UnixListener, String),
+    Unix(UnixListener, String),
 }
 
 /// Binds everything the configuration names.
@@ -66,9 +65,7 @@ pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
             bind_tcp(*address).map(|listener| Bound::Tls(listener, *clients, protocol_at(address)))
         }
         Listener::Unix(path, mode) => {
-            unix::remove_stale_socket(path)?;
-            let bind = || std::os::unix::net::UnixListener::bind(path);
-            let listener = unix::with_access_mode(*mode, bind)?;
+            let listener = system::listen_unix(path, *mode)?;
             Ok(Bound::Unix(listener, path.display().to_string()))
         }
     };
@@ -78,7 +75,7 @@ pub fn bind(config: &Config) -> io::Result<Vec<Bound>> {
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let named = |why: io::Error| io::Error::new(why.kind(), format!("{why} at {address}"));
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
+    system::allow_early_reuse(&socket)?;
     if address.is_ipv6() {
         // 0.0.0.0 has a socket of its own.
         socket.set_only_v6(true)?;
@@ -97,7 +94,7 @@ impl Bound {
         match self {
             Self::Tcp(listener, _) | Self::Tls(listener, ..) => {
                 let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-                rustix::net::listen(listener, backlog).map_err(io::Error::from)
+                SockRef::from(listener).listen(backlog)
             }
             Self::Unix(..) => Ok(()),
         }
@@ -127,9 +124,9 @@ impl Bound {
                     |_| "unknown".to_owned(),
                     |address| super::socket::describe_tcp(&address),
                 );
-                (listener.as_raw_fd(), address)
+                (system::descriptor(listener), address)
             }
-            Self::Unix(listener, path) => (listener.as_raw_fd(), format!("unix:{path}")),
+            Self::Unix(listener, path) => (system::descriptor(listener), format!("unix:{path}")),
         }
     }
 }
@@ -138,7 +135,7 @@ impl Bound {
 enum Listening {
     Tcp(mio::net::TcpListener),
     Tls(mio::net::TcpListener, ClientCertificates),
-    Unix(mio::net::UnixListener),
+    Unix(UnixAcceptor),
 }
 
 impl Listening {
@@ -152,10 +149,7 @@ impl Listening {
             Bound::Tls(listener, clients, _) => {
                 tcp(listener).map(|listener| Self::Tls(listener, clients))
             }
-            Bound::Unix(listener, _) => {
-                listener.set_nonblocking(true)?;
-                Ok(Self::Unix(mio::net::UnixListener::from_std(listener)))
-            }
+            Bound::Unix(listener, _) => system::unix_acceptor(listener).map(Self::Unix),
         }
     }
 

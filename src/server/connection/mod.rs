@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `listener`, `unix` | accepting connections and handing them out |
+//! | `listener` | accepting connections and handing them out |
 //! | `socket` | a socket, whatever its transport, with its conversation |
 //! | `session` | the conversation: bytes in, operations out |
 //! | `output` | its replies, in order |
@@ -17,4 +17,3 @@ pub mod socket;
 #[cfg(test)]
 mod tests;
 pub mod tls;
-mod unix;

@@ -6,11 +6,11 @@ use crate::server::connection::tls::TlsStream;
 use crate::server::stats::latency::Probe;
 use crate::server::stats::report::ConnectionReport;
 use crate::server::worker::queues::Places;
-use mio::net::{TcpStream, UnixStream};
+use crate::system::{self, UnixStream};
+use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 /// An accepted socket.
@@ -90,9 +90,9 @@ impl Stream {
     /// The descriptor.
     pub fn descriptor(&self) -> i32 {
         match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-            Self::Tls(stream) => stream.socket().as_raw_fd(),
+            Self::Tcp(stream) => system::descriptor(stream),
+            Self::Unix(stream) => system::descriptor(stream),
+            Self::Tls(stream) => system::descriptor(stream.socket()),
         }
     }
 
@@ -217,7 +217,8 @@ impl Connection {
             }
             Ok(bytes) => {
                 // A short read has emptied the socket: asking again would only be told so.
-                let emptied = bytes < scratch.len() && !self.stream.has_more();
+                let is_short = system::SHORT_READ_EMPTIES && bytes < scratch.len();
+                let emptied = is_short && !self.stream.has_more();
                 self.readable = !emptied || self.read_closed;
                 Ok(Some(bytes))
             }

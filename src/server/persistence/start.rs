@@ -23,6 +23,7 @@ use crate::server::worker::shards::Shards;
 use crate::store::budget::Budget;
 use crate::store::hash::KeyHasher;
 use crate::store::{Store, Ticks};
+use crate::system;
 use crossbeam::channel::{Receiver, bounded, unbounded};
 use std::collections::VecDeque;
 use std::io;
@@ -88,8 +89,8 @@ pub fn open(
     let disk = disk.map_err(|why| match why.kind() {
         io::ErrorKind::WouldBlock => Error::io(path, "used by another process", why),
         io::ErrorKind::PermissionDenied if settings.directory.exists() => {
-            let user = rustix::process::geteuid().as_raw();
-            let what = format!("not to be opened; \"chown -R {user} {path}\" makes it right");
+            let own = system::how_to_own(&path);
+            let what = format!("not to be opened; \"{own}\" makes it right");
             Error::io(path, what, why)
         }
         _ => Error::io(path, "cannot be opened", io::Error::other(why)),
@@ -283,7 +284,7 @@ impl Opened {
         );
         keeping.spawn("snapshots", move |_, _| {
             // On Linux this is about the thread alone.
-            if let Err(why) = rustix::process::nice(SNAPSHOT_NICENESS) {
+            if let Err(why) = system::lower_priority(SNAPSHOT_NICENESS) {
                 log::debug!("snapshots keep their priority: {why}");
             }
             thread.run();

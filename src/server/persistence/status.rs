@@ -45,8 +45,8 @@ pub struct Status {
     pub log_failures: Failures,
     /// Bytes of all files.
     pub directory_bytes: u64,
-    /// Bytes that the disk still takes.
-    pub free_bytes: u64,
+    /// Bytes that the disk still takes; `None` if the system does not say.
+    pub free_bytes: Option<u64>,
 }
 
 /// See the module's text.
@@ -73,7 +73,9 @@ impl Durability {
         (recovery, recovery_took): (Report, Ticks),
         notes: Sender<Note>,
     ) -> Self {
-        let (writer, status) = (Writer::default(), Mutex::new(Status::default()));
+        // As the other sizes, until the snapshotter has looked.
+        let status = Mutex::new(Status { free_bytes: Some(0), ..Status::default() });
+        let writer = Writer::default();
         Self { committer, writer, alarm, recovery, recovery_took, notes, status }
     }
 

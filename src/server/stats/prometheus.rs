@@ -12,7 +12,7 @@ use crate::server::stats::report::Report;
 use crate::server::stats::sidecar;
 use crate::server::stats::text::Totals;
 use crate::store::Ticks;
-use nix::sys::resource::{UsageWho, getrusage};
+use crate::system;
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
@@ -112,10 +112,10 @@ fn process(text: &mut Text, shared: &Shared) {
     let uptime = shared.clock.uptime().as_secs_f64();
     text.gauge("uptime_seconds", "Time since the start.", format_args!("{uptime:.3}"));
     text.gauge("workers", "Threads that serve clients (-t).", shared.config.workers);
-    if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
+    if let Some(used) = system::cpu_times() {
         text.family("cpu_seconds_total", "counter", "Processor time used.");
-        for (mode, time) in [("user", usage.user_time()), ("system", usage.system_time())] {
-            let value = format_args!("{}.{:06}", time.tv_sec(), time.tv_usec()).to_string();
+        for (mode, time) in [("user", used.user), ("system", used.system)] {
+            let value = format!("{}.{:06}", time.as_secs(), time.subsec_micros());
             text.sample("cpu_seconds_total", &[("mode", mode)], value);
         }
     }
@@ -260,7 +260,9 @@ fn snapshots(text: &mut Text, durability: &Durability) {
         "Size of all files of the data directory.",
         status.directory_bytes,
     );
-    text.gauge("directory_free_bytes", "What its disk still takes.", status.free_bytes);
+    if let Some(free_bytes) = status.free_bytes {
+        text.gauge("directory_free_bytes", "What its disk still takes.", free_bytes);
+    }
     text.counter("snapshots_total", "Snapshots that succeeded.", snapshots.taken);
     text.counter("snapshot_failures_total", "Snapshots that failed.", snapshots.failed);
     let help = "Bytes of snapshots written.";

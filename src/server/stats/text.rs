@@ -18,7 +18,7 @@ use crate::shard::counters::Counters;
 use crate::shard::hot::{HotKey, LISTED_MAX, OPERATIONS_PER_SAMPLE};
 use crate::shard::prefix::PrefixCounts;
 use crate::store::{self, Ticks};
-use nix::sys::resource::{UsageWho, getrusage};
+use crate::system;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::path::PathBuf;
@@ -140,7 +140,9 @@ fn persistence(shared: &Shared) -> Vec<u8> {
     lines.put("persistence_enabled", "yes");
     lines.put("fsync", fsync);
     lines.put("directory_bytes", status.directory_bytes);
-    lines.put("directory_free_bytes", status.free_bytes);
+    if let Some(free_bytes) = status.free_bytes {
+        lines.put("directory_free_bytes", free_bytes);
+    }
     lines.put("snapshots_taken", snapshots.taken);
     lines.put("snapshot_failures", snapshots.failed);
     lines.put("snapshot_running", u8::from(status.running));
@@ -322,10 +324,10 @@ fn process(lines: &mut Lines, shared: &Shared) {
     lines.put("version", COMPAT_VERSION);
     lines.put("libevent", "none");
     lines.put("pointer_size", usize::BITS);
-    if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
-        let (user, system) = (usage.user_time(), usage.system_time());
-        lines.put("rusage_user", format_args!("{}.{:06}", user.tv_sec(), user.tv_usec()));
-        lines.put("rusage_system", format_args!("{}.{:06}", system.tv_sec(), system.tv_usec()));
+    if let Some(used) = system::cpu_times() {
+        for (name, time) in [("rusage_user", used.user), ("rusage_system", used.system)] {
+            lines.put(name, format_args!("{}.{:06}", time.as_secs(), time.subsec_micros()));
+        }
     }
     let connections = shared.connections.load(Ordering::Relaxed);
     lines.put("max_connections", shared.config.connections_max);

@@ -1,74 +1,33 @@
-//! What the daemon asks of the operating system before and after it serves: limits, identity,
-//! locked memory, the pid file, the ports file, signals, and the exit codes.
+//! The process on Unix: limits, identity, locked memory, signals.
 //!
-//! Each function does one thing and leaves the order to its caller (`crate::daemon::run`).
-//! Never opens a listening socket, never decides from flags, and holds no `unsafe`: every system
-//! call goes through the safe wrappers of the `nix` crate.
+//! Every system call goes through the safe wrappers of the `nix` crate.
 
-use std::fmt;
-use std::fs;
-use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, lchown};
-use std::path::{Path, PathBuf};
-
+use super::{EX_NOUSER, EXIT_FAILURE, Exit, Order};
+use crate::system;
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal;
 use nix::unistd::{Gid, Pid, Uid, User};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-/// Exit code for a start that failed without a finer code, as memcached uses it.
-pub const EXIT_FAILURE: u8 = 1;
-/// Exit code for flags that cannot be followed (`EX_USAGE` of sysexits.h).
-pub const EX_USAGE: u8 = 64;
-/// Exit code for data files that are damaged (`EX_DATAERR`).
-pub const EX_DATAERR: u8 = 65;
-/// Exit code for a disk that fails (`EX_IOERR`).
-pub const EX_IOERR: u8 = 74;
-/// Exit code for a data directory that another process uses (`EX_TEMPFAIL`).
-pub const EX_TEMPFAIL: u8 = 75;
-/// Exit code for data files of a newer version (`EX_CONFIG`).
-pub const EX_CONFIG: u8 = 78;
-/// Exit code for a user that does not exist (`EX_NOUSER`).
-pub const EX_NOUSER: u8 = 67;
-/// Exit code for what the operating system refused, a port in use for one (`EX_OSERR`).
-pub const EX_OSERR: u8 = 71;
+/// Flags that cannot be followed on this system, and why.
+pub const FLAGS_ABSENT: &[(char, &str)] = &[];
 
-/// Why the process ends instead of serving: what to print on standard error, and the exit code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exit {
-    /// One of the codes above.
-    pub code: u8,
-    /// One or more lines without the last line feed. Says what to change.
-    pub message: String,
-}
+/// Shows who listens on a port, in a shell.
+pub const LIST_LISTENERS: &str = "ss -lntp";
 
-impl Exit {
-    /// Flags that cannot be followed.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self { code: EX_USAGE, message: message.into() }
-    }
-
-    /// Something the operating system refused.
-    pub fn os(message: impl Into<String>) -> Self {
-        Self { code: EX_OSERR, message: message.into() }
-    }
-
-    /// Anything else.
-    pub fn failure(message: impl Into<String>) -> Self {
-        Self { code: EXIT_FAILURE, message: message.into() }
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Exit {}
+/// Shows the addresses of this machine, in a shell.
+pub const LIST_ADDRESSES: &str = "ip addr";
 
 // Limits
 
@@ -264,7 +223,7 @@ impl Identity {
     /// # Errors
     /// Those of the system.
     pub fn make_directory(&self, path: &Path) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        match system::directory_builder(DIRECTORY_MODE).create(path) {
             Ok(()) => lchown(path, Some(self.user.as_raw()), Some(self.group.as_raw())),
             Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(why) => Err(why),
@@ -320,6 +279,26 @@ fn drop_supplementary_groups() -> Result<(), Errno> {
     Ok(())
 }
 
+/// What makes a data directory that is missing or another's one that may be used.
+pub fn what_to_do_about(directory: &Path) -> String {
+    let (at, user) = (directory.display(), user_name());
+    match fs::metadata(directory).map(|found| found.uid()) {
+        Ok(owner) if owner == Uid::effective().as_raw() => {
+            "see to the disk and the rights of its directory".to_owned()
+        }
+        Ok(_) => format!(
+            "it is not {user}'s: serve as its owner (-u), or give it to {user}, as root; see to \
+             the rights of its directory too"
+        ),
+        Err(_) => format!(
+            "\"install -d -o {user} -m 700 {at}\", as root, makes it; see to the rights of its \
+             directory too"
+        ),
+    }
+}
+
+// Signals
+
 /// Asks the process to end the way a signal from outside does: the loop in
 /// `crate::daemon::run` hears SIGINT (stop) or SIGUSR1 (stop gracefully). For the `shutdown`
 /// command of a server that runs as a daemon; an embedded server must not call it.
@@ -330,80 +309,57 @@ pub fn ask_to_stop(graceful: bool) {
     }
 }
 
-// Files
-
-/// A pid file that this process wrote (`-P`).
-#[derive(Debug)]
-pub struct PidFile {
-    path: PathBuf,
+/// Whether there is a process of this number.
+pub fn is_running(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| signal::kill(Pid::from_raw(pid), None).is_ok())
 }
 
-impl PidFile {
-    /// Writes the number of this process and a line feed. The file appears complete or not at
-    /// all. Trouble is worth a warning, not a stop: the cache works without the file.
-    pub fn write(path: &Path) -> Option<Self> {
-        if let Some(other) = running_pid_in(path) {
-            warn!("the pid file {} contained the running pid {other}", path.display());
+/// Signals from outside, as values. SIGPIPE needs no handler: programs built by rustc start with
+/// it ignored.
+pub struct Signalled {
+    signals: Signals,
+    stopping: Arc<AtomicBool>,
+    asked: Arc<AtomicBool>,
+}
+
+impl Signalled {
+    /// Hears signals from here on.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn listen() -> io::Result<Self> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            let code = EXIT_FAILURE.into();
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&stopping))?;
         }
-        match replace_file(path, ".tmp", format!("{}\n", std::process::id()).as_bytes()) {
-            Ok(()) => Some(Self { path: path.to_owned() }),
-            Err(why) => {
-                let path = path.display();
-                warn!("could not write the pid file {path}: {why}; is its directory writable?");
-                None
-            }
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            flag::register(signal, Arc::clone(&asked))?;
         }
+        let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])?;
+        Ok(Self { signals, stopping, asked })
     }
 
-    /// Removes the file, unless another process has put its own number there meanwhile.
-    pub fn remove(self) {
-        if read_pid(&self.path) != Some(std::process::id()) {
-            return;
-        }
-        if let Err(why) = fs::remove_file(&self.path) {
-            warn!("could not remove the pid file {}: {why}", self.path.display());
-        }
+    /// To be set once the server stops: from then on SIGINT and SIGTERM end the process at once,
+    /// for whoever does not want to wait for it.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
     }
-}
 
-fn read_pid(path: &Path) -> Option<u32> {
-    fs::read_to_string(path).ok()?.lines().next()?.trim().parse().ok()
-}
+    /// Set by SIGINT, SIGTERM and SIGUSR1: a recovery is given up then.
+    pub fn asked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
+    }
 
-/// The number in a pid file if it is another process that is alive.
-fn running_pid_in(path: &Path) -> Option<u32> {
-    let found = read_pid(path).filter(|&pid| pid != 0 && pid != std::process::id())?;
-    let pid = i32::try_from(found).ok()?;
-    signal::kill(Pid::from_raw(pid), None).is_ok().then_some(found)
-}
-
-/// Writes one line per bound TCP address, `TCP INET: port` or `TCP INET6: port`, for the test
-/// tools that name a file in `MEMCACHED_PORT_FILENAME`. They take the file's appearance for
-/// "ready", so it is complete when it appears. Unix sockets have no line.
-///
-/// # Errors
-/// Those of writing and renaming the file.
-pub fn write_port_file(path: &Path, addresses: &[SocketAddr]) -> io::Result<()> {
-    replace_file(path, ".lck", port_lines(addresses).as_bytes())
-}
-
-fn port_lines(addresses: &[SocketAddr]) -> String {
-    let line = |address: &SocketAddr| {
-        let family = if address.is_ipv4() { "INET" } else { "INET6" };
-        format!("TCP {family}: {}\n", address.port())
-    };
-    addresses.iter().map(line).collect()
-}
-
-/// Writes a file beside `path` and renames it there. A reader never sees half of it. No sync:
-/// these files mean nothing after a power failure.
-fn replace_file(path: &Path, suffix: &str, content: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(suffix);
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(content)?;
-    drop(file);
-    fs::rename(&beside, path)
+    /// Each order as it comes; waits for the next one.
+    pub fn orders(&mut self) -> impl Iterator<Item = Order> {
+        self.signals.forever().map(|signal| match signal {
+            SIGHUP => Order::Reload,
+            SIGUSR1 => Order::StopGracefully,
+            signal => Order::Stop(signal),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -435,29 +391,5 @@ mod tests {
         }
         // No limit is enough for any size.
         assert_eq!(address_space_needed(u64::MAX, u64::MAX), RLIM_INFINITY);
-    }
-
-    #[test]
-    fn port_lines_name_the_family() {
-        let addresses = ["127.0.0.1:11211", "[::1]:2050"].map(|text| text.parse().unwrap());
-        assert_eq!(port_lines(&addresses), "TCP INET: 11211\nTCP INET6: 2050\n");
-        assert_eq!(port_lines(&[]), "");
-    }
-
-    #[test]
-    fn a_pid_file_appears_whole_and_goes_only_if_it_is_ours() {
-        let path = std::env::temp_dir().join(format!("distcached-os-{}.pid", std::process::id()));
-        let content = format!("{}\n", std::process::id());
-
-        let file = PidFile::write(&path).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), content);
-        file.remove();
-        assert!(!path.exists());
-
-        let file = PidFile::write(&path).unwrap();
-        fs::write(&path, "1\n").unwrap();
-        file.remove();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n", "another's file is left alone");
-        fs::remove_file(&path).unwrap();
     }
 }
