@@ -3,7 +3,7 @@
 //! operator runs into ends well. Method: processes that are started, killed and started anew; every
 //! wait is bounded.
 
-#![cfg(feature = "server")]
+#![cfg(all(feature = "server", unix))]
 
 mod support;
 
@@ -33,9 +33,7 @@ fn signal(process: &Child, signal: Signal) {
 /// The daemon, as a process that need not come to listen, with its log as text.
 fn spawn(flags: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distcached"));
-    if nix::unistd::Uid::effective().is_root() {
-        command.args(["-u", "root"]);
-    }
+    support::stay_root(&mut command);
     command.args(["-l", "127.0.0.1", "-p", "-1", "-t", "1"]).args(flags).env_remove("RUST_LOG");
     command.stderr(Stdio::piped()).spawn().unwrap()
 }

@@ -133,6 +133,7 @@ pub fn append_all(file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
 pub struct RealDisk {
     path: PathBuf,
     directory: Directory,
+    access: Access,
     /// Held for as long as the disk is in use.
     _lock: Option<File>,
     /// Whose files are to be, if root makes them for somebody else.
@@ -186,7 +187,7 @@ impl RealDisk {
             }
         };
         let owner = Some(directory.owner()?).filter(Owner::is_served_by_root);
-        Ok(Self { path: path.to_owned(), directory, _lock: lock, owner })
+        Ok(Self { path: path.to_owned(), directory, access, _lock: lock, owner })
     }
 }
 
@@ -224,7 +225,12 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = File::open(self.path.join(name))?;
+        let path = self.path.join(name);
+        let file = match self.access {
+            // What a recovery relies on is synced first.
+            Access::Exclusive => system::open_to_sync(&path)?,
+            Access::Shared | Access::Beside => File::open(path)?,
+        };
         let (growth, ends) = (Growth::AsWritten, Mutex::new(Ends::default()));
         Ok(Arc::new(RealFile { file, growth, ends }))
     }

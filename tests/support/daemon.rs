@@ -1,7 +1,9 @@
 //! The built daemon on a free port, for one test. Owns the process.
 
 use super::eventually;
+#[cfg(unix)]
 use nix::sys::signal::{Signal, kill};
+#[cfg(unix)]
 use nix::unistd::{Pid, Uid};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -14,11 +16,13 @@ impl Bounded {
         Self(command.spawn().unwrap())
     }
 
+    #[cfg(unix)]
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Sends the signal and waits for an orderly end.
+    #[cfg(unix)]
     pub fn end(&mut self, signal: Signal) {
         self.signal(signal);
         let status = eventually("the end", || self.0.try_wait().unwrap());
@@ -57,9 +61,7 @@ impl Daemon {
     fn wait_for(mut command: Command, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports = directory.path().join("ports");
-        if Uid::effective().is_root() {
-            command.args(["-u", "root"]);
-        }
+        stay_root(&mut command);
         command.args(["-l", "127.0.0.1", "-p", "-1", "-t", "1"]).args(flags);
         command.env_remove("RUST_LOG").env("MEMCACHED_PORT_FILENAME", &ports);
         let process = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -71,6 +73,16 @@ impl Daemon {
         daemon.address.set_port(port);
         daemon
     }
+}
+
+/// Files of root's test are not to be another's.
+pub fn stay_root(command: &mut Command) {
+    #[cfg(unix)]
+    if Uid::effective().is_root() {
+        command.args(["-u", "root"]);
+    }
+    #[cfg(not(unix))]
+    let _ = command;
 }
 
 impl Drop for Daemon {

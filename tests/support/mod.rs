@@ -7,7 +7,7 @@ mod client;
 mod daemon;
 
 pub use client::{Client, connect, conversation};
-pub use daemon::{Bounded, Daemon};
+pub use daemon::{Bounded, Daemon, stay_root};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;

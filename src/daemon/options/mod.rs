@@ -92,6 +92,8 @@ pub struct Surroundings<'a> {
     /// Whether the machine has IPv6. If not, it is quietly left out of "all interfaces" and out
     /// of the addresses of a name.
     pub ipv6: bool,
+    /// Flags that this system has nothing for, and why.
+    pub absent: &'static [(char, &'static str)],
     /// The addresses of a host name, with the port filled in.
     pub resolve: &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
 }
@@ -106,6 +108,7 @@ impl Surroundings<'_> {
             // A kernel can know the protocol with no address configured, as in many containers,
             // so trying the loopback address is the only sure way to tell.
             ipv6: TcpListener::bind("[::1]:0").is_ok(),
+            absent: FLAGS_ABSENT,
             resolve: &|host, port| Ok((host, port).to_socket_addrs()?.collect()),
         }
     }
@@ -257,7 +260,7 @@ pub fn parse_in(
     let program = parser.bin_name().unwrap_or(PROGRAM).to_owned();
     let mut draft = Draft::new(around);
     while let Some(given) = next_option(&mut parser, &mut draft)? {
-        refuse_absent(given.option)?;
+        refuse_absent(given.option, around)?;
         match given.option.effect {
             Flag(apply) => apply(&mut draft),
             Value(apply) => apply(&mut draft, &given.value)?,
@@ -271,8 +274,8 @@ pub fn parse_in(
 }
 
 /// What a system does not have is not let pass in silence.
-fn refuse_absent(option: &Opt) -> Result<(), Exit> {
-    match FLAGS_ABSENT.iter().find(|(short, _)| *short == option.short) {
+fn refuse_absent(option: &Opt, around: &Surroundings<'_>) -> Result<(), Exit> {
+    match around.absent.iter().find(|(short, _)| *short == option.short) {
         Some((short, why)) => {
             let system = std::env::consts::OS;
             Err(Exit::usage(format!("-{short} is not there on {system}: {why}")))

@@ -19,7 +19,14 @@ fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 fn surroundings() -> Surroundings<'static> {
-    Surroundings { port_file: None, sasl_file: None, cores: 4, ipv6: true, resolve: &resolve }
+    Surroundings {
+        port_file: None,
+        sasl_file: None,
+        cores: 4,
+        ipv6: true,
+        absent: &[],
+        resolve: &resolve,
+    }
 }
 
 fn parse_words(words: &[&str], around: &Surroundings<'_>) -> Result<Action, Exit> {
@@ -328,6 +335,24 @@ fn a_machine_without_ipv6_leaves_it_out() {
             other => panic!("{words:?}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn what_a_system_does_not_have_is_refused_by_name() {
+    let absent = &[('d', "it stays in the foreground"), ('s', "there are no Unix sockets")];
+    let around = Surroundings { absent, ..surroundings() };
+    for (words, letter, why) in [
+        (["-d", "-v"], 'd', "it stays in the foreground"),
+        (["-vd", "-v"], 'd', "it stays in the foreground"),
+        (["--daemon", "-v"], 'd', "it stays in the foreground"),
+        (["-s", "/tmp/x"], 's', "there are no Unix sockets"),
+        (["--unix-sock", "/tmp/x"], 's', "there are no Unix sockets"),
+    ] {
+        let system = std::env::consts::OS;
+        let expected = Exit::usage(format!("-{letter} is not there on {system}: {why}"));
+        assert_eq!(parse_words(&words, &around), Err(expected), "{words:?}");
+    }
+    assert!(parse_words(&["-p", "1"], &around).is_ok());
 }
 
 #[test]
@@ -723,7 +748,7 @@ fn texts_are_what_tools_read() {
     assert_eq!(named("/usr/bin/memcached", "-V"), "memcached 1.6.45\n");
     assert!(named("memcached", "-h").starts_with("memcached 1.6.45\ndistcache "));
     assert_eq!(named("./distcached", "-h"), help);
-    assert!(help.contains("--unix-socket=<file>"));
+    assert_eq!(help.contains("--unix-socket=<file>"), cfg!(unix));
     // Test suites search for these to learn what is built in.
     assert!(help.contains("--enable-ssl"));
     assert!(help.contains("--enable-sasl"));

@@ -5,18 +5,15 @@
 //! function does nothing.
 
 use super::{EXIT_FAILURE, Exit, Order};
-use log::warn;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::{flag, low_level};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 /// Flags that cannot be followed on this system, and why.
 pub const FLAGS_ABSENT: &[(char, &str)] = &[
-    ('d', "start it as a service, by the system's means"),
+    ('d', "it stays in the foreground; the task scheduler starts it with the system"),
     ('k', "memory cannot be locked"),
     ('r', "there are no core files"),
     ('s', "there are no Unix sockets; listen on 127.0.0.1 (-l)"),
@@ -103,19 +100,18 @@ pub fn what_to_do_about(directory: &Path) -> String {
 
 // Signals
 
-/// The next order to stop is a graceful one.
-static GRACEFUL: AtomicBool = AtomicBool::new(false);
+/// Where orders go, once somebody hears them.
+static ORDERS: OnceLock<Sender<Order>> = OnceLock::new();
 
-/// How often it is looked whether an order has come: there is nothing that waits for one.
-const LOOK: Duration = Duration::from_millis(50);
+/// The number that Ctrl-C has where it is a signal.
+const SIGINT: i32 = 2;
 
-/// Asks the process to end the way Ctrl-C does. For the `shutdown` command of a server that runs
-/// as a daemon; an embedded server must not call it.
+/// Asks the process to end the way Ctrl-C does, or gracefully. For the `shutdown` command of a
+/// server that runs as a daemon.
 pub fn ask_to_stop(graceful: bool) {
-    GRACEFUL.store(graceful, Ordering::Relaxed);
-    if let Err(why) = low_level::raise(SIGINT) {
-        warn!("shutdown: cannot signal the own process: {why}");
-    }
+    let order = if graceful { Order::StopGracefully } else { Order::Stop(SIGINT) };
+    // Nobody hears it if the process ends already.
+    let _ = ORDERS.get().map(|orders| orders.send(order));
 }
 
 /// Whether there is a process of this number: the standard library does not say.
@@ -123,8 +119,9 @@ pub fn is_running(_pid: u32) -> bool {
     false
 }
 
-/// Ctrl-C, as a value.
+/// Ctrl-C and `shutdown`, as values.
 pub struct Signalled {
+    orders: Receiver<Order>,
     stopping: Arc<AtomicBool>,
     asked: Arc<AtomicBool>,
 }
@@ -133,16 +130,21 @@ impl Signalled {
     /// Hears Ctrl-C from here on.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Those of the system; `AlreadyExists`: it is heard already.
     pub fn listen() -> io::Result<Self> {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            let code = EXIT_FAILURE.into();
-            flag::register_conditional_shutdown(signal, code, Arc::clone(&stopping))?;
-            flag::register(signal, Arc::clone(&asked))?;
-        }
-        Ok(Self { stopping, asked })
+        let (sender, orders) = channel();
+        let own = Self { orders, stopping: Arc::default(), asked: Arc::default() };
+        ORDERS.set(sender).map_err(|_| io::ErrorKind::AlreadyExists)?;
+        let (stopping, asked) = (own.stopping(), own.asked());
+        let heard = move || {
+            if stopping.load(Ordering::Relaxed) {
+                std::process::exit(EXIT_FAILURE.into());
+            }
+            asked.store(true, Ordering::Relaxed);
+            ask_to_stop(false);
+        };
+        ctrlc::set_handler(heard).map_err(io::Error::other)?;
+        Ok(own)
     }
 
     /// To be set once the server stops: from then on Ctrl-C ends the process at once, for whoever
@@ -158,14 +160,6 @@ impl Signalled {
 
     /// Each order as it comes; waits for the next one.
     pub fn orders(&mut self) -> impl Iterator<Item = Order> {
-        std::iter::repeat_with(|| {
-            while !self.asked.swap(false, Ordering::Relaxed) {
-                std::thread::sleep(LOOK);
-            }
-            match GRACEFUL.swap(false, Ordering::Relaxed) {
-                true => Order::StopGracefully,
-                false => Order::Stop(SIGINT),
-            }
-        })
+        self.orders.iter()
     }
 }

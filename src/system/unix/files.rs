@@ -115,6 +115,14 @@ impl Directory {
     }
 }
 
+/// Opens a file for reading, and for a sync of what others have written.
+///
+/// # Errors
+/// Those of the system.
+pub fn open_to_sync(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
 /// Writes at a place in a file; may write less than given.
 ///
 /// # Errors

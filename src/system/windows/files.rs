@@ -106,6 +106,15 @@ impl Directory {
     }
 }
 
+/// Opens a file for reading, and for a sync of what others have written: only who may write may
+/// sync.
+///
+/// # Errors
+/// Those of the system.
+pub fn open_to_sync(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
 /// Writes at a place in a file; may write less than given, one slice at most.
 ///
 /// # Errors
