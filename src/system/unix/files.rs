@@ -2,9 +2,8 @@
 //!
 //! Owns no file: it is given them open.
 
-use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::pwritev;
-use rustix::fs::Dir;
+use rustix::fs::{Dir, fstatvfs};
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, chown, fchown};
@@ -111,7 +110,7 @@ impl Directory {
     pub fn free_bytes(&self) -> io::Result<u64> {
         let disk = fstatvfs(&self.file)?;
         // What is reserved for root is not for us, and root has no use for a full disk either.
-        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 
