@@ -13,6 +13,7 @@ use distcache::client::asynchronous::Client;
 use distcache::client::{Cas, Config, Error, State};
 use distcache::server::Server;
 use scripted::Scripted;
+use std::collections::HashMap;
 use std::future::Future;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -60,7 +61,7 @@ async fn operations() {
     let compute = || async { Err(Error::NoServers) };
     assert_eq!(client.try_get_or_compute("c", minute, compute).await, Ok(9));
     let minute = Duration::from_secs(60);
-    client.set_many_with(&[("x", 1), ("y", 2)], minute).await.all().unwrap();
+    client.set_many_with([("x", 1), ("y", 2)], minute).await.all().unwrap();
     assert!(client.replace_with("x", 3, minute).await.unwrap());
     assert!(!client.add_with("y", 3, minute).await.unwrap());
     client.update_with("y", minute, |y: Option<u32>| y.map(|y| y + 1)).await.unwrap();
@@ -72,12 +73,12 @@ async fn operations() {
         assert_eq!(stored, Ok(Cas::Stored));
         assert!(client.inspect(key).await.unwrap().unwrap().ttl_seconds.unwrap() < 10);
     }
-    let read = client.get_many_versioned::<u32>(&["x", "none"]).await.all().unwrap();
+    let read = client.get_many_versioned::<u32>(["x", "none"]).await.all().unwrap();
     assert_eq!(client.cas("x", 1, read[0].unwrap().token).await, Ok(Cas::Stored));
     assert_eq!(read[1], None);
     assert_eq!(client.take::<u32>("x").await, Ok(Some(1)));
     assert_eq!(client.take::<u32>("x").await, Ok(None));
-    assert_eq!(client.touch_many(&["x", "y"], minute).await.all(), Ok(vec![false, true]));
+    assert_eq!(client.touch_many(["x", "y"], minute).await.all(), Ok(vec![false, true]));
     client.set_raw_with("raw", b"7", 0, minute).await.unwrap();
     assert_eq!(client.incr_or_with("raw", 1, 5, minute).await, Ok(8));
     assert_eq!(client.decr_or_with("other", 1, 5, minute).await, Ok(5));
@@ -230,7 +231,7 @@ async fn a_large_value_is_in_the_way_of_others_once() {
         assert_eq!(value.len(), 50_000);
     };
     let both = || async {
-        let found = client.get_many::<String>(&["large", "other"]).await.all().unwrap();
+        let found = client.get_many::<String>(["large", "other"]).await.all().unwrap();
         assert!(found.iter().all(|value| value.as_ref().is_some_and(|one| one.len() == 50_000)));
     };
     let small = || async { assert_eq!(client.get::<u8>("small").await, Ok(Some(1))) };
@@ -477,11 +478,42 @@ async fn what_is_being_computed_is_not_there_yet() {
     let (inner, minute) = (client.clone(), Duration::from_secs(60));
     let look = || async move {
         assert_eq!(inner.get::<String>("k").await, Ok(None));
-        let many = inner.get_many::<String>(&["k", "empty"]).await.all();
+        let many = inner.get_many::<String>(["k", "empty"]).await.all();
         assert_eq!(many, Ok(vec![None, Some(String::new())]));
         assert_eq!(inner.incr("k", 1).await, Ok(None));
+        assert_eq!(inner.incr_many(["k"], 1).await.all(), Ok(vec![None]));
+        assert_eq!(
+            (inner.append("k", b"x").await, inner.prepend("k", b"x").await),
+            (Ok(false), Ok(false))
+        );
         7
     };
     assert_eq!(client.get_or_compute("k", minute, look).await, Ok(7));
     assert_eq!(client.get::<u8>("k").await, Ok(Some(7)));
+    assert_eq!(client.append("k", b"0").await, Ok(true));
+    assert_eq!(client.get::<u8>("k").await, Ok(Some(70)));
+    let inner = client.clone();
+    let count = || async move { inner.incr_or("n", 1, 100).await.unwrap() };
+    assert_eq!(client.get_or_compute("n", minute, count).await, Ok(100));
+    assert_eq!(client.incr_or("n", 1, 100).await, Ok(101));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn iterators_go_in_maps_come_out_and_batches_keep_their_order() {
+    let (_servers, client) = client(3, Config::default());
+    client.set_many((0..300u32).map(|key| (key, key * 2))).await.all().unwrap();
+    let found: HashMap<u32, u32> = client.get_map(0..400).await.unwrap();
+    assert_eq!((found.len(), found[&299]), (300, 598));
+    assert_eq!(client.decr_many([1u32, 999], 1).await.all(), Ok(vec![Some(1), None]));
+    // In a task of its own: the future of a batch can be sent.
+    let task = tokio::spawn(async move {
+        let batch = (0..200u32).fold(client.batch(), |batch, key| {
+            batch.set(key, key).incr(key, 1).get(key).delete(key).get(key)
+        });
+        batch.run().await.all().unwrap()
+    });
+    for (key, answers) in task.await.unwrap().chunks(5).enumerate() {
+        assert_eq!(answers[2].value::<usize>(), Ok(Some(key + 1)));
+        assert!(answers[3].is_done() && !answers[4].is_done(), "{key}");
+    }
 }

@@ -144,7 +144,7 @@ fn keys_of_all_kinds() {
         assert_eq!(read.value, 170);
         assert_eq!(client.cas(odd, 8, read.token).unwrap(), Cas::Stored);
         assert_eq!(client.cas(odd, 9, read.token).unwrap(), Cas::Changed);
-        let found = client.get_many::<u32>(&[odd, "text", "none at all"]).all().unwrap();
+        let found = client.get_many::<u32>([odd, "text", "none at all"]).all().unwrap();
         assert_eq!(found, [Some(8), Some(1), None]);
         assert!(client.touch(odd, Duration::from_secs(60)).unwrap());
         let touched: Option<u8> = client.get_and_touch(odd, Duration::from_secs(70)).unwrap();
@@ -167,7 +167,7 @@ fn many_keys_on_many_servers() {
     let expected: Vec<Option<u32>> =
         (0..6_000).rev().map(|at| (at < 5_000).then_some(at)).collect();
     assert_eq!(found, expected);
-    let twice = client.get_many::<u32>(&["key-1", "key-2", "key-1"]).all().unwrap();
+    let twice = client.get_many::<u32>(["key-1", "key-2", "key-1"]).all().unwrap();
     assert_eq!(twice, [Some(1), Some(2), Some(1)]);
     // Each server holds the keys that the ring says.
     for (at, (_, stats)) in client.stats("").into_iter().enumerate() {
@@ -180,21 +180,21 @@ fn many_keys_on_many_servers() {
     assert_eq!(deleted.iter().filter(|deleted| **deleted).count(), 5_000);
     let counters = client.counters();
     assert_eq!((counters.hits, counters.misses), (5_003, 1_000));
-    assert!(client.get_many::<u8>(&[""; 0]).all().unwrap().is_empty());
+    assert!(client.get_many::<u8>([""; 0]).all().unwrap().is_empty());
 }
 
 #[test]
 fn one_of_many_that_cannot_be_sent_costs_only_itself() {
     let (_servers, client) = client(2, Config::default());
-    let results = client.get_many::<u8>(&["a", "b c", "d"]).into_results();
+    let results = client.get_many::<u8>(["a", "b c", "d"]).into_results();
     assert!(results[0].is_ok() && results[2].is_ok());
     assert!(matches!(results[1], Err(Error::Key { .. })));
     // A map whose keys are no strings is no JSON.
     let good = BTreeMap::from([(vec![1u32], 1)]);
-    let results = client.set_many(&[("a", &good), ("b", &good)]).into_results();
+    let results = client.set_many([("a", &good), ("b", &good)]).into_results();
     assert!(results.iter().all(|result| matches!(result, Err(Error::Value(_)))));
     let large = "x".repeat(2 << 20);
-    let results = client.set_many(&[("a", "x"), ("b", &large), ("c", "x")]).into_results();
+    let results = client.set_many([("a", "x"), ("b", &large), ("c", "x")]).into_results();
     assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
     assert!(matches!(results[1], Err(Error::Refused { .. })), "{results:?}");
     assert!(matches!(client.set("b", &large), Err(Error::Refused { .. })));
@@ -328,7 +328,7 @@ fn what_is_being_computed_is_not_there_yet() {
         assert_eq!(client.get_raw("k"), Ok(None));
         assert_eq!(client.get_versioned::<u32>("k"), Ok(None));
         assert_eq!(client.get_and_touch::<String>("k", minute), Ok(None));
-        let many = client.get_many::<String>(&["k", "empty"]).all();
+        let many = client.get_many::<String>(["k", "empty"]).all();
         assert_eq!(many, Ok(vec![None, Some(String::new())]));
         assert_eq!((client.incr("k", 1), client.decr("k", 1)), (Ok(None), Ok(None)));
         "computed".to_owned()
@@ -529,7 +529,7 @@ fn expiries() {
     client.set_with("long", 1, Duration::from_secs(100 * 86_400)).unwrap();
     assert!(ttl("long").unwrap() > 99 * 86_400, "longer than 30 days is not the year 1970");
     let minute = Duration::from_secs(60);
-    client.set_many_with(&[("many", 1)], minute).all().unwrap();
+    client.set_many_with([("many", 1)], minute).all().unwrap();
     client.update_with("updated", minute, |_: Option<u8>| Some(1)).unwrap();
     assert!(client.replace_with("default", 2, minute).unwrap());
     let token = client.get_versioned::<u8>("never").unwrap().unwrap().token;
@@ -541,7 +541,7 @@ fn expiries() {
     assert_eq!(client.incr_or_with("counted", 1, 5, minute), Ok(5));
     assert_eq!(client.decr_or_with("counted", 1, 5, minute), Ok(4));
     client.set("touched", 1).unwrap();
-    assert_eq!(client.touch_many(&["touched", "none"], minute).all(), Ok(vec![true, false]));
+    assert_eq!(client.touch_many(["touched", "none"], minute).all(), Ok(vec![true, false]));
     for key in ["raw", "counted", "touched"] {
         assert!((58..=60).contains(&ttl(key).unwrap()), "{key}");
     }
@@ -553,7 +553,7 @@ fn expiries() {
 fn what_is_taken_is_taken_once() {
     const ITEMS: u32 = 50;
     let (_servers, client) = client(2, Config::default());
-    client.set_many(&(0..ITEMS).map(|at| (at, at)).collect::<Vec<_>>()).all().unwrap();
+    client.set_many((0..ITEMS).map(|at| (at, at))).all().unwrap();
     let taken = std::thread::scope(|scope| {
         let take = || (0..ITEMS).filter_map(|at| client.take::<u32>(at).unwrap()).count();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
@@ -566,7 +566,7 @@ fn what_is_taken_is_taken_once() {
 fn servers_come_and_go_and_take_only_their_keys() {
     let (servers, client) = client(3, Config::default());
     let keys: Vec<u32> = (0..300).collect();
-    client.set_many(&keys.iter().map(|key| (*key, *key)).collect::<Vec<_>>()).all().unwrap();
+    client.set_many(keys.iter().map(|key| (*key, *key))).all().unwrap();
     let fourth = Server::bind("127.0.0.1:0").unwrap();
     client.add_server(&fourth.addresses()[0].to_string()).unwrap();
     let found = client.get_many::<u32>(&keys).all().unwrap();
@@ -612,7 +612,7 @@ fn a_unix_socket_serves_as_well() {
     let _server = Server::start(ServerConfig { listeners, ..ServerConfig::default() }).unwrap();
     let client = Client::with_nodes(vec![Node::unix(&path)], Config::default()).unwrap();
     client.set("a", "b").unwrap();
-    assert_eq!(client.get_many::<String>(&["a"]).found(), [Some("b".into())]);
+    assert_eq!(client.get_many::<String>(["a"]).found(), [Some("b".into())]);
 }
 
 #[test]

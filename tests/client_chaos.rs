@@ -309,7 +309,7 @@ fn what_becomes_of_a_dead_servers_keys() {
         proxies[0].set(Weather::Cut);
         wait_for(&client, 0, State::Ejected, || drop(client.set(&key, 1)));
         let (set, got) = (client.set(&key, 7), client.get::<u8>(&key));
-        let many = client.get_many::<u8>(&[&key]).into_results().remove(0);
+        let many = client.get_many::<u8>([&key]).into_results().remove(0);
         let down = |result: &Result<_, Error>| matches!(result, Err(Error::Down { .. }));
         match when_down {
             WhenDown::Error => assert!(down(&set.map(|()| None)) && down(&got) && down(&many)),

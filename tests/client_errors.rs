@@ -63,8 +63,8 @@ fn blocking(client: &Client) -> Row {
         of(client.set("k", 1)),
         of(client.get::<u8>("k")),
         of(client.incr("k", 1)),
-        first(client.get_many::<u8>(&["k"])),
-        first(client.set_many(&[("k", 1)])),
+        first(client.get_many::<u8>(["k"])),
+        first(client.set_many([("k", 1)])),
     ]
 }
 
@@ -78,8 +78,8 @@ fn asynchronous(address: &str, config: Config) -> Option<Row> {
             of(client.set("k", 1).await),
             of(client.get::<u8>("k").await),
             of(client.incr("k", 1).await),
-            first(client.get_many::<u8>(&["k"]).await),
-            first(client.set_many(&[("k", 1)]).await),
+            first(client.get_many::<u8>(["k"]).await),
+            first(client.set_many([("k", 1)]).await),
         ]
     }))
 }

@@ -113,7 +113,7 @@ fn a_refused_login_is_an_error_of_its_own_and_is_not_repeated() {
         while start.elapsed() < Duration::from_millis(300) {
             // Reads are misses, as this client wants them of a cache that is away.
             assert_eq!(client.get::<u8>("a"), Ok(None));
-            let many = client.get_many::<u8>(&["a", "b"]).into_results();
+            let many = client.get_many::<u8>(["a", "b"]).into_results();
             assert_eq!(many, [Ok(None), Ok(None)]);
             let error = client.set("a", 1).unwrap_err();
             assert!(
@@ -221,7 +221,7 @@ async fn the_asynchronous_face_logs_in() {
     };
     let client = with(bob("secret"));
     client.set("a", 1).await.unwrap();
-    assert_eq!(client.get_many::<u8>(&["a", "b"]).await.found(), [Some(1), None]);
+    assert_eq!(client.get_many::<u8>(["a", "b"]).await.found(), [Some(1), None]);
     for login in [bob("wrong"), None] {
         let client = with(login);
         for _ in 0..20 {

@@ -418,7 +418,7 @@ fn a_handshake_takes_no_longer_than_it_may() {
         let start = Instant::now();
         let error = match round {
             0 => client.get::<u8>("a").unwrap_err(),
-            _ => client.get_many::<u8>(&["a"]).all().unwrap_err(),
+            _ => client.get_many::<u8>(["a"]).all().unwrap_err(),
         };
         let waiting_for = "the TLS handshake";
         assert!(matches!(error, Error::Timeout { waiting_for: what, .. } if what == waiting_for));

@@ -170,8 +170,8 @@ fn calls_are_seen() {
         client.get::<String>("brazil").unwrap();
         client.get::<String>("none").unwrap();
         client.incr("brazil", 1).unwrap_err();
-        client.set_many(&[("a", 1), ("b", 2)]).all().unwrap();
-        client.get_many::<u8>(&["a", "b", "none"]).all().unwrap();
+        client.set_many([("a", 1), ("b", 2)]).all().unwrap();
+        client.get_many::<u8>(["a", "b", "none"]).all().unwrap();
         client.version();
         server.stop();
         last = client.set("brazil", "football").err();
@@ -194,8 +194,8 @@ fn calls_of_tasks_are_seen() {
         client.get::<String>("brazil").await.unwrap();
         client.get::<String>("none").await.unwrap();
         client.incr("brazil", 1).await.unwrap_err();
-        client.set_many(&[("a", 1), ("b", 2)]).await.all().unwrap();
-        client.get_many::<u8>(&["a", "b", "none"]).await.all().unwrap();
+        client.set_many([("a", 1), ("b", 2)]).await.all().unwrap();
+        client.get_many::<u8>(["a", "b", "none"]).await.all().unwrap();
         client.version().await;
         server.stop();
         client.set("brazil", "football").await.unwrap_err()

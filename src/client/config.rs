@@ -14,6 +14,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Copies of a key at most: each costs every write a round trip.
+const REPLICAS_MAX: usize = 4;
+
 /// When an item shall expire. Servers count in seconds; parts of one are rounded up.
 ///
 /// ```
@@ -243,6 +246,45 @@ pub struct Config {
     pub when_down: WhenDown,
     /// What keeps old values from being read when it is back.
     pub stale_guard: StaleGuard,
+    /// Servers that hold a copy of each key: 1 is none but the owner.
+    ///
+    /// With two or more, `set`, `delete` and `touch` go to all copies, one after the other, and a
+    /// read to one of them: of `zone` if there is one, else in the ring's order; to the next one
+    /// on a failure or a miss. Copies are in as many zones ([`Node::with_zone`]) as possible. What
+    /// depends on what is there (`add`, `replace`, `append`, `cas`, `update`, `take`, `incr`,
+    /// `get_or_compute`, reads with tokens) is decided by the key's owner, with `when_down` while
+    /// it is away; the other copies are deleted then, and reads find the owner's. Each copy has
+    /// `call_timeout` of its own.
+    ///
+    /// **Not promised:** that copies are equal. Two programs that write at a time may leave
+    /// different values on two servers until the next write, and a write that failed may be on one
+    /// of them only. What this client writes while a copy is away is deleted there before it is
+    /// used again ([`StaleGuard`]); other programs' clients do that for what they write.
+    ///
+    /// ```
+    /// use distcache::client::{Client, Config};
+    ///
+    /// let config = Config { replicas: 2, zone: Some("eu-1".into()), ..Config::default() };
+    /// let servers = ["10.0.1.1 zone=eu-1", "10.0.2.1 zone=eu-2"];
+    /// let client = Client::with_config(servers, config)?;
+    /// # Ok::<(), distcache::client::Error>(())
+    /// ```
+    pub replicas: usize,
+    /// Where this program runs: reads go to copies of this zone first.
+    pub zone: Option<String>,
+    /// For reads with [`Config::replicas`]: a copy is passed over while its server has more than
+    /// its part of the calls that this client has under way, by more than so many percent
+    /// (consistent hashing with bounded loads: Mirrokni, Thorup and Zadimoghaddam, 2018). 25 is a
+    /// usual bound.
+    ///
+    /// It spreads the reads of one very hot key over its copies. Load is what this client counts
+    /// itself, so it is the same for nobody else: a key without copies would then be on servers
+    /// that no write or delete reaches, which is why there is no bound without replicas. Copies of
+    /// our `zone` are passed over too.
+    pub load_percent_max: Option<u32>,
+    /// Values that are kept in the process: off by default.
+    #[cfg(feature = "near")]
+    pub near: Option<crate::client::near::NearCache>,
     /// How long `get_or_compute` lets one caller compute before another may try.
     pub lease: Duration,
     /// When less than this is left of an item's time, `get_or_compute` lets one caller compute it
@@ -283,6 +325,11 @@ impl Default for Config {
             check_every: Some(Duration::from_secs(5)),
             when_down: WhenDown::default(),
             stale_guard: StaleGuard::Repair { keys_max: 100_000 },
+            replicas: 1,
+            zone: None,
+            load_percent_max: None,
+            #[cfg(feature = "near")]
+            near: None,
             lease: Duration::from_secs(10),
             recompute_before: None,
             discovery: None,
@@ -313,13 +360,27 @@ impl Config {
         if self.connections_max == 0 || self.failures_max == 0 {
             return wrong("connections_max and failures_max are at least 1".into());
         }
+        if !(1..=REPLICAS_MAX).contains(&self.replicas) {
+            return wrong(format!("replicas is 1 to {REPLICAS_MAX}"));
+        }
+        if self.load_percent_max.is_some() && !self.has_replicas() {
+            return wrong("load_percent_max needs replicas: 2 or more".into());
+        }
         if self.pipelined_connections == 0 {
             return wrong("pipelined_connections is at least 1".into());
+        }
+        #[cfg(feature = "near")]
+        if let Some(near) = &self.near {
+            near.check()?;
         }
         if self.key_prefix.len() > 200 {
             return wrong("key_prefix leaves no room for keys: 200 bytes at most".into());
         }
         self.login.as_ref().map_or(Ok(()), Login::check)
+    }
+
+    pub(super) fn has_replicas(&self) -> bool {
+        self.replicas > 1
     }
 
     pub(super) fn key_rules(&self) -> KeyRules {

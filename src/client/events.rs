@@ -85,6 +85,8 @@ macro_rules! counters {
 counters! {
     /// Keys asked for and found.
     hits,
+    /// Those among them that were read from the near cache.
+    near_hits,
     /// Keys asked for and not found.
     misses,
     /// Requests that failed for want of a working server.

@@ -74,6 +74,7 @@ macro_rules! what_does_not_wait {
             /// | `ring` | a kind of ring by its name, such as `spymemcached` | `ring` |
             /// | `prefix` | put before every key | `key_prefix` |
             /// | `expiry_s` | seconds | `expiry` |
+            /// | `replicas`, `zone` | copies of each key, where we are | `replicas`, `zone` |
             /// | `timeout_ms`, `connect_timeout_ms` | milliseconds | `call_timeout`, ... |
             /// | `when_down` | `error`, `miss`, or `next` (for a minute at most) | `when_down` |
             ///
@@ -205,11 +206,18 @@ macro_rules! what_does_not_wait {
                 self.cluster().counters.read()
             }
 
+            /// What the near cache holds ([`Config::near`]); how often it is read from is in
+            /// [`counters`](Self::counters).
+            #[cfg(feature = "near")]
+            pub fn near_cache(&self) -> crate::client::NearStatus {
+                self.cluster().near.status()
+            }
+
             pub(super) fn cluster(&self) -> &Cluster {
                 &self.shared.0
             }
 
-            fn config(&self) -> &Config {
+            pub(super) fn config(&self) -> &Config {
                 &self.shared.0.config
             }
         }

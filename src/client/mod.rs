@@ -56,6 +56,7 @@
 //! | `operation` | every call as a value, and what leads from one step of it to the next |
 //! | `blocking` | the blocking face: only waiting |
 //! | `asynchronous` | the asynchronous face (feature `tokio`): only waiting |
+//! | `near` | values kept in the process (feature `near`) |
 //! | `cache`, `fake` | what services need of a cache, as a trait; one in memory, for their tests |
 //! | `config`, `error`, `events` | settings, errors, what can be observed |
 //! | `face`, `url` | what a client does without waiting; its servers and settings in one line |
@@ -74,6 +75,8 @@ mod events;
 mod face;
 mod fake;
 mod latency;
+#[cfg_attr(not(feature = "near"), path = "near_absent.rs")]
+mod near;
 mod net;
 mod observe;
 mod operation;
@@ -91,8 +94,12 @@ pub use error::Error;
 pub use events::{Counters, Event, ServerStatus};
 pub use fake::FakeCache;
 pub use latency::Latencies;
+#[cfg(feature = "near")]
+pub use near::{NearCache, NearStatus};
 #[cfg(feature = "tls")]
 pub use net::tls::{ClientCertificate, Tls};
+pub use operation::batch::{Answer, Batch};
+pub use operation::many::Pair;
 pub use placement::hash::KeyHash;
 pub use placement::ketama::Point;
 pub use placement::key::{AsKey, KeyPolicy, PlacedBy};

@@ -62,6 +62,8 @@ fn set(config: &mut Config, name: &str, value: &str) -> Result<(), Error> {
         "ring" => config.ring = value.parse()?,
         "prefix" => config.key_prefix = value.to_owned(),
         "expiry_s" => config.expiry = Expiry::In(Duration::from_secs(number()?.into())),
+        "replicas" => config.replicas = number()? as usize,
+        "zone" => config.zone = Some(value.to_owned()),
         "timeout_ms" => config.call_timeout = millis()?,
         "connect_timeout_ms" => config.connect_timeout = millis()?,
         "when_down" => {
@@ -73,7 +75,8 @@ fn set(config: &mut Config, name: &str, value: &str) -> Result<(), Error> {
             }
         }
         _ => {
-            let known = "ring, prefix, expiry_s, timeout_ms, connect_timeout_ms, when_down";
+            let known = "ring, prefix, expiry_s, replicas, zone, timeout_ms, connect_timeout_ms, \
+                         when_down";
             return Err(wrong(format!("{name:?} is no setting: one of {known}")));
         }
     }

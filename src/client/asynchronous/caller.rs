@@ -9,12 +9,12 @@ use crate::client::cluster::{Cluster, Server};
 use crate::client::error::Error;
 use crate::client::observe::{MANY, Watch};
 use crate::client::operation::attempt::Attempt;
-use crate::client::operation::many::{Asked, Group, Missing, Requests, Slots};
-use crate::client::operation::{self, Convert, Operation};
+use crate::client::operation::many::{Bulk, Group, Slots};
+use crate::client::operation::{self, Convert, Operation, ToCopy, extending};
 use crate::client::placement::key::{AsKey, WireKey};
 use crate::client::wire::batch::{Batch, Single};
 use crate::client::wire::command::{Command, Effect, Expect, ServerCommand};
-use crate::client::wire::outcome::Many;
+use crate::client::wire::outcome::{Look, Many};
 use crate::client::wire::reply::{Decoder, Reply};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,6 +61,7 @@ impl<'c> Calls<'c> {
         server: &'s Arc<Server>,
         sent: &Sent<'_>,
     ) -> Result<(Lane<'s>, Vec<u8>), (Option<Lane<'s>>, Lost)> {
+        let _under_way = server.begin();
         let lost = |error| Lost { error, partial: Vec::new(), used: false, is_known: false };
         let is_large = sent.is_large || sent.request.bytes.len() > SHARED_BYTES_MAX;
         for _ in 0..ENDED_MAX {
@@ -158,37 +159,72 @@ impl<'c> Calls<'c> {
         key: &(impl AsKey + ?Sized),
         mut operation: Operation<'_, R, F>,
     ) -> Result<R, Error> {
-        let begun = self.0.begin(key, operation.effect)?;
+        let begun = self.0.begin(key, &mut operation)?;
         let target = begun.target(operation.command);
-        let Some((server, command)) = target else { return self.0.unasked(operation) };
+        let Some((server, mut command)) = target else { return self.0.unasked(begun, operation) };
+        if operation.looks_first() {
+            match extending(command, self.look(&server, &begun.key).await?) {
+                Some(extending) => command = extending,
+                None => return self.0.unasked(begun, operation),
+            }
+        }
         let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
         let (key, effect) = (Some(&begun.key), operation.effect);
         let convert = &mut |reply: Reply<'_>| operation.read(reply);
         let mut result = self.ask(command.name(), &server, key, effect, write, convert).await;
-        if operation.may_be_blank(&result) && self.is_place(&server, &begun.key).await {
-            result = operation.blanked(result);
+        if operation.may_be_blank(&result) {
+            let look = self.look(&server, &begun.key).await;
+            if matches!(look, Ok(Look::Place(_))) {
+                result = operation.blanked(result);
+            }
         }
-        self.0.settle(operation, result)
+        for copy in &begun.copies {
+            let Some(to_copy) = operation.to_copy(&result) else { break };
+            result = self.copied(copy, &begun.key, to_copy, &mut operation, result).await;
+        }
+        self.0.settle(begun, operation, result)
     }
 
-    /// Whether an item is the place of a value that somebody computes. If that cannot be found out,
-    /// it says nothing against the server, and is not tried again.
-    async fn is_place(self, server: &Arc<Server>, key: &WireKey<'_>) -> bool {
+    /// The result, after another copy of the key was asked as well.
+    async fn copied<R, F: Convert<R>>(
+        self,
+        copy: &Arc<Server>,
+        key: &WireKey<'_>,
+        to_copy: ToCopy<'_>,
+        operation: &mut Operation<'_, R, F>,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        let (ToCopy::Read(command) | ToCopy::Write(command)) = to_copy;
+        let write = |opaque, out: &mut Vec<u8>| command.write(key, opaque, out);
+        if let ToCopy::Write(_) = to_copy {
+            let copied = self
+                .ask(command.name(), copy, Some(key), Effect::Write, write, &mut |_| Ok(()))
+                .await;
+            return result.and_then(|result| copied.map(|()| result));
+        }
+        let convert = &mut |reply: Reply<'_>| operation.read(reply);
+        let read =
+            self.ask(command.name(), copy, Some(key), command.effect(), write, convert).await;
+        operation.better(result, read)
+    }
+
+    /// What an item is. If the server cannot be asked that, it says nothing against it.
+    async fn look(self, server: &Arc<Server>, key: &WireKey<'_>) -> Result<Look, Error> {
         if server.has_no_meta.load(Ordering::Relaxed) {
-            return false;
+            return Ok(Look::Unknown);
         }
         let mut request = Request { bytes: Vec::new(), first: Expect::Line, rest: Vec::new() };
         let opaque = server.lanes.opaque(1);
         request.first = Command::Inspect.write(key, opaque, &mut request.bytes);
         let sent = Sent { request: &request, is_large: false, deadline: self.deadline() };
-        let asked = self.exchange(server, &sent).await.ok().and_then(|(_, bytes)| {
-            let convert = &mut |reply: Reply<'_>| operation::peek().read(reply);
+        let exchanged = self.exchange(server, &sent).await;
+        server.looked(exchanged.map_err(|(_, lost)| lost.error).and_then(|(_, bytes)| {
+            let convert = &mut |reply: Reply<'_>| operation::look().read(reply);
             let mut single = Single::new(Some(key), request.first);
-            single.advance(&mut Decoder::from(bytes), &server.name, convert).ok()?;
-            single.result?.ok()
-        });
-        server.has_no_meta.store(asked.is_none(), Ordering::Relaxed);
-        asked == Some(true)
+            let advanced = single.advance(&mut Decoder::from(bytes), &server.name, convert);
+            advanced.map_err(|fault| Error::fault(&server.name, fault))?;
+            single.result.unwrap_or_else(|| Err(Error::protocol(&server.name, "no reply")))
+        }))
     }
 
     /// One request that is not about a key.
@@ -205,21 +241,33 @@ impl<'c> Calls<'c> {
     }
 
     /// Commands about many keys, to all their servers at once.
-    pub async fn call_many<'k, K: AsKey, T>(
-        self,
-        keys: &'k [K],
-        asked: &Asked<impl Requests<'k>, impl Missing<T>, impl Convert<T>>,
-    ) -> Many<T> {
-        let (effect, missing) = (asked.effect, &asked.missing);
+    pub async fn call_many<K: AsKey, T>(self, keys: &[K], bulk: &impl Bulk<T>) -> Many<T> {
         let mut slots = Slots::new(keys.len());
+        let (groups, mut copied) = self.0.split(keys, bulk, &mut slots);
+        self.ask_all(groups, bulk, &mut slots).await;
+        self.blank(keys, &mut slots, bulk).await;
+        while let Some((groups, copies)) = self.0.next_copies(keys, bulk, &mut copied, &slots) {
+            let mut read = Slots::new(keys.len());
+            self.ask_all(groups, &copies, &mut read).await;
+            slots.merge(read);
+        }
+        slots.finish(self.0, bulk)
+    }
+
+    /// One request or many to each of several servers, at once.
+    async fn ask_all<'k, T>(
+        self,
+        groups: Vec<Group<'k>>,
+        bulk: &impl Bulk<T>,
+        slots: &mut Slots<T>,
+    ) {
         let deadline = self.deadline();
-        let groups = self.0.split(keys, effect, &mut slots, missing);
         let ask = |group: Group<'k>| {
             let (server, count) = (Arc::clone(&group.server), group.keys.len());
             let known = |(_, key): &(usize, WireKey<'_>)| server.lanes.large.has(&key.bytes);
             let is_large = count > SHARED_KEYS_MAX || group.keys.iter().any(known);
             let mut opaque = server.lanes.opaque(count);
-            let batch = (asked.batch)(group, &mut opaque);
+            let batch = bulk.requests(group, &mut opaque);
             self.batch(server, batch, is_large, deadline)
         };
         let answers = all(groups.into_iter().map(ask).collect()).await;
@@ -230,7 +278,7 @@ impl<'c> Calls<'c> {
                 {
                     learn(&server, item.key, true, item.data.len());
                 }
-                slots.fill(&server.name, at, reply, &asked.convert)
+                slots.fill(&server.name, at, reply, bulk)
             };
             let advanced = batch.advance(&mut Decoder::from(bytes), &mut sink);
             let fault = advanced.err().map(|fault| Error::fault(&server.name, fault));
@@ -240,12 +288,10 @@ impl<'c> Calls<'c> {
                 self.0.failed(&server, error);
             }
             match fault.or(lost) {
-                Some(error) => slots.fail(self.0, effect, batch.unanswered(), &error, missing),
+                Some(error) => slots.fail(self.0, batch.unanswered(), &error, bulk),
                 None => self.0.succeeded(&server),
             }
         }
-        self.blank(keys, &mut slots, missing).await;
-        slots.finish(missing)
     }
 
     /// The requests to one server.
@@ -278,10 +324,10 @@ impl<'c> Calls<'c> {
     }
 
     /// Among items that look like it, takes the places of values being computed for missing.
-    async fn blank<K: AsKey, T>(self, keys: &[K], slots: &mut Slots<T>, missing: &impl Missing<T>) {
-        for at in std::mem::take(&mut slots.empty) {
-            if matches!(self.call(&keys[at], operation::peek()).await, Ok(true)) {
-                slots.set(at, missing());
+    async fn blank<K: AsKey, T>(self, keys: &[K], slots: &mut Slots<T>, bulk: &impl Bulk<T>) {
+        for at in std::mem::take(&mut slots.doubtful) {
+            if matches!(self.call(&keys[at], operation::look()).await, Ok(Look::Place(_))) {
+                slots.set(at, bulk.missing(at));
             }
         }
     }

@@ -7,6 +7,7 @@
 //! cancelled (its future dropped) leaves its place in the line: its reply is read and dropped, and
 //! no other call notices.
 
+mod bulk;
 mod cache;
 mod caller;
 pub(in crate::client) mod lanes;
@@ -27,13 +28,12 @@ use crate::client::face::what_does_not_wait;
 use crate::client::latency::Latencies;
 use crate::client::operation::flight::{Following, Leading};
 use crate::client::operation::lease::{Filling, Lease, OwnedKey, Step, Ticket, ask};
-use crate::client::operation::many::{self, Stores};
 use crate::client::operation::update::Update;
-use crate::client::operation::{self, Convert, Encoded, Operation, Statistics};
+use crate::client::operation::{self, Convert, Counting, Encoded, Operation, Statistics};
 use crate::client::placement::key::AsKey;
 use crate::client::placement::node::Node;
-use crate::client::wire::command::{Command, Effect, Mode, ServerCommand};
-use crate::client::wire::outcome::{self, Cas, Inspection, Many, PerServer, Raw, Versioned};
+use crate::client::wire::command::{Effect, Mode, ServerCommand};
+use crate::client::wire::outcome::{self, Cas, Inspection, Look, PerServer, Raw, Versioned};
 use crate::client::wire::reply::Reply;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -89,6 +89,37 @@ impl Client {
     }
 }
 
+/// What several operations do.
+impl Client {
+    /// Appends, or at the front.
+    async fn extend(&self, key: &impl AsKey, front: bool, bytes: &[u8]) -> Result<bool, Error> {
+        let mut update = Update::default();
+        loop {
+            match self.call(key, operation::extend(front, bytes)).await? {
+                Cas::Changed => sleep(update.again()?).await,
+                extended => return Ok(extended == Cas::Stored),
+            }
+        }
+    }
+
+    /// Counts, or begins to: also in the place of a value that somebody computes.
+    async fn count(&self, key: &impl AsKey, counting: &Counting) -> Result<u64, Error> {
+        let mut update = Update::default();
+        loop {
+            if let Some(number) = self.call(key, counting.count()).await? {
+                return Ok(number);
+            }
+            let look = self.call(key, operation::look()).await?;
+            if let Look::Place(token) = look
+                && self.call(key, counting.begin(token)).await?
+            {
+                return Ok(counting.initial());
+            }
+            sleep(update.again()?).await;
+        }
+    }
+}
+
 /// Reading.
 ///
 /// ```
@@ -103,8 +134,8 @@ impl Client {
 /// assert_eq!(client.get::<u64>("n").await?, Some(7));
 /// assert_eq!(client.get_raw("n").await?.unwrap().bytes, b"7");
 /// assert_eq!(client.get_versioned::<u64>("n").await?.unwrap().value, 7);
-/// assert_eq!(client.get_many::<u64>(&["n", "none"]).await.all()?, [Some(7), None]);
-/// let read = client.get_many_versioned::<u64>(&["n"]).await.all()?;
+/// assert_eq!(client.get_many::<u64>(["n", "none"]).await.all()?, [Some(7), None]);
+/// let read = client.get_many_versioned::<u64>(["n"]).await.all()?;
 /// assert_eq!(read[0].unwrap().flags, 0);
 /// let minute = Duration::from_secs(60);
 /// assert_eq!(client.get_and_touch::<u64>("n", minute).await?, Some(7));
@@ -139,27 +170,6 @@ impl Client {
     /// As there.
     pub async fn get_raw(&self, key: impl AsKey) -> Result<Option<Raw>, Error> {
         self.call(&key, operation::get_raw()).await
-    }
-
-    /// As the blocking [`get_many`](super::Client::get_many).
-    pub async fn get_many<T: DeserializeOwned>(&self, keys: &[impl AsKey]) -> Many<Option<T>> {
-        let codec = &self.config().codec;
-        let asked = many::get(false, |reply| outcome::value(codec, reply));
-        let many = self.calls().call_many(keys, &asked).await;
-        self.cluster().count_all_found(&many);
-        many
-    }
-
-    /// As the blocking [`get_many_versioned`](super::Client::get_many_versioned).
-    pub async fn get_many_versioned<T: DeserializeOwned>(
-        &self,
-        keys: &[impl AsKey],
-    ) -> Many<Option<Versioned<T>>> {
-        let codec = &self.config().codec;
-        let asked = many::get(true, |reply| outcome::versioned(codec, reply));
-        let many = self.calls().call_many(keys, &asked).await;
-        self.cluster().count_all_found(&many);
-        many
     }
 
     /// As the blocking [`get_and_touch`](super::Client::get_and_touch).
@@ -199,8 +209,8 @@ impl Client {
 /// client.set_with("session", "x", minute).await?;
 /// client.set_raw("text", b"from elsewhere", 16).await?;
 /// client.set_raw_with("text", b"from elsewhere", 16, minute).await?;
-/// client.set_many(&[("a", 1), ("b", 2)]).await.all()?;
-/// client.set_many_with(&[("a", 1), ("b", 2)], minute).await.all()?;
+/// client.set_many([("a", 1), ("b", 2)]).await.all()?;
+/// client.set_many_with([("a", 1), ("b", 2)], minute).await.all()?;
 /// assert!(client.add("lock", "me").await? && !client.add_with("lock", "you", minute).await?);
 /// assert!(client.replace("a", 2).await? && !client.replace_with("c", 3, minute).await?);
 /// assert!(client.append("brazil", b"!").await? && client.prepend("brazil", b"o ").await?);
@@ -211,11 +221,11 @@ impl Client {
 /// assert_eq!(client.update("turn", next).await?, Some(1));
 /// assert_eq!(client.update_with("turn", minute, next).await?, Some(2));
 /// assert!(client.touch("a", minute).await?);
-/// assert_eq!(client.touch_many(&["a", "none"], minute).await.all()?, [true, false]);
+/// assert_eq!(client.touch_many(["a", "none"], minute).await.all()?, [true, false]);
 /// assert!(client.invalidate("session", minute).await?);
 /// assert_eq!(client.take::<u32>("a").await?, Some(3));
 /// assert!(client.delete("b").await?);
-/// assert_eq!(client.delete_many(&["a", "text"]).await.all()?, [false, true]);
+/// assert_eq!(client.delete_many(["a", "text"]).await.all()?, [false, true]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -263,23 +273,6 @@ impl Client {
         expiry: impl Into<Expiry>,
     ) -> Result<(), Error> {
         self.call(&key, operation::set_raw(bytes, flags, expiry.into())).await
-    }
-
-    /// As the blocking [`set_many`](super::Client::set_many).
-    pub async fn set_many(&self, items: &[(impl AsKey, impl Serialize)]) -> Many<()> {
-        self.set_many_with(items, self.config().expiry).await
-    }
-
-    /// As the blocking [`set_many_with`](super::Client::set_many_with).
-    pub async fn set_many_with(
-        &self,
-        items: &[(impl AsKey, impl Serialize)],
-        expiry: impl Into<Expiry>,
-    ) -> Many<()> {
-        let stores = Stores::new(self.config(), items, expiry.into());
-        let batch = |group, opaque: &mut u32| stores.batch(group, opaque);
-        let stored = self.calls().call_many(&stores.keys, &many::stores(batch)).await;
-        stores.results(stored)
     }
 
     /// As the blocking [`add`](super::Client::add).
@@ -331,7 +324,7 @@ impl Client {
     /// # Errors
     /// As there.
     pub async fn append(&self, key: impl AsKey, bytes: &[u8]) -> Result<bool, Error> {
-        self.call(&key, operation::extend(Mode::Append, bytes)).await
+        self.extend(&key, false, bytes).await
     }
 
     /// As the blocking [`prepend`](super::Client::prepend).
@@ -339,7 +332,7 @@ impl Client {
     /// # Errors
     /// As there.
     pub async fn prepend(&self, key: impl AsKey, bytes: &[u8]) -> Result<bool, Error> {
-        self.call(&key, operation::extend(Mode::Prepend, bytes)).await
+        self.extend(&key, true, bytes).await
     }
 
     /// As the blocking [`cas`](super::Client::cas).
@@ -429,23 +422,12 @@ impl Client {
         }
     }
 
-    /// As the blocking [`delete_many`](super::Client::delete_many).
-    pub async fn delete_many(&self, keys: &[impl AsKey]) -> Many<bool> {
-        self.calls().call_many(keys, &many::each(Command::Delete, false, outcome::existed)).await
-    }
-
     /// As the blocking [`touch`](super::Client::touch).
     ///
     /// # Errors
     /// As there.
     pub async fn touch(&self, key: impl AsKey, expiry: impl Into<Expiry>) -> Result<bool, Error> {
         self.call(&key, operation::touch(expiry.into())).await
-    }
-
-    /// As the blocking [`touch_many`](super::Client::touch_many).
-    pub async fn touch_many(&self, keys: &[impl AsKey], expiry: impl Into<Expiry>) -> Many<bool> {
-        let command = Command::Touch { exptime: expiry.into().exptime() };
-        self.calls().call_many(keys, &many::each(command, false, outcome::existed)).await
     }
 
     /// As the blocking [`invalidate`](super::Client::invalidate).
@@ -521,7 +503,7 @@ impl Client {
         initial: u64,
         expiry: impl Into<Expiry>,
     ) -> Result<u64, Error> {
-        self.call(&key, operation::count_from(true, delta, initial, expiry.into())).await
+        self.count(&key, &Counting::new(true, delta, initial, expiry.into())).await
     }
 
     /// As the blocking [`decr_or`](super::Client::decr_or).
@@ -543,7 +525,7 @@ impl Client {
         initial: u64,
         expiry: impl Into<Expiry>,
     ) -> Result<u64, Error> {
-        self.call(&key, operation::count_from(false, delta, initial, expiry.into())).await
+        self.count(&key, &Counting::new(false, delta, initial, expiry.into())).await
     }
 
     /// As the blocking [`unique_id`](super::Client::unique_id).
@@ -559,7 +541,8 @@ impl Client {
     /// # Errors
     /// As there.
     pub async fn unique_ids(&self, key: impl AsKey, count: u64) -> Result<Range<u64>, Error> {
-        self.call(&key, operation::unique_ids(count)?).await
+        let last = self.count(&key, &Counting::unique(count)?).await?;
+        operation::unique_ids(last, count)
     }
 }
 
@@ -764,10 +747,13 @@ impl Client {
     /// As the blocking [`flush_all`](super::Client::flush_all), all at once.
     pub async fn flush_all(&self, delay: Option<Duration>) -> PerServer<()> {
         let command = operation::flush_all(delay);
-        self.each_server(async |server| {
-            self.calls().tell(server, command, Effect::Read, operation::flushed).await
-        })
-        .await
+        let flushed = self
+            .each_server(async |server| {
+                self.calls().tell(server, command, Effect::Read, operation::flushed).await
+            })
+            .await;
+        self.cluster().near.clear();
+        flushed
     }
 
     async fn each_server<R>(

@@ -4,16 +4,16 @@
 use crate::client::blocking::connection::{Call, Connection, Exchange, Limits, drive};
 use crate::client::blocking::pool::Place;
 use crate::client::clock;
-use crate::client::cluster::{Cluster, Server};
+use crate::client::cluster::{Cluster, Server, UnderWay};
 use crate::client::error::Error;
 use crate::client::events::count;
 use crate::client::observe::{MANY, Watch};
 use crate::client::operation::attempt::Attempt;
-use crate::client::operation::many::{Asked, Missing, Requests, Slots};
-use crate::client::operation::{self, Convert, Operation};
+use crate::client::operation::many::{Bulk, Group, Slots};
+use crate::client::operation::{self, Convert, Operation, ToCopy, extending};
 use crate::client::placement::key::{AsKey, WireKey};
 use crate::client::wire::command::{Command, Effect, Expect, ServerCommand};
-use crate::client::wire::outcome::Many;
+use crate::client::wire::outcome::{Look, Many};
 use crate::client::wire::reply::Reply;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +25,7 @@ struct Loan<'s> {
     generation: u64,
     reused: bool,
     keep: bool,
+    _under_way: UnderWay<'s>,
 }
 
 impl Drop for Loan<'_> {
@@ -67,7 +68,8 @@ impl Cluster {
                 Place::Empty => (None, false),
             };
             let usable = connection.as_mut().is_none_or(Connection::is_usable);
-            let loan = Loan { server, connection, generation, reused, keep: false };
+            let _under_way = server.begin();
+            let loan = Loan { server, connection, generation, reused, keep: false, _under_way };
             if usable {
                 return Ok(loan);
             }
@@ -149,29 +151,61 @@ impl Cluster {
         key: &(impl AsKey + ?Sized),
         mut operation: Operation<'_, R, F>,
     ) -> Result<R, Error> {
-        let begun = self.begin(key, operation.effect)?;
+        let begun = self.begin(key, &mut operation)?;
         let target = begun.target(operation.command);
-        let Some((server, command)) = target else { return self.unasked(operation) };
+        let Some((server, mut command)) = target else { return self.unasked(begun, operation) };
+        if operation.looks_first() {
+            match extending(command, self.look(&server, &begun.key)?) {
+                Some(extending) => command = extending,
+                None => return self.unasked(begun, operation),
+            }
+        }
         let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
         let (key, effect) = (Some(&begun.key), operation.effect);
         let convert = &mut |reply: Reply<'_>| operation.read(reply);
         let mut result = self.ask(command.name(), &server, key, effect, write, convert);
-        if operation.may_be_blank(&result) && self.is_place(&server, &begun.key) {
-            result = operation.blanked(result);
+        if operation.may_be_blank(&result) {
+            let look = self.look(&server, &begun.key);
+            if matches!(look, Ok(Look::Place(_))) {
+                result = operation.blanked(result);
+            }
         }
-        self.settle(operation, result)
+        for copy in &begun.copies {
+            let Some(to_copy) = operation.to_copy(&result) else { break };
+            result = self.copied(copy, &begun.key, to_copy, &mut operation, result);
+        }
+        self.settle(begun, operation, result)
     }
 
-    /// Whether an item is the place of a value that somebody computes.
-    fn is_place(&self, server: &Server, key: &WireKey<'_>) -> bool {
+    /// The result, after another copy of the key was asked as well.
+    fn copied<R, F: Convert<R>>(
+        &self,
+        copy: &Server,
+        key: &WireKey<'_>,
+        to_copy: ToCopy<'_>,
+        operation: &mut Operation<'_, R, F>,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        let (ToCopy::Read(command) | ToCopy::Write(command)) = to_copy;
+        let write = |opaque, out: &mut Vec<u8>| command.write(key, opaque, out);
+        if let ToCopy::Write(_) = to_copy {
+            let copied =
+                self.ask(command.name(), copy, Some(key), Effect::Write, write, &mut |_| Ok(()));
+            return result.and_then(|result| copied.map(|()| result));
+        }
+        let convert = &mut |reply: Reply<'_>| operation.read(reply);
+        let read = self.ask(command.name(), copy, Some(key), command.effect(), write, convert);
+        operation.better(result, read)
+    }
+
+    /// What an item is. If the server cannot be asked that, it says nothing against it.
+    fn look(&self, server: &Server, key: &WireKey<'_>) -> Result<Look, Error> {
         if server.has_no_meta.load(Ordering::Relaxed) {
-            return false;
+            return Ok(Look::Unknown);
         }
         let write = |opaque, out: &mut Vec<u8>| Command::Inspect.write(key, opaque, out);
-        let convert = &mut |reply: Reply<'_>| operation::peek().read(reply);
-        let asked = self.ask_quietly(server, key, write, convert);
-        server.has_no_meta.store(asked.is_none(), Ordering::Relaxed);
-        asked == Some(true)
+        let convert = &mut |reply: Reply<'_>| operation::look().read(reply);
+        server.looked(self.ask_quietly(server, key, write, convert))
     }
 
     /// One request whose failure says nothing against the server.
@@ -181,15 +215,16 @@ impl Cluster {
         key: &WireKey<'_>,
         write: impl Fn(u32, &mut Vec<u8>) -> Expect,
         convert: &mut impl FnMut(Reply<'_>) -> Result<R, Error>,
-    ) -> Option<R> {
+    ) -> Result<R, Error> {
         let limits = self.limits();
-        let mut loan = self.lend(server, limits).ok()?;
-        match loan.connection.as_mut()?.call(Some(key), limits, &write, convert) {
+        let mut loan = self.lend(server, limits)?;
+        let Some(connection) = loan.connection.as_mut() else { return Err(Error::NoServers) };
+        match connection.call(Some(key), limits, &write, convert) {
             Call::Clean(result) => {
                 loan.keep = true;
-                result.ok()
+                result
             }
-            Call::Broken(_) => None,
+            Call::Broken(error) => Err(error),
         }
     }
 
@@ -207,14 +242,21 @@ impl Cluster {
     }
 
     /// Commands about many keys, to all their servers at once.
-    pub fn call_many<'k, K: AsKey, T>(
-        &self,
-        keys: &'k [K],
-        asked: &Asked<impl Requests<'k>, impl Missing<T>, impl Convert<T>>,
-    ) -> Many<T> {
-        let (effect, missing) = (asked.effect, &asked.missing);
+    pub fn call_many<K: AsKey, T>(&self, keys: &[K], bulk: &impl Bulk<T>) -> Many<T> {
         let mut slots = Slots::new(keys.len());
-        let groups = self.split(keys, effect, &mut slots, missing);
+        let (groups, mut copied) = self.split(keys, bulk, &mut slots);
+        self.ask_all(groups, bulk, &mut slots);
+        self.blank(keys, &mut slots, bulk);
+        while let Some((groups, copies)) = self.next_copies(keys, bulk, &mut copied, &slots) {
+            let mut read = Slots::new(keys.len());
+            self.ask_all(groups, &copies, &mut read);
+            slots.merge(read);
+        }
+        slots.finish(self, bulk)
+    }
+
+    /// One request or many to each of several servers, at once.
+    fn ask_all<T>(&self, groups: Vec<Group<'_>>, bulk: &impl Bulk<T>, slots: &mut Slots<T>) {
         let limits = self.limits();
         let servers: Vec<Arc<Server>> =
             groups.iter().map(|group| Arc::clone(&group.server)).collect();
@@ -227,7 +269,7 @@ impl Cluster {
             match lent {
                 Ok(mut loan) => {
                     if let Some(connection) = loan.connection.as_mut() {
-                        batches.push((asked.batch)(group, connection.opaque()));
+                        batches.push(bulk.requests(group, connection.opaque()));
                         loans.push((server, loan));
                         watches.push(watch);
                     }
@@ -235,7 +277,7 @@ impl Cluster {
                 Err(error) => {
                     watch.end(Some(&error));
                     let places = group.keys.iter().map(|(at, _)| *at);
-                    slots.fail(self, effect, places, &error, missing);
+                    slots.fail(self, places, &error, bulk);
                 }
             }
         }
@@ -246,8 +288,7 @@ impl Cluster {
             .zip(batches)
             .map(|(connection, batch)| Exchange::new(connection, batch))
             .collect();
-        let mut sink =
-            |of: usize, at, reply: Reply<'_>| slots.fill(names[of], at, reply, &asked.convert);
+        let mut sink = |of: usize, at, reply: Reply<'_>| slots.fill(names[of], at, reply, bulk);
         drive(&mut exchanges, limits, &mut sink);
         for (watch, exchange) in watches.into_iter().zip(&exchanges) {
             watch.end_at(exchange.progress_at, exchange.failure.as_ref());
@@ -260,19 +301,17 @@ impl Cluster {
                 Ok(()) => self.succeeded(server),
                 Err((error, unanswered)) => {
                     self.failed(server, &error);
-                    slots.fail(self, effect, unanswered, &error, missing);
+                    slots.fail(self, unanswered, &error, bulk);
                 }
             }
         }
-        self.blank(keys, &mut slots, missing);
-        slots.finish(missing)
     }
 
     /// Among items that look like it, takes the places of values being computed for missing.
-    fn blank<K: AsKey, T>(&self, keys: &[K], slots: &mut Slots<T>, missing: &impl Missing<T>) {
-        for at in std::mem::take(&mut slots.empty) {
-            if matches!(self.call(&keys[at], operation::peek()), Ok(true)) {
-                slots.set(at, missing());
+    fn blank<K: AsKey, T>(&self, keys: &[K], slots: &mut Slots<T>, bulk: &impl Bulk<T>) {
+        for at in std::mem::take(&mut slots.doubtful) {
+            if matches!(self.call(&keys[at], operation::look()), Ok(Look::Place(_))) {
+                slots.set(at, bulk.missing(at));
             }
         }
     }

@@ -11,13 +11,12 @@ use crate::client::face::what_does_not_wait;
 use crate::client::latency::Latencies;
 use crate::client::operation::flight::Leading;
 use crate::client::operation::lease::{Filling, Lease, OwnedKey, Step, Ticket, ask};
-use crate::client::operation::many::{self, Stores};
 use crate::client::operation::update::Update;
-use crate::client::operation::{self, Convert, Encoded, Operation, Statistics};
+use crate::client::operation::{self, Convert, Counting, Encoded, Operation, Statistics};
 use crate::client::placement::key::AsKey;
 use crate::client::placement::node::Node;
-use crate::client::wire::command::{Command, Effect, Mode, ServerCommand};
-use crate::client::wire::outcome::{self, Cas, Inspection, Many, PerServer, Raw, Versioned};
+use crate::client::wire::command::{Effect, Mode, ServerCommand};
+use crate::client::wire::outcome::{self, Cas, Inspection, Look, PerServer, Raw, Versioned};
 use crate::client::wire::reply::Reply;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +55,37 @@ impl Client {
         operation: Operation<'_, R, F>,
     ) -> Result<R, Error> {
         self.cluster().call(key, operation)
+    }
+}
+
+/// What several operations do.
+impl Client {
+    /// Appends, or at the front.
+    fn extend(&self, key: &impl AsKey, front: bool, bytes: &[u8]) -> Result<bool, Error> {
+        let mut update = Update::default();
+        loop {
+            match self.call(key, operation::extend(front, bytes))? {
+                Cas::Changed => std::thread::sleep(update.again()?),
+                extended => return Ok(extended == Cas::Stored),
+            }
+        }
+    }
+
+    /// Counts, or begins to: also in the place of a value that somebody computes.
+    fn count(&self, key: &impl AsKey, counting: &Counting) -> Result<u64, Error> {
+        let mut update = Update::default();
+        loop {
+            if let Some(number) = self.call(key, counting.count())? {
+                return Ok(number);
+            }
+            let look = self.call(key, operation::look())?;
+            if let Look::Place(token) = look
+                && self.call(key, counting.begin(token))?
+            {
+                return Ok(counting.initial());
+            }
+            std::thread::sleep(update.again()?);
+        }
     }
 }
 
@@ -116,47 +146,6 @@ impl Client {
     /// ```
     pub fn get_raw(&self, key: impl AsKey) -> Result<Option<Raw>, Error> {
         self.call(&key, operation::get_raw())
-    }
-
-    /// The values of many keys: one request to each server, to all of them at once. A server that
-    /// fails costs its own keys only; see [`Many`].
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// client.set("a", "x")?;
-    /// let found = client.get_many::<String>(&["a", "b"]).found();
-    /// assert_eq!(found, [Some("x".to_owned()), None]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn get_many<T: DeserializeOwned>(&self, keys: &[impl AsKey]) -> Many<Option<T>> {
-        let codec = &self.config().codec;
-        let asked = many::get(false, |reply| outcome::value(codec, reply));
-        let many = self.cluster().call_many(keys, &asked);
-        self.cluster().count_all_found(&many);
-        many
-    }
-
-    /// The same with flags and tokens, as of [`get_versioned`](Self::get_versioned).
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// client.set("n", 7)?;
-    /// let read = client.get_many_versioned::<u32>(&["n", "none"]).all()?;
-    /// assert_eq!(read[0].unwrap().value, 7);
-    /// assert_eq!(read[1], None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn get_many_versioned<T: DeserializeOwned>(
-        &self,
-        keys: &[impl AsKey],
-    ) -> Many<Option<Versioned<T>>> {
-        let codec = &self.config().codec;
-        let asked = many::get(true, |reply| outcome::versioned(codec, reply));
-        let many = self.cluster().call_many(keys, &asked);
-        self.cluster().count_all_found(&many);
-        many
     }
 
     /// The value, whose expiry is set anew.
@@ -289,42 +278,6 @@ impl Client {
         self.call(&key, operation::set_raw(bytes, flags, expiry.into()))
     }
 
-    /// Stores many values: to all servers at once, with the default expiry. The requests of a call
-    /// are held in memory, so very many large values are better sent in several calls.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// client.set_many(&[("a", 1), ("b", 2)]).all()?;
-    /// assert_eq!(client.get::<u8>("b")?, Some(2));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn set_many(&self, items: &[(impl AsKey, impl Serialize)]) -> Many<()> {
-        self.set_many_with(items, self.config().expiry)
-    }
-
-    /// The same with an expiry.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// use std::time::Duration;
-    ///
-    /// client.set_many_with(&[("a", 1), ("b", 2)], Duration::from_secs(60)).all()?;
-    /// assert!(client.inspect("a")?.unwrap().ttl_seconds.is_some());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn set_many_with(
-        &self,
-        items: &[(impl AsKey, impl Serialize)],
-        expiry: impl Into<Expiry>,
-    ) -> Many<()> {
-        let stores = Stores::new(self.config(), items, expiry.into());
-        let batch = |group, opaque: &mut u32| stores.batch(group, opaque);
-        let stored = self.cluster().call_many(&stores.keys, &many::stores(batch));
-        stores.results(stored)
-    }
-
     /// Stores a value if the key has none; tells whether it did.
     ///
     /// # Errors
@@ -409,11 +362,12 @@ impl Client {
     }
 
     /// Appends bytes to a value as it is stored; tells whether there was one. Values that are
-    /// compressed or JSON do not survive this.
+    /// compressed or JSON do not survive this. It takes two requests: the first one makes sure that
+    /// the item is a value, and not the place of one that `get_or_compute` computes.
     ///
     /// # Errors
     /// Any of [`Error`]: the key or the value is unsuitable, the server is away, refuses, or time
-    /// runs out.
+    /// runs out; `Error::Contended` if others changed the item during each of a hundred attempts.
     ///
     /// ```
     /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
@@ -425,7 +379,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn append(&self, key: impl AsKey, bytes: &[u8]) -> Result<bool, Error> {
-        self.call(&key, operation::extend(Mode::Append, bytes))
+        self.extend(&key, false, bytes)
     }
 
     /// The same at the front.
@@ -443,7 +397,7 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn prepend(&self, key: impl AsKey, bytes: &[u8]) -> Result<bool, Error> {
-        self.call(&key, operation::extend(Mode::Prepend, bytes))
+        self.extend(&key, true, bytes)
     }
 
     /// Stores a value if the item is still the one with this token.
@@ -601,19 +555,6 @@ impl Client {
         }
     }
 
-    /// Deletes many items, on all servers at once; tells for each whether there was one.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// client.set("a", 1)?;
-    /// assert_eq!(client.delete_many(&["a", "b"]).all()?, [true, false]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn delete_many(&self, keys: &[impl AsKey]) -> Many<bool> {
-        self.cluster().call_many(keys, &many::each(Command::Delete, false, outcome::existed))
-    }
-
     /// Sets the expiry of an item; tells whether there is one.
     ///
     /// # Errors
@@ -632,23 +573,6 @@ impl Client {
     /// ```
     pub fn touch(&self, key: impl AsKey, expiry: impl Into<Expiry>) -> Result<bool, Error> {
         self.call(&key, operation::touch(expiry.into()))
-    }
-
-    /// Sets the expiry of many items, on all servers at once; tells for each whether there is one.
-    ///
-    /// ```
-    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
-    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
-    /// use std::time::Duration;
-    ///
-    /// client.set("a", 1)?;
-    /// let minute = Duration::from_secs(60);
-    /// assert_eq!(client.touch_many(&["a", "b"], minute).all()?, [true, false]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn touch_many(&self, keys: &[impl AsKey], expiry: impl Into<Expiry>) -> Many<bool> {
-        let command = Command::Touch { exptime: expiry.into().exptime() };
-        self.cluster().call_many(keys, &many::each(command, false, outcome::existed))
     }
 
     /// Marks an item stale: `get_or_compute` still serves it for this long while one caller
@@ -769,7 +693,7 @@ impl Client {
         initial: u64,
         expiry: impl Into<Expiry>,
     ) -> Result<u64, Error> {
-        self.call(&key, operation::count_from(true, delta, initial, expiry.into()))
+        self.count(&key, &Counting::new(true, delta, initial, expiry.into()))
     }
 
     /// As [`decr_or`](Self::decr_or), with an expiry for `initial`.
@@ -792,7 +716,7 @@ impl Client {
         initial: u64,
         expiry: impl Into<Expiry>,
     ) -> Result<u64, Error> {
-        self.call(&key, operation::count_from(false, delta, initial, expiry.into()))
+        self.count(&key, &Counting::new(false, delta, initial, expiry.into()))
     }
 
     /// A number that no other caller gets from this key, on any machine: 1, 2, 3, ... A call that
@@ -827,7 +751,8 @@ impl Client {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn unique_ids(&self, key: impl AsKey, count: u64) -> Result<Range<u64>, Error> {
-        self.call(&key, operation::unique_ids(count)?)
+        let last = self.count(&key, &Counting::unique(count)?)?;
+        operation::unique_ids(last, count)
     }
 }
 
@@ -1004,9 +929,11 @@ impl Client {
     /// ```
     pub fn flush_all(&self, delay: Option<Duration>) -> PerServer<()> {
         let command = operation::flush_all(delay);
-        self.each_server(|server| {
+        let flushed = self.each_server(|server| {
             self.cluster().tell(server, command, Effect::Read, operation::flushed)
-        })
+        });
+        self.cluster().near.clear();
+        flushed
     }
 
     fn each_server<R>(&self, ask: impl Fn(&Server) -> Result<R, Error>) -> PerServer<R> {

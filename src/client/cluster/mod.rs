@@ -4,6 +4,7 @@
 pub(in crate::client) mod discovery;
 pub(in crate::client) mod health;
 pub(in crate::client) mod monitor;
+pub(in crate::client) mod replicas;
 pub(in crate::client) mod start;
 
 use crate::client::blocking::connection::Connection;
@@ -14,6 +15,7 @@ use crate::client::config::{Config, StaleGuard, WhenDown, capped};
 use crate::client::error::Error;
 use crate::client::events::{Event, LiveCounters, ServerStatus, count};
 use crate::client::latency::{Latencies, LiveLatencies};
+use crate::client::near::Near;
 use crate::client::net::dialer::Dialer;
 use crate::client::net::names::Names;
 use crate::client::observe;
@@ -22,6 +24,7 @@ use crate::client::placement::key::{AsKey, KeyRules, WireKey};
 use crate::client::placement::node::Node;
 use crate::client::placement::ring::Ring;
 use crate::client::wire::command::{Command, Effect};
+use crate::client::wire::outcome::Look;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -56,6 +59,18 @@ pub(in crate::client) struct Server {
     pub is_heard: AtomicBool,
     /// When it was last checked, or would have been.
     pub heard_at: Mutex<Instant>,
+    /// Calls of this client that it has not answered yet.
+    under_way: AtomicUsize,
+}
+
+/// A call under way, until it is dropped.
+#[derive(Debug)]
+pub(in crate::client) struct UnderWay<'s>(&'s AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Server {
@@ -92,6 +107,7 @@ impl Server {
             has_no_meta: AtomicBool::new(false),
             is_heard: AtomicBool::new(false),
             heard_at: Mutex::new(clock::now()),
+            under_way: AtomicUsize::new(0),
         }
     }
 
@@ -105,6 +121,29 @@ impl Server {
 
     pub fn heard_now(&self) {
         *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
+    }
+
+    /// What a look at an item came to. Servers without the meta commands refuse it, proxies may
+    /// close the connection: they are not asked again.
+    pub fn looked(&self, look: Result<Look, Error>) -> Result<Look, Error> {
+        match look {
+            Err(Error::Refused { .. } | Error::Io { .. } | Error::Protocol { .. }) => {
+                self.has_no_meta.store(true, Ordering::Relaxed);
+                Ok(Look::Unknown)
+            }
+            look => look,
+        }
+    }
+
+    /// A call begins.
+    pub fn begin(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(&self.under_way)
+    }
+
+    /// Calls that are under way.
+    pub fn load(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
     }
 
     /// Closes what nobody uses at this moment.
@@ -151,6 +190,8 @@ impl Server {
     /// Back in use after a probe.
     pub fn readmit(&self, health: &mut Health) {
         health.readmit();
+        // It may be another version now.
+        self.has_no_meta.store(false, Ordering::Relaxed);
         self.untroubled.store(false, Ordering::Release);
         self.in_use.store(health.state() != State::Ejected, Ordering::Release);
     }
@@ -211,6 +252,8 @@ pub(in crate::client) struct Cluster {
     pub counters: LiveCounters,
     /// Values that this process computes.
     pub flights: Arc<Flights>,
+    /// Values that are kept in it.
+    pub near: Near,
     /// Something for the monitor to look at, or the end.
     pub bell: Condvar,
     pub ended: Mutex<bool>,
@@ -232,6 +275,7 @@ impl Cluster {
             next_id: AtomicUsize::new(0),
             counters: LiveCounters::default(),
             flights: Arc::default(),
+            near: Near::new(&config),
             bell: Condvar::new(),
             ended: Mutex::new(false),
             config,

@@ -1,13 +1,15 @@
 //! From a call to its server: where it goes, whether it is sent again after a failure, and what the
 //! outcome means for the server. No I/O.
 
+use crate::client::clock;
 use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
 use crate::client::error::Error;
 use crate::client::events::count;
+use crate::client::near;
 use crate::client::observe;
-use crate::client::operation::{Convert, Operation};
+use crate::client::operation::{Convert, Encoded, Operation};
 use crate::client::placement::key::{AsKey, WireKey};
-use crate::client::wire::command::{Command, Effect};
+use crate::client::wire::command::{Command, Copying, Effect};
 use crate::client::wire::outcome::nowhere;
 use crate::client::wire::reply::Reply;
 use std::sync::Arc;
@@ -18,6 +20,14 @@ pub(in crate::client) struct Begun<'k> {
     /// With how long items may live there, if the server stands in for another. `None`: nobody is
     /// to be asked.
     to: Option<(Arc<Server>, Option<u32>)>,
+    /// Servers with further copies of the key.
+    pub copies: Vec<Arc<Server>>,
+    /// The value, if it is kept in this process.
+    kept: Option<Arc<Encoded>>,
+    /// The right to keep what is read.
+    ticket: Option<near::Ticket>,
+    /// Forgets what is kept when the call has ended.
+    _writing: Option<near::Writing>,
 }
 
 impl Begun<'_> {
@@ -56,38 +66,69 @@ impl Attempt {
 }
 
 impl Cluster {
-    /// Finds the server of a key.
-    pub fn begin<'k>(
+    /// Finds the servers of a key, unless its value is kept here.
+    pub fn begin<'k, R, F: Convert<R>>(
         &self,
         key: &'k (impl AsKey + ?Sized),
-        effect: Effect,
+        operation: &mut Operation<'_, R, F>,
     ) -> Result<Begun<'k>, Error> {
         let (key, placing) = self.wire(key)?;
+        let command = operation.command;
+        let mut begun =
+            Begun { key, to: None, copies: Vec::new(), kept: None, ticket: None, _writing: None };
+        if command.copying() == Copying::ReadAny && self.near.is_on() {
+            begun.kept = self.recall(&begun.key);
+            if begun.kept.is_some() {
+                return Ok(begun);
+            }
+            begun.ticket = self.near.ask(&begun.key);
+            operation.keeps = begun.ticket.is_some();
+        }
+        if command.spoils_copies() {
+            begun._writing = self.near.writing(&begun.key);
+        }
         let topology = self.topology();
-        let to = match self.route(&topology, &placing, &key, effect)? {
+        let targets = self.targets(&topology, &placing, &begun.key, &command, false)?;
+        begun.copies = targets.others;
+        begun.to = match targets.first {
             Route::Owner(server) => Some((server, None)),
             Route::StandIn(server, seconds_max) => Some((server, Some(seconds_max))),
             Route::Nowhere => None,
         };
-        Ok(Begun { key, to })
+        Ok(begun)
+    }
+
+    /// What is kept of a key.
+    pub fn recall(&self, key: &WireKey<'_>) -> Option<Arc<Encoded>> {
+        let kept = self.near.get(key, clock::now());
+        kept.is_some().then(|| count(&self.counters.near_hits));
+        kept
     }
 
     /// The result of a call that nobody is asked about.
     pub fn unasked<R, F: Convert<R>>(
         &self,
+        begun: Begun<'_>,
         mut operation: Operation<'_, R, F>,
     ) -> Result<R, Error> {
-        let reply = nowhere(&operation.command);
+        let kept = begun.kept.as_deref();
+        let reply = kept.map_or_else(|| nowhere(&operation.command), Encoded::as_reply);
         let result = operation.read(reply);
-        self.settle(operation, result)
+        self.settle(begun, operation, result)
     }
 
     /// What the outcome of a call is to the caller, and to the counters.
     pub fn settle<R, F: Convert<R>>(
         &self,
+        begun: Begun<'_>,
         mut operation: Operation<'_, R, F>,
         result: Result<R, Error>,
     ) -> Result<R, Error> {
+        if let (Ok(_), Some(ticket), Some(brought)) =
+            (&result, begun.ticket, operation.brought.take())
+        {
+            self.near.keep(ticket, brought, clock::now());
+        }
         let result = match result {
             Err(error) if operation.effect == Effect::Read && self.forgives(&error) => {
                 operation.read(Reply::NotFound)

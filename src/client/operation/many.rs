@@ -1,16 +1,21 @@
 //! Calls about many keys: which of them go to which server, and whose results are whose. No I/O.
 
+use crate::client::clock;
+use crate::client::cluster::replicas::Targets;
 use crate::client::cluster::{Cluster, Route, Server, for_stand_in};
 use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
+use crate::client::near;
 use crate::client::observe;
-use crate::client::operation::{Convert, Encoded};
+use crate::client::operation::{Convert, Encoded, may_be_place};
 use crate::client::placement::key::{AsKey, WireKey};
 use crate::client::wire::batch::{Batch, refused};
-use crate::client::wire::command::{Command, Effect, Mode};
-use crate::client::wire::outcome::{self, Many};
+use crate::client::wire::command::{Command, Copying, Effect, Mode};
+use crate::client::wire::outcome::{self, Many, Versioned, nowhere};
 use crate::client::wire::reply::Reply;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,37 +28,59 @@ pub(in crate::client) struct Group<'k> {
     pub keys: Vec<(usize, WireKey<'k>)>,
 }
 
-/// The requests for the keys of one server, numbered from a counter.
-pub(in crate::client) trait Requests<'k>:
-    Fn(Group<'k>, &mut u32) -> Batch<'k>
-{
-}
+/// A call about many keys: what each is asked, by its place in the caller's list, and what the
+/// reply is to the caller.
+pub(in crate::client) trait Bulk<T> {
+    fn command(&self, at: usize) -> Command<'_>;
 
-impl<'k, F: Fn(Group<'k>, &mut u32) -> Batch<'k>> Requests<'k> for F {}
+    fn convert(&self, at: usize, reply: Reply<'_>) -> Result<T, Error>;
 
-/// The result of a key that nobody is asked about.
-pub(in crate::client) trait Missing<T>: Fn() -> Result<T, Error> {}
+    /// Why there is nothing to send for a key.
+    fn unsendable(&self, _at: usize) -> Option<&Error> {
+        None
+    }
 
-impl<T, F: Fn() -> Result<T, Error>> Missing<T> for F {}
+    /// Whether reads and writes of one key are to meet on one server.
+    fn in_order(&self) -> bool {
+        false
+    }
 
-/// A call about many keys, all of one kind.
-pub(in crate::client) struct Asked<B, M, C> {
-    pub effect: Effect,
-    pub batch: B,
-    pub missing: M,
-    pub convert: C,
+    /// The requests for the keys of one server, numbered from a counter.
+    fn requests<'k>(&self, group: Group<'k>, opaque: &mut u32) -> Batch<'k> {
+        let seconds_max = group.seconds_max;
+        Batch::each(group.keys, opaque, |at| {
+            let command = self.command(at);
+            seconds_max.map_or(command, |seconds| for_stand_in(command, seconds))
+        })
+    }
+
+    /// The result of a key that nobody is asked about.
+    fn missing(&self, at: usize) -> Result<T, Error> {
+        self.convert(at, nowhere(&self.command(at)))
+    }
 }
 
 /// The results of such a call, in the making.
 pub(in crate::client) struct Slots<T> {
     slots: Vec<Option<Result<T, Error>>>,
-    /// Places whose items had neither bytes nor flags: they may be no values.
-    pub empty: Vec<usize>,
+    /// Places whose replies are such as the place of a value being computed gets.
+    pub doubtful: Vec<usize>,
+    /// The rights to keep what is read, and what was.
+    tickets: HashMap<usize, near::Ticket>,
+    brought: Vec<(near::Ticket, Encoded)>,
+    /// What is kept of the keys that are written is forgotten when the call has ended.
+    writing: Vec<near::Writing>,
 }
 
 impl<T> Slots<T> {
     pub fn new(count: usize) -> Self {
-        Self { slots: (0..count).map(|_| None).collect(), empty: Vec::new() }
+        Self {
+            slots: (0..count).map(|_| None).collect(),
+            doubtful: Vec::new(),
+            tickets: HashMap::new(),
+            brought: Vec::new(),
+            writing: Vec::new(),
+        }
     }
 
     pub fn set(&mut self, at: usize, result: Result<T, Error>) {
@@ -66,14 +93,20 @@ impl<T> Slots<T> {
         server: &str,
         at: usize,
         reply: Reply<'_>,
-        convert: &impl Convert<T>,
+        bulk: &impl Bulk<T>,
     ) -> Result<(), Error> {
-        if matches!(&reply, Reply::Value(item) if item.data.is_empty() && item.flags == 0) {
-            self.empty.push(at);
+        if may_be_place(&reply) {
+            self.doubtful.push(at);
+        } else if let Some(ticket) = self.tickets.remove(&at) {
+            self.brought.extend(Encoded::of(&reply).map(|brought| (ticket, brought)));
+        }
+        if matches!(reply, Reply::NotFound) && bulk.command(at).asks_copies() {
+            // Left open: another copy may have it.
+            return Ok(());
         }
         let result = match reply {
             Reply::Refused(line) => Err(refused(server, line)),
-            reply => convert(reply),
+            reply => bulk.convert(at, reply),
         };
         if let Err(error @ Error::Protocol { .. }) = result {
             return Err(error);
@@ -86,42 +119,63 @@ impl<T> Slots<T> {
     pub fn fail(
         &mut self,
         cluster: &Cluster,
-        effect: Effect,
         places: impl IntoIterator<Item = usize>,
         error: &Error,
-        missing: &impl Missing<T>,
+        bulk: &impl Bulk<T>,
     ) {
-        let forgiven = effect == Effect::Read && cluster.forgives(error);
+        let forgives = cluster.forgives(error);
         for at in places {
-            let failed = || match effect {
-                _ if forgiven => missing(),
-                Effect::Read => Err(error.clone().without_doubt()),
-                _ => Err(error.clone()),
-            };
-            self.slots[at].get_or_insert_with(failed);
+            let reads = bulk.command(at).effect() == Effect::Read;
+            if !(forgives && reads) {
+                let failed = || if reads { error.clone().without_doubt() } else { error.clone() };
+                self.slots[at].get_or_insert_with(|| Err(failed()));
+            }
         }
     }
 
-    pub fn finish(self, missing: &impl Missing<T>) -> Many<T> {
-        Many(self.slots.into_iter().map(|slot| slot.unwrap_or_else(missing)).collect())
+    /// Whether nothing was found, or nobody answered.
+    fn is_open(&self, at: usize) -> bool {
+        self.slots[at].as_ref().is_none_or(|slot| slot.as_ref().is_err_and(Error::is_away))
+    }
+
+    /// With what further copies said.
+    pub fn merge(&mut self, copies: Slots<Option<T>>) {
+        for (slot, copy) in self.slots.iter_mut().zip(copies.slots) {
+            match copy {
+                Some(Ok(Some(found))) => *slot = Some(Ok(found)),
+                Some(Err(error)) if !matches!(slot, Some(Err(_))) => *slot = Some(Err(error)),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn finish(self, cluster: &Cluster, bulk: &impl Bulk<T>) -> Many<T> {
+        for (ticket, brought) in self.brought {
+            cluster.near.keep(ticket, brought, clock::now());
+        }
+        let slots = self.slots.into_iter().enumerate();
+        Many(slots.map(|(at, slot)| slot.unwrap_or_else(|| bulk.missing(at))).collect())
     }
 }
 
 impl Cluster {
-    /// Splits keys among servers. Slots of keys that go nowhere get their results at once:
-    /// `missing` where a dead server's keys count as such.
+    /// Splits keys among servers. Slots of keys that go nowhere get their results at once.
     pub fn split<'k, K: AsKey, T>(
         &self,
         keys: &'k [K],
-        effect: Effect,
+        bulk: &impl Bulk<T>,
         slots: &mut Slots<T>,
-        missing: &impl Missing<T>,
-    ) -> Vec<Group<'k>> {
+    ) -> (Vec<Group<'k>>, Vec<Copied>) {
         let topology = self.topology();
-        let mut groups: Vec<Group<'k>> = Vec::new();
+        let (mut groups, mut copied) = (Vec::<Group<'k>>::new(), Vec::new());
+        let has_replicas = self.config.has_replicas();
         // The group of each owner in use, by its index; `route` is for the others.
         let mut group_of: Vec<Option<usize>> = vec![None; topology.servers.len()];
         for (at, key) in keys.iter().enumerate() {
+            if let Some(error) = bulk.unsendable(at) {
+                slots.set(at, Err(error.clone()));
+                continue;
+            }
             let (wire, placing) = match self.wire(key) {
                 Ok(made) => made,
                 Err(error) => {
@@ -129,7 +183,11 @@ impl Cluster {
                     continue;
                 }
             };
-            if let Some(owner) = topology.owner_in_use(&placing) {
+            if self.near.is_on() && self.is_kept(at, &wire, bulk, slots) {
+                continue;
+            }
+            let owner = (!has_replicas).then(|| topology.owner_in_use(&placing)).flatten();
+            if let Some(owner) = owner {
                 let group = *group_of[owner].get_or_insert_with(|| {
                     let server = Arc::clone(&topology.servers[owner]);
                     groups.push(Group { server, seconds_max: None, keys: Vec::new() });
@@ -138,24 +196,87 @@ impl Cluster {
                 groups[group].keys.push((at, wire));
                 continue;
             }
-            match self.route(&topology, &placing, &wire, effect) {
-                Ok(Route::Owner(server)) => join(&mut groups, server, None, (at, wire)),
-                Ok(Route::StandIn(server, seconds)) => {
+            let command = bulk.command(at);
+            let targets = self.targets(&topology, &placing, &wire, &command, bulk.in_order());
+            let Targets { first, others } = match targets {
+                Ok(targets) => targets,
+                Err(error) => {
+                    slots.set(at, Err(error));
+                    continue;
+                }
+            };
+            match first {
+                Route::Owner(server) => join(&mut groups, server, None, (at, wire)),
+                Route::StandIn(server, seconds) => {
                     join(&mut groups, server, Some(seconds), (at, wire));
                 }
-                Ok(Route::Nowhere) => slots.set(at, missing()),
-                Err(error) => slots.set(at, Err(error)),
+                Route::Nowhere => slots.set(at, bulk.missing(at)),
+            }
+            if !others.is_empty() {
+                copied.push(Copied { at, others: others.into_iter() });
             }
         }
         // Everybody takes connections in the same order, so that two callers cannot each hold what
         // the other waits for.
         groups.sort_by_key(|group| group.server.id);
-        groups
+        (groups, copied)
     }
 
-    pub fn count_all_found<T>(&self, many: &Many<Option<T>>) {
-        let found = many.iter().filter(|result| matches!(result, Ok(Some(_)))).count() as u64;
-        let missed = many.iter().filter(|result| matches!(result, Ok(None))).count() as u64;
+    /// Whether a key's value is kept in this process, which then is the result. Sees to it that
+    /// what is read is kept, and what is written is not any more.
+    fn is_kept<T>(
+        &self,
+        at: usize,
+        key: &WireKey<'_>,
+        bulk: &impl Bulk<T>,
+        slots: &mut Slots<T>,
+    ) -> bool {
+        let command = bulk.command(at);
+        if command.spoils_copies() {
+            slots.writing.extend(self.near.writing(key));
+        }
+        if command.copying() != Copying::ReadAny || bulk.in_order() {
+            return false;
+        }
+        let kept = self.recall(key);
+        match &kept {
+            Some(kept) => slots.set(at, bulk.convert(at, kept.as_reply())),
+            None => slots.tickets.extend(self.near.ask(key).map(|ticket| (at, ticket))),
+        }
+        kept.is_some()
+    }
+
+    /// What is asked of the next copies: reads that came to nothing once more, and what keeps
+    /// copies from being out of date. `None` at the end.
+    pub fn next_copies<'k, 'b, K: AsKey, T, B: Bulk<T>>(
+        &self,
+        keys: &'k [K],
+        bulk: &'b B,
+        copied: &mut [Copied],
+        slots: &Slots<T>,
+    ) -> Option<(Vec<Group<'k>>, Copies<'b, B>)> {
+        let mut groups = Vec::new();
+        let mut reads = vec![false; if copied.is_empty() { 0 } else { keys.len() }];
+        for Copied { at, others } in copied {
+            let (at, command) = (*at, bulk.command(*at));
+            reads[at] = command.asks_copies() && slots.is_open(at);
+            if !reads[at] && command.effect() == Effect::Read {
+                continue;
+            }
+            if let (Some(server), Ok((wire, _))) = (others.next(), self.wire(&keys[at])) {
+                join(&mut groups, server, None, (at, wire));
+            }
+        }
+        groups.sort_by_key(|group: &Group<'_>| group.server.id);
+        (!groups.is_empty()).then_some((groups, Copies { bulk, reads }))
+    }
+
+    /// Counts what reads found: some, none, or no telling.
+    pub fn count_all_found(&self, reads: impl Iterator<Item = Option<bool>>) {
+        let (mut found, mut missed) = (0, 0);
+        for read in reads.flatten() {
+            *(if read { &mut found } else { &mut missed }) += 1;
+        }
         observe::read(true, found);
         observe::read(false, missed);
         self.counters.hits.fetch_add(found, Ordering::Relaxed);
@@ -177,74 +298,163 @@ fn join<'k>(
     }
 }
 
-/// Values of many keys.
-pub(in crate::client) fn get<'k, T>(
+/// Servers with further copies of a key, by its place in the caller's list.
+pub(in crate::client) struct Copied {
+    at: usize,
+    others: std::vec::IntoIter<Arc<Server>>,
+}
+
+/// What copies are sent. The result of a key is what was read, or that it was not to be read.
+pub(in crate::client) struct Copies<'b, B> {
+    bulk: &'b B,
+    /// Of each key, whether it is read again.
+    reads: Vec<bool>,
+}
+
+impl<T, B: Bulk<T>> Bulk<Option<T>> for Copies<'_, B> {
+    fn command(&self, at: usize) -> Command<'_> {
+        let command = self.bulk.command(at);
+        if self.reads[at] { command } else { command.for_copies() }
+    }
+
+    fn convert(&self, at: usize, reply: Reply<'_>) -> Result<Option<T>, Error> {
+        match self.reads[at] && reply != Reply::NotFound {
+            true => self.bulk.convert(at, reply).map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
+/// Values of many keys, which share requests.
+pub(in crate::client) struct Fetch<F> {
     token: bool,
-    convert: impl Convert<Option<T>>,
-) -> Asked<impl Requests<'k>, impl Missing<Option<T>>, impl Convert<Option<T>>> {
-    let batch = move |group: Group<'k>, opaque: &mut u32| Batch::get(group.keys, token, opaque);
-    Asked { effect: Effect::Read, batch, missing: || Ok(None), convert }
+    convert: F,
+}
+
+/// Of many keys, the values.
+pub(in crate::client) fn values<T: DeserializeOwned>(
+    config: &Config,
+) -> Fetch<impl Convert<Option<T>>> {
+    let convert = |reply: Reply<'_>| outcome::value(&config.codec, reply);
+    Fetch { token: false, convert }
+}
+
+/// The same with flags and tokens.
+pub(in crate::client) fn versioned<T: DeserializeOwned>(
+    config: &Config,
+) -> Fetch<impl Convert<Option<Versioned<T>>>> {
+    let convert = |reply: Reply<'_>| outcome::versioned(&config.codec, reply);
+    Fetch { token: true, convert }
+}
+
+impl<T, F: Convert<Option<T>>> Bulk<Option<T>> for Fetch<F> {
+    fn command(&self, _at: usize) -> Command<'_> {
+        Command::Get { token: self.token }
+    }
+
+    fn convert(&self, _at: usize, reply: Reply<'_>) -> Result<Option<T>, Error> {
+        (self.convert)(reply)
+    }
+
+    fn requests<'k>(&self, group: Group<'k>, opaque: &mut u32) -> Batch<'k> {
+        Batch::get(group.keys, self.token, opaque)
+    }
 }
 
 /// The same command for each of many keys.
-pub(in crate::client) fn each<'k, T: Copy>(
+pub(in crate::client) struct Each<F> {
     command: Command<'static>,
-    missing: T,
-    convert: impl Convert<T>,
-) -> Asked<impl Requests<'k>, impl Missing<T>, impl Convert<T>> {
-    let batch = move |group: Group<'k>, opaque: &mut u32| {
-        let seconds_max = group.seconds_max;
-        Batch::each(group.keys, opaque, |_| {
-            seconds_max.map_or(command, |seconds| for_stand_in(command, seconds))
-        })
-    };
-    Asked { effect: command.effect(), batch, missing: move || Ok(missing), convert }
+    convert: F,
 }
 
-/// The batches of a call that stores.
-pub(in crate::client) fn stores<'k>(
-    batch: impl Requests<'k>,
-) -> Asked<impl Requests<'k>, impl Missing<()>, impl Convert<()>> {
-    Asked { effect: Effect::Write, batch, missing: || Ok(()), convert: outcome::set }
+pub(in crate::client) fn delete() -> Each<impl Convert<bool>> {
+    Each { command: Command::Delete, convert: outcome::existed }
 }
 
-/// Values to be stored under many keys. Those that cannot be encoded are left out of the call.
-pub(in crate::client) struct Stores<'i, K> {
-    /// What became of each: to be sent, or an error.
+pub(in crate::client) fn touch(expiry: Expiry) -> Each<impl Convert<bool>> {
+    Each { command: Command::Touch { exptime: expiry.exptime() }, convert: outcome::existed }
+}
+
+pub(in crate::client) fn count(up: bool, delta: u64) -> Each<impl Convert<Option<u64>>> {
+    Each { command: Command::Count { up, delta }, convert: outcome::number }
+}
+
+impl<T, F: Convert<T>> Bulk<T> for Each<F> {
+    fn command(&self, _at: usize) -> Command<'_> {
+        self.command
+    }
+
+    fn convert(&self, _at: usize, reply: Reply<'_>) -> Result<T, Error> {
+        (self.convert)(reply)
+    }
+}
+
+/// A key with its value, as [`set_many`](crate::client::Client::set_many) takes them: a pair, or a
+/// reference to one.
+pub trait Pair {
+    /// Its key.
+    type Key: AsKey;
+    /// Its value.
+    type Value: Serialize;
+
+    /// The two.
+    fn into_pair(self) -> (Self::Key, Self::Value);
+}
+
+impl<K: AsKey, V: Serialize> Pair for (K, V) {
+    type Key = K;
+    type Value = V;
+
+    fn into_pair(self) -> (K, V) {
+        self
+    }
+}
+
+impl<'p, K: AsKey, V: Serialize> Pair for &'p (K, V) {
+    type Key = &'p K;
+    type Value = &'p V;
+
+    fn into_pair(self) -> (&'p K, &'p V) {
+        (&self.0, &self.1)
+    }
+}
+
+/// Values to be stored under many keys.
+pub(in crate::client) struct Stores {
+    /// Those that cannot be encoded are left out of the call.
     values: Vec<Result<Encoded, Error>>,
-    /// Places of those to be sent.
-    sent: Vec<usize>,
-    /// Their keys.
-    pub keys: Vec<&'i K>,
     expiry: Expiry,
 }
 
-impl<'i, K: AsKey> Stores<'i, K> {
-    pub fn new(config: &Config, items: &'i [(K, impl Serialize)], expiry: Expiry) -> Self {
-        let values: Vec<_> = items.iter().map(|(_, value)| Encoded::new(config, value)).collect();
-        let sent: Vec<usize> = (0..items.len()).filter(|at| values[*at].is_ok()).collect();
-        let keys = sent.iter().map(|at| &items[*at].0).collect();
-        Self { values, sent, keys, expiry }
+impl Stores {
+    /// With their keys.
+    pub fn new<P: Pair>(
+        config: &Config,
+        items: impl IntoIterator<Item = P>,
+        expiry: Expiry,
+    ) -> (Vec<P::Key>, Self) {
+        let encoded = |item: P| {
+            let (key, value) = item.into_pair();
+            (key, Encoded::new(config, &value))
+        };
+        let (keys, values) = items.into_iter().map(encoded).unzip();
+        (keys, Self { values, expiry })
     }
+}
 
-    pub fn batch<'k>(&self, group: Group<'k>, opaque: &mut u32) -> Batch<'k> {
-        let seconds_max = group.seconds_max;
-        Batch::each(group.keys, opaque, |at| {
-            let command = match &self.values[self.sent[at]] {
-                Ok(value) => value.command(Mode::Set, self.expiry),
-                Err(_) => Command::Delete,
-            };
-            seconds_max.map_or(command, |seconds| for_stand_in(command, seconds))
-        })
-    }
-
-    /// All results, with those of the ones that were sent.
-    pub fn results(self, stored: Many<()>) -> Many<()> {
-        let mut results: Vec<Result<(), Error>> =
-            self.values.into_iter().map(|value| value.map(|_| ())).collect();
-        for (at, result) in self.sent.into_iter().zip(stored) {
-            results[at] = result;
+impl Bulk<()> for Stores {
+    fn command(&self, at: usize) -> Command<'_> {
+        match &self.values[at] {
+            Ok(value) => value.command(Mode::Set, self.expiry),
+            Err(_) => Command::Delete,
         }
-        Many(results)
+    }
+
+    fn convert(&self, _at: usize, reply: Reply<'_>) -> Result<(), Error> {
+        outcome::set(reply)
+    }
+
+    fn unsendable(&self, at: usize) -> Option<&Error> {
+        self.values[at].as_ref().err()
     }
 }

@@ -7,11 +7,13 @@
 //! | `mod` | what each operation sends, and how its reply converts |
 //! | `attempt` | where a call goes, whether it is sent again, what a failure means |
 //! | `many` | which keys go to which server, and whose results are whose |
+//! | `batch` | mixed commands of one call |
 //! | `update` | reading, changing and storing until nobody interfered |
 //! | `lease` | who computes a missing value, and who waits |
 //! | `flight` | one computation of a key in this process, and those who wait for it |
 
 pub(in crate::client) mod attempt;
+pub(in crate::client) mod batch;
 pub(in crate::client) mod flight;
 pub(in crate::client) mod lease;
 pub(in crate::client) mod many;
@@ -20,9 +22,10 @@ pub(in crate::client) mod update;
 use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
 use crate::client::operation::update::Read;
+use crate::client::value::AnyCodec;
 use crate::client::wire::command::{Command, Effect, Mode, ServerCommand};
-use crate::client::wire::outcome::{self, Cas, Inspection, Raw, Versioned};
-use crate::client::wire::reply::Reply;
+use crate::client::wire::outcome::{self, Cas, Inspection, Look, Raw, Versioned};
+use crate::client::wire::reply::{Item, Reply};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -52,29 +55,80 @@ pub(in crate::client) struct Operation<'a, R, F> {
     blank: Option<Blank<R>>,
     /// The reply was an item without bytes or flags, which such a place looks like.
     empty: bool,
+    /// The reply was that there is nothing.
+    missed: bool,
+    /// What is read is to be kept in this process.
+    keeps: bool,
+    brought: Option<Encoded>,
+}
+
+/// What a further copy of a key is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum ToCopy<'a> {
+    /// The same read again.
+    Read(Command<'a>),
+    /// What keeps it from being out of date.
+    Write(Command<'a>),
 }
 
 impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
     fn new(command: Command<'a>, convert: F) -> Self {
         let effect = command.effect();
-        Self { command, effect, convert, found: None, blank: None, empty: false }
+        Self {
+            command,
+            effect,
+            convert,
+            found: None,
+            blank: None,
+            empty: false,
+            missed: false,
+            keeps: false,
+            brought: None,
+        }
     }
 
     /// The result that a reply stands for.
     pub fn read(&mut self, reply: Reply<'_>) -> Result<R, Error> {
-        if let Reply::Value(item) = &reply {
-            self.empty = item.data.is_empty() && item.flags == 0;
+        self.empty = may_be_place(&reply);
+        self.missed = matches!(reply, Reply::NotFound);
+        if self.keeps && !self.empty {
+            self.brought = Encoded::of(&reply);
         }
         (self.convert)(reply)
+    }
+
+    /// What the next copy is sent after this result; `None`: it need not be asked.
+    pub fn to_copy(&self, result: &Result<R, Error>) -> Option<ToCopy<'a>> {
+        let failed = result.as_ref().is_err_and(Error::is_away);
+        if self.command.asks_copies() && (self.missed || failed) {
+            return Some(ToCopy::Read(self.command));
+        }
+        let writes = self.effect != Effect::Read;
+        writes.then(|| ToCopy::Write(self.command.for_copies()))
+    }
+
+    /// The result after another copy was read: that one's if it has something, or if it alone knows
+    /// that there is nothing.
+    pub fn better(&self, before: Result<R, Error>, read: Result<R, Error>) -> Result<R, Error> {
+        match (&read, self.missed) {
+            (Ok(_), false) => read,
+            _ => before,
+        }
     }
 
     /// Whether the result may come from the place of a value that somebody computes.
     pub fn may_be_blank(&self, result: &Result<R, Error>) -> bool {
         let not_a_number = || match result {
-            Err(Error::Refused { line, .. }) => line.contains("non-numeric"),
+            Err(Error::Refused { line, .. }) => is_no_number(line),
             _ => false,
         };
         self.blank.is_some() && (self.empty || not_a_number())
+    }
+
+    /// Whether the item has to be looked at before the command is sent: what is appended to the
+    /// place of a value being computed would be taken for that value.
+    pub fn looks_first(&self) -> bool {
+        matches!(self.command, Command::Extend { .. })
     }
 
     /// The result, if it does.
@@ -83,6 +137,20 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
             Some(blank) => blank(result),
             None => result,
         }
+    }
+}
+
+/// What counting says to a value that is no number, and to the place of one being computed.
+fn is_no_number(line: &str) -> bool {
+    line.contains("non-numeric")
+}
+
+/// Whether a reply is such as the place of a value being computed gets.
+fn may_be_place(reply: &Reply<'_>) -> bool {
+    match reply {
+        Reply::Value(item) => item.data.is_empty() && item.flags == 0,
+        Reply::Refused(line) => is_no_number(line),
+        _ => false,
     }
 }
 
@@ -140,9 +208,21 @@ pub(in crate::client) fn inspect()
     Operation::new(Command::Inspect, outcome::inspection)
 }
 
-/// Whether the item is the place of a value that somebody computes.
-pub(in crate::client) fn peek() -> Operation<'static, bool, impl Convert<bool>> {
-    Operation::new(Command::Inspect, outcome::is_place)
+/// Whether there is an item, and whether it is the place of a value that somebody computes.
+pub(in crate::client) fn look() -> Operation<'static, Look, impl Convert<Look>> {
+    Operation::new(Command::Inspect, outcome::look)
+}
+
+/// The command to send after a look; `None` if there is nothing to extend.
+pub(in crate::client) fn extending(command: Command<'_>, look: Look) -> Option<Command<'_>> {
+    match (command, look) {
+        (command, Look::Unknown) => Some(command),
+        (_, Look::Nothing | Look::Place(_)) => None,
+        (Command::Extend { front, data, .. }, Look::Item(token)) => {
+            Some(Command::Extend { front, data, token: Some(token) })
+        }
+        (command, Look::Item(_)) => Some(command),
+    }
 }
 
 /// Bytes and flags on their way into a cache.
@@ -154,8 +234,25 @@ pub(in crate::client) struct Encoded {
 
 impl Encoded {
     pub fn new(config: &Config, value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
-        let (data, flags) = config.codec.encode(value)?;
+        Self::with(&config.codec, value)
+    }
+
+    pub fn with(codec: &AnyCodec, value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
+        let (data, flags) = codec.encode(value)?;
         Ok(Self { data, flags })
+    }
+
+    /// What a reply brought.
+    pub fn of(reply: &Reply<'_>) -> Option<Self> {
+        match reply {
+            Reply::Value(item) => Some(Self { data: item.data.to_vec(), flags: item.flags }),
+            _ => None,
+        }
+    }
+
+    /// As a server would have it.
+    pub fn as_reply(&self) -> Reply<'_> {
+        Reply::Value(Item { data: &self.data, flags: self.flags, ..Item::default() })
     }
 
     /// The value again; `None` if it is no `T`.
@@ -194,12 +291,9 @@ pub(in crate::client) fn store(
     Operation::new(value.command(mode, expiry), outcome::stored)
 }
 
-pub(in crate::client) fn extend(
-    mode: Mode,
-    data: &[u8],
-) -> Operation<'_, bool, impl Convert<bool>> {
-    let command = Command::Store { mode, flags: 0, exptime: 0, data };
-    Operation::new(command, outcome::stored)
+/// Appends, or at the front. `Changed`: somebody interfered, and it is to be tried again.
+pub(in crate::client) fn extend(front: bool, data: &[u8]) -> Operation<'_, Cas, impl Convert<Cas>> {
+    Operation::new(Command::Extend { front, data, token: None }, outcome::cas)
 }
 
 pub(in crate::client) fn cas(
@@ -233,35 +327,55 @@ pub(in crate::client) fn count(
     Operation { blank: Some(none), ..operation }
 }
 
-/// Up or down, starting at `initial`. Nothing stands in for the key's own server.
-pub(in crate::client) fn count_from(
+/// Counting up or down, starting at `initial`. Nothing stands in for the key's own server.
+pub(in crate::client) struct Counting {
     up: bool,
     delta: u64,
     initial: u64,
     expiry: Expiry,
-) -> Operation<'static, u64, impl Convert<u64>> {
-    let command = Command::CountFrom { up, delta, initial, exptime: expiry.exptime() };
-    let convert =
-        |reply: Reply<'_>| outcome::number(reply)?.ok_or_else(|| Error::protocol("", "no number"));
-    Operation { effect: Effect::Exact, ..Operation::new(command, convert) }
+    /// `initial`, as it is stored.
+    digits: String,
 }
 
-/// So many numbers that nobody else gets.
-pub(in crate::client) fn unique_ids(
-    count: u64,
-) -> Result<Operation<'static, Range<u64>, impl Convert<Range<u64>>>, Error> {
-    if count == 0 || count > 1 << 63 {
-        return Err(Error::Config("unique_ids: ask for 1 to 2^63".into()));
+impl Counting {
+    pub fn new(up: bool, delta: u64, initial: u64, expiry: Expiry) -> Self {
+        Self { up, delta, initial, expiry, digits: initial.to_string() }
     }
-    let command = Command::CountFrom { up: true, delta: count, initial: count, exptime: 0 };
-    let convert = move |reply: Reply<'_>| {
-        let last = outcome::number(reply)?.ok_or_else(|| Error::protocol("", "no number"))?;
-        // A counter that somebody else has set below is theirs to explain.
-        let first = last.checked_sub(count).map(|before| before + 1);
-        let first = first.ok_or_else(|| Error::Value(format!("the counter is at {last}")))?;
-        Ok(first..last.saturating_add(1))
-    };
-    Ok(Operation { effect: Effect::Exact, ..Operation::new(command, convert) })
+
+    /// For so many numbers that nobody else gets.
+    pub fn unique(count: u64) -> Result<Self, Error> {
+        match count {
+            1..=0x8000_0000_0000_0000 => Ok(Self::new(true, count, count, Expiry::Never)),
+            _ => Err(Error::Config("unique_ids: ask for 1 to 2^63".into())),
+        }
+    }
+
+    /// The number; `None` if there is the place of a value being computed.
+    pub fn count(&self) -> Operation<'static, Option<u64>, impl Convert<Option<u64>>> {
+        let Self { up, delta, initial, expiry, .. } = *self;
+        let command = Command::CountFrom { up, delta, initial, exptime: expiry.exptime() };
+        Operation { blank: Some(none), ..Operation::new(command, outcome::number) }
+    }
+
+    /// Begins in such a place. Who computes stores nothing then.
+    pub fn begin(&self, token: u64) -> Operation<'_, bool, impl Convert<bool>> {
+        let (mode, exptime, data) =
+            (Mode::Cas(token), self.expiry.exptime(), self.digits.as_bytes());
+        let command = Command::Store { mode, flags: 0, exptime, data };
+        Operation { effect: Effect::Exact, ..Operation::new(command, outcome::stored) }
+    }
+
+    pub fn initial(&self) -> u64 {
+        self.initial
+    }
+}
+
+/// The numbers up to the one that was counted.
+pub(in crate::client) fn unique_ids(last: u64, count: u64) -> Result<Range<u64>, Error> {
+    // A counter that somebody else has set below is theirs to explain.
+    let first = last.checked_sub(count).map(|before| before + 1);
+    let first = first.ok_or_else(|| Error::Value(format!("the counter is at {last}")))?;
+    Ok(first..last.saturating_add(1))
 }
 
 /// Deletes an item if it is still the one with this token: a value that was taken, or a lease that

@@ -10,6 +10,7 @@ use std::str::FromStr;
 ///
 /// Written `host`, `host:port`, `[ipv6]:port`, `unix:/path` or `/path`, with a weight behind one
 /// more colon (`host:port:weight`) and a name behind a blank, as twemproxy's configuration has it.
+/// A zone is one more word, such as `zone=eu-1`.
 ///
 /// ```
 /// use distcache::client::Node;
@@ -17,6 +18,8 @@ use std::str::FromStr;
 /// let node: Node = "cache1.example:11212:3 first".parse()?;
 /// assert_eq!((node.host(), node.port(), node.weight()), ("cache1.example", 11212, 3));
 /// assert_eq!(node.name(), "first");
+/// let node: Node = "10.0.0.1 zone=eu-1".parse()?;
+/// assert_eq!((node.zone(), node.given_name()), (Some("eu-1"), None));
 /// assert_eq!("localhost".parse::<Node>()?.port(), 11211);
 /// assert!("localhost:99999".parse::<Node>().is_err());
 /// # Ok::<(), distcache::client::Error>(())
@@ -28,18 +31,19 @@ pub struct Node {
     unix: bool,
     weight: u32,
     name: Option<String>,
+    zone: Option<String>,
 }
 
 impl Node {
     /// A server at a TCP address.
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port, unix: false, weight: 1, name: None }
+        Self { host: host.into(), port, unix: false, weight: 1, name: None, zone: None }
     }
 
     /// A server at a Unix socket. Systems without them (Windows) fail to connect.
     pub fn unix(path: impl AsRef<Path>) -> Self {
         let host = path.as_ref().to_string_lossy().into_owned();
-        Self { host, port: 0, unix: true, weight: 1, name: None }
+        Self { host, port: 0, unix: true, weight: 1, name: None, zone: None }
     }
 
     /// The same server with a weight: one of weight 2 owns twice the keys of one of weight 1. Zero
@@ -54,6 +58,13 @@ impl Node {
     #[must_use]
     pub fn with_name(self, name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..self }
+    }
+
+    /// The same server in a zone: a data centre, a rack, whatever fails together. See
+    /// `Config::replicas`.
+    #[must_use]
+    pub fn with_zone(self, zone: impl Into<String>) -> Self {
+        Self { zone: Some(zone.into()), ..self }
     }
 
     /// The host name or IP address; for a Unix socket its path.
@@ -86,6 +97,11 @@ impl Node {
         self.name.as_deref()
     }
 
+    /// The zone, if one was given.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
     /// The address as one writes it.
     pub fn address(&self) -> String {
         match (self.unix, self.host.contains(':')) {
@@ -111,10 +127,13 @@ impl FromStr for Node {
                 "{text:?} is no server: {what}; write host:port, host:port:weight or unix:/path"
             ))
         };
-        let (address, name) = match text.trim().split_once(char::is_whitespace) {
-            Some((address, name)) => (address, Some(name.trim().to_owned())),
-            None => (text.trim(), None),
-        };
+        let mut words = text.split_whitespace();
+        let address = words.next().unwrap_or_default();
+        let (zones, names): (Vec<&str>, Vec<&str>) =
+            words.partition(|word| word.starts_with("zone="));
+        let name = (!names.is_empty()).then(|| names.join(" "));
+        let zone = zones.first().and_then(|zone| zone.split_once('='));
+        let zone = zone.map(|(_, zone)| zone.to_owned());
         let node = match address.strip_prefix("unix:") {
             Some(path) => Self::unix(path),
             None if address.starts_with('/') => Self::unix(address),
@@ -123,7 +142,7 @@ impl FromStr for Node {
         if node.host.is_empty() {
             return Err(wrong("it has no host"));
         }
-        Ok(Self { name, ..node })
+        Ok(Self { name, zone, ..node })
     }
 }
 

@@ -123,8 +123,10 @@ impl<'k> Batch<'k> {
         let (mut steps, mut requests) = (Vec::with_capacity(keys.len()), Vec::new());
         for (at, (position, key)) in keys.iter().enumerate() {
             *opaque = opaque.wrapping_add(1);
-            let expect = command(*position).write(key, *opaque, &mut requests);
-            steps.push(Step::One { at, expect });
+            steps.push(match command(*position).write(key, *opaque, &mut requests) {
+                Expect::Values => Step::Values { first: at, end: at + 1, next: at },
+                expect => Step::One { at, expect },
+            });
         }
         Self { keys, steps, done: 0, requests, sent: 0 }
     }
@@ -253,6 +255,18 @@ mod tests {
         let (seen, result) = run(&mut batch, replies);
         assert_eq!(result, Ok(true));
         assert_eq!(seen, [(10, "2".into()), (0, "1".into()), (20, "3".into())]);
+    }
+
+    #[test]
+    fn reads_among_other_commands() {
+        let command = |at| match at {
+            10 => Command::Delete,
+            _ => Command::Get { token: false },
+        };
+        let mut batch = Batch::each(keys(&["a", "a", "a"]), &mut 0, command);
+        assert_eq!(batch.requests, b"get a\r\ndelete a\r\nget a\r\n");
+        let (seen, result) = run(&mut batch, b"VALUE a 0 1\r\n1\r\nEND\r\nDELETED\r\nEND\r\n");
+        assert_eq!((seen, result), (vec![(0, "1".into())], Ok(true)));
     }
 
     #[test]

@@ -13,8 +13,6 @@ pub(in crate::client) enum Mode {
     Set,
     Add,
     Replace,
-    Append,
-    Prepend,
     /// Only over the item with this token.
     Cas(u64),
 }
@@ -35,6 +33,12 @@ pub(in crate::client) enum Command<'a> {
         flags: u32,
         exptime: i64,
         data: &'a [u8],
+    },
+    /// Appends, or puts at the front; with a token only to the item that has it.
+    Extend {
+        front: bool,
+        data: &'a [u8],
+        token: Option<u64>,
     },
     Delete,
     Touch {
@@ -96,10 +100,54 @@ pub(in crate::client) enum Effect {
     Exact,
 }
 
+/// What a command means for copies of its key on other servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum Copying {
+    /// Any copy will do.
+    ReadAny,
+    /// All get it.
+    WriteAll,
+    /// The key's owner alone can tell what comes of it; other copies are out of date then.
+    OwnerAlone,
+}
+
+impl<'a> Command<'a> {
+    pub fn copying(&self) -> Copying {
+        match self {
+            Self::Get { token: false } => Copying::ReadAny,
+            Self::Store { mode: Mode::Set, .. }
+            | Self::Delete
+            | Self::Touch { .. }
+            | Self::GetAndTouch { .. } => Copying::WriteAll,
+            _ => Copying::OwnerAlone,
+        }
+    }
+
+    /// What further copies are sent after a write.
+    pub fn for_copies(self) -> Command<'a> {
+        match self {
+            Self::GetAndTouch { exptime } => Self::Touch { exptime },
+            write if write.copying() == Copying::WriteAll => write,
+            _ => Self::Delete,
+        }
+    }
+
+    /// Whether other copies are out of date after it.
+    pub fn spoils_copies(&self) -> bool {
+        self.effect() != Effect::Read && !matches!(self, Self::Lease { .. })
+    }
+
+    /// Whether it asks for a value, and another copy is asked if there is none.
+    pub fn asks_copies(&self) -> bool {
+        matches!(self, Self::Get { token: false } | Self::GetAndTouch { .. })
+    }
+}
+
 impl Command<'_> {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Get { .. } | Self::Inspect => Effect::Read,
+            Self::CountFrom { .. } => Effect::Exact,
             _ => Effect::Write,
         }
     }
@@ -126,10 +174,10 @@ impl Command<'_> {
                 Mode::Set => b"set ",
                 Mode::Add => b"add ",
                 Mode::Replace => b"replace ",
-                Mode::Append => b"append ",
-                Mode::Prepend => b"prepend ",
                 Mode::Cas(_) => b"cas ",
             },
+            Self::Extend { front: false, token: None, .. } => b"append ",
+            Self::Extend { front: true, token: None, .. } => b"prepend ",
             Self::Delete => b"delete ",
             Self::Touch { .. } => b"touch ",
             Self::Count { up: true, .. } => b"incr ",
@@ -153,6 +201,11 @@ impl Command<'_> {
                 out.extend_from_slice(b"\r\n");
                 out.extend_from_slice(data);
             }
+            Self::Extend { data, .. } => {
+                number(out, b" 0 0 ", data.len());
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(data);
+            }
             Self::Touch { exptime } => number(out, b" ", *exptime),
             Self::Count { delta, .. } => number(out, b" ", *delta),
             _ => {}
@@ -167,13 +220,17 @@ impl Command<'_> {
                 b"mg "
             }
             Self::Touch { .. } => b"mg ",
-            Self::Store { .. } => b"ms ",
+            Self::Store { .. } | Self::Extend { .. } => b"ms ",
             Self::Delete | Self::DeleteVersion { .. } | Self::Invalidate { .. } => b"md ",
             Self::Count { .. } | Self::CountFrom { .. } => b"ma ",
         };
         out.extend_from_slice(verb);
         key.write(out);
-        if let Self::Store { data, .. } = self {
+        let data = match self {
+            Self::Store { data, .. } | Self::Extend { data, .. } => Some(*data),
+            _ => None,
+        };
+        if let Some(data) = data {
             number(out, b" ", data.len());
         }
         if key.binary {
@@ -182,7 +239,7 @@ impl Command<'_> {
         number(out, b" O", opaque);
         self.write_meta_flags(out);
         out.extend_from_slice(b"\r\n");
-        if let Self::Store { data, .. } = self {
+        if let Some(data) = data {
             out.extend_from_slice(data);
             out.extend_from_slice(b"\r\n");
         }
@@ -202,9 +259,13 @@ impl Command<'_> {
                     Mode::Set => {}
                     Mode::Add => out.extend_from_slice(b" ME"),
                     Mode::Replace => out.extend_from_slice(b" MR"),
-                    Mode::Append => out.extend_from_slice(b" MA"),
-                    Mode::Prepend => out.extend_from_slice(b" MP"),
                     Mode::Cas(token) => number(out, b" C", token),
+                }
+            }
+            Self::Extend { front, token, .. } => {
+                out.extend_from_slice(if front { b" MP" } else { b" MA" });
+                if let Some(token) = token {
+                    number(out, b" C", token);
                 }
             }
             Self::Delete => {}
@@ -327,6 +388,16 @@ mod tests {
                 store(Mode::Cas(8)),
                 "cas k 5 60 3 8\r\nabc\r\n",
                 "ms aw== 3 b O7 F5 T60 C8\r\nabc\r\n",
+            ),
+            (
+                Command::Extend { front: false, data: b"abc", token: None },
+                "append k 0 0 3\r\nabc\r\n",
+                "ms aw== 3 b O7 MA\r\nabc\r\n",
+            ),
+            (
+                Command::Extend { front: true, data: b"abc", token: Some(8) },
+                "ms k 3 O7 MP C8\r\nabc\r\n",
+                "ms aw== 3 b O7 MP C8\r\nabc\r\n",
             ),
             (Command::Delete, "delete k\r\n", "md aw== b O7\r\n"),
             (Command::Touch { exptime: -1 }, "touch k -1\r\n", "mg aw== b O7 T-1\r\n"),

@@ -6,7 +6,8 @@ use crate::client::value::AnyCodec;
 use crate::client::wire::command::{Command, Mode};
 use crate::client::wire::reply::{Item, Reply};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
 /// What became of a `cas`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub struct Inspection {
 /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
 /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
 /// client.set("a", 1)?;
-/// let found = client.get_many::<u32>(&["a", "b"]);
+/// let found = client.get_many::<u32>(["a", "b"]);
 /// assert_eq!(found.iter().filter(|result| result.is_err()).count(), 0);
 /// assert_eq!(found.all()?, [Some(1), None]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -92,12 +93,40 @@ impl<T> Many<T> {
     pub fn all(self) -> Result<Vec<T>, Error> {
         self.0.into_iter().collect()
     }
+
+    /// The results by the keys that were asked for, which are given once more in the same order.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// client.set("a", 1)?;
+    /// let deleted = client.delete_many(["a", "b"]).by_key(["a", "b"]);
+    /// assert_eq!((&deleted["a"], &deleted["b"]), (&Ok(true), &Ok(false)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn by_key<K: Eq + Hash>(
+        self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> HashMap<K, Result<T, Error>> {
+        keys.into_iter().zip(self.0).collect()
+    }
 }
 
 impl<T> Many<Option<T>> {
     /// What was found; failed keys count as not found.
     pub fn found(self) -> Vec<Option<T>> {
         self.0.into_iter().map(|result| result.ok().flatten()).collect()
+    }
+
+    /// What was found, by key, if no key failed.
+    pub(in crate::client) fn into_map<K: Eq + Hash>(
+        self,
+        keys: Vec<K>,
+    ) -> Result<HashMap<K, T>, Error> {
+        let found = |(key, found): (K, Result<Option<T>, Error>)| {
+            found.transpose().map(|found| found.map(|value| (key, value)))
+        };
+        keys.into_iter().zip(self.0).filter_map(found).collect()
     }
 }
 
@@ -124,7 +153,7 @@ pub(in crate::client) fn nowhere(command: &Command<'_>) -> Reply<'static> {
     match command {
         Command::Store { mode: Mode::Set, .. } => Reply::Stored,
         Command::Store { mode: Mode::Cas(_), .. } => Reply::NotFound,
-        Command::Store { .. } => Reply::NotStored,
+        Command::Store { .. } | Command::Extend { .. } => Reply::NotStored,
         _ => Reply::NotFound,
     }
 }
@@ -241,11 +270,26 @@ pub(in crate::client) fn inspection(reply: Reply<'_>) -> Result<Option<Inspectio
     }
 }
 
-/// Whether an item, asked for without its value, is the place of a value that somebody computes.
-pub(in crate::client) fn is_place(reply: Reply<'_>) -> Result<bool, Error> {
+/// What an item is, asked for without its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum Look {
+    Nothing,
+    /// The place of a value that somebody computes, with its token.
+    Place(u64),
+    /// A value, with its token.
+    Item(u64),
+    /// The server cannot be asked, and so has no such places.
+    Unknown,
+}
+
+pub(in crate::client) fn look(reply: Reply<'_>) -> Result<Look, Error> {
     match reply {
-        Reply::Done(item) => Ok((item.taken || item.won) && item.size == Some(0)),
-        Reply::NotFound => Ok(false),
+        Reply::Done(item) => {
+            let token = item.token.unwrap_or(0);
+            let is_place = (item.taken || item.won) && item.size == Some(0);
+            Ok(if is_place { Look::Place(token) } else { Look::Item(token) })
+        }
+        Reply::NotFound => Ok(Look::Nothing),
         other => unexpected(&other),
     }
 }

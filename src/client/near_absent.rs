@@ -1,0 +1,46 @@
+//! What stands in for the near cache without the feature `near`: nothing is kept.
+
+use crate::client::config::Config;
+use crate::client::operation::Encoded;
+use crate::client::placement::key::WireKey;
+use std::sync::Arc;
+use std::time::Instant;
+
+#[derive(Debug)]
+pub(in crate::client) struct Near;
+
+/// There is none.
+#[derive(Debug)]
+pub(in crate::client) enum Ticket {}
+
+/// There is none.
+#[derive(Debug)]
+pub(in crate::client) enum Writing {}
+
+impl Near {
+    pub fn new(_config: &Config) -> Self {
+        Self
+    }
+
+    pub fn is_on(&self) -> bool {
+        false
+    }
+
+    pub fn get(&self, _key: &WireKey<'_>, _now: Instant) -> Option<Arc<Encoded>> {
+        None
+    }
+
+    pub fn ask(&self, _key: &WireKey<'_>) -> Option<Ticket> {
+        None
+    }
+
+    pub fn keep(&self, ticket: Ticket, _value: Encoded, _now: Instant) {
+        match ticket {}
+    }
+
+    pub fn writing(&self, _key: &WireKey<'_>) -> Option<Writing> {
+        None
+    }
+
+    pub fn clear(&self) {}
+}
