@@ -98,12 +98,34 @@ fn a_login_comes_from_the_environment_or_a_file() {
         (&["--password-file", &path], None, "wants --user"),
         (&["-u", "bob", "--password-file", "/nonexistent"], None, "/nonexistent"),
         (&["-u", "bob", "--password", "sec ret"], None, "--password"),
+        (&["--sasl"], Some("sec ret"), "--sasl wants --user"),
+        (&["--sasl", "-u", "bob"], Some("sec ret"), "closed the connection"),
     ] {
         let environment: Vec<_> =
             password.iter().map(|password| ("DISTCACHE_PASSWORD", *password)).collect();
         let (done, text) = set(options, &environment);
         assert!(!done && text.contains(expected), "{options:?}: {text}");
         assert!(!text.contains("sec ret") && !text.contains("wrong\""), "{text}");
+    }
+    let config = Config { auth_file: Some(users.clone()), sasl: true, ..Config::default() };
+    let server = Server::start(config).unwrap();
+    let address = server.addresses()[0].to_string();
+    let login = ["-s", &address, "--sasl", "-u", "bob", "--password-file", &path];
+    for (words, code, expected) in [
+        (&["set", "a", "b"][..], 0, ""),
+        (&["gets", "a"], 0, " b\n"),
+        (&["incr", "n", "5"], 0, "5\n"),
+        (&["version"], 0, " 1.6."),
+        (&["stats"], 0, "curr_items 2"),
+        (&["top", "--once"], 0, "up"),
+        (&["inspect", "a"], 64, "binary protocol"),
+        (&["keys"], 64, "binary protocol"),
+        (&["ping"], 0, "ms"),
+    ] {
+        let output = tool(&[&login[..], words].concat(), &[]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
+        assert!(text.contains(expected), "{words:?}: {text}");
     }
     for path in [users, right] {
         std::fs::remove_file(path).unwrap();

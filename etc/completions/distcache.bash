@@ -28,7 +28,7 @@ _distcache() {
         fi
     done
     local options="
-        -s -r -p -u -T -h -V --servers --ring --prefix --user --password-file --timeout
+        -s -r -p -u -T -h -V --servers --ring --prefix --user --password-file --sasl --timeout
         --tls --tls-ca --tls-name --tls-cert --tls-key --once --help --version
     "
     case $command in

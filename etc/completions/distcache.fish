@@ -32,6 +32,7 @@ complete -c distcache -s r -l ring -x -a 'weighted consistent spymemcached spyme
 complete -c distcache -s p -l prefix -x -d 'put before every key'
 complete -c distcache -s u -l user -x -d 'log in as NAME'
 complete -c distcache -l password-file -r -F -d 'the password, in the first line of FILE'
+complete -c distcache -l sasl -d 'log in by SASL, for servers with -S'
 complete -c distcache -s T -l timeout -x -d 'longest time for a call, in milliseconds'
 complete -c distcache -l tls -d 'encrypt, and believe whom the system believes'
 complete -c distcache -l tls-ca -r -F -d 'believe these authorities instead'

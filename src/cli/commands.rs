@@ -163,14 +163,9 @@ fn get(client: &Client, keys: &[&str], out: &mut impl Write) -> Outcome {
 }
 
 fn gets(client: &Client, keys: &[&str], out: &mut impl Write) -> Outcome {
-    // The token first: with one that is older than the value, `cas` changes nothing.
-    let versioned = |key: &str| match client.inspect(key)? {
-        Some(item) => Ok(client.get_raw(key)?.map(|raw| (item.token, raw))),
-        None => Ok(None),
-    };
-    for_each_key(keys.iter().map(|key| (key, versioned(key))), |_, (token, raw)| {
-        write!(out, "{token} ")?;
-        out.write_all(&raw.bytes)?;
+    for_each_key(keys.iter().map(|key| (key, client.get_raw_versioned(key))), |_, found| {
+        write!(out, "{} ", found.token)?;
+        out.write_all(&found.value)?;
         out.write_all(b"\n")
     })
 }

@@ -30,12 +30,7 @@ pub const COMMANDS: [Command; 25] = [
         "Prints the bytes as they are stored and a line end after each. Keys that are missing and\n\
          keys whose server fails are named on standard error; the others are printed.",
     ),
-    command(
-        "gets",
-        "KEY...",
-        "token and value, one a line",
-        "The token is what cas wants. Needs the meta commands (memcached 1.6.10 or later).",
-    ),
+    command("gets", "KEY...", "token and value, one a line", "The token is what cas wants."),
     command(
         "set",
         "KEY VALUE [SECONDS]",
@@ -96,7 +91,7 @@ pub const COMMANDS: [Command; 25] = [
         "inspect",
         "KEY...",
         "size, flags, token, time to live",
-        "Needs the meta commands (memcached 1.6.10 or later).",
+        "Needs the meta commands (memcached 1.6.10 or later), which --sasl does without.",
     ),
     command(
         "keys",
@@ -106,7 +101,8 @@ pub const COMMANDS: [Command; 25] = [
          other, and \\ before one of them for itself: quote it for your shell. Keys with blanks\n\
          or control characters are printed with %20 and the like. With --prefix those that\n\
          begin with it, without it. The order is the servers' own, and keys stored meanwhile\n\
-         may be missing. By the command \"lru_crawler metadump all\", which -X switches off.",
+         may be missing. By the command \"lru_crawler metadump all\", which -X switches off and\n\
+         --sasl does without.",
     ),
     command("owner", "KEY...", "which server owns each key", "Asks no server."),
     command(
@@ -166,6 +162,7 @@ Options:
     -p, --prefix PREFIX   put before every key
     -u, --user NAME       log in as NAME, with the password in DISTCACHE_PASSWORD or
         --password-file FILE  in the first line of FILE; never on the command line, which others see
+        --sasl            log in by SASL, and speak the binary protocol to do so
     -T, --timeout MS      longest time for a call (2000)
         --tls             encrypt, and believe whom the system believes (feature tls)
         --tls-ca FILE     believe these authorities instead (PEM)

@@ -22,7 +22,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
     let servers = std::env::var("DISTCACHE_SERVERS").ok().filter(|servers| !servers.is_empty());
     let servers = servers.unwrap_or_else(|| "localhost:11211".into());
     let mut options = Options { servers, ..Options::default() };
-    let (mut user, mut password_file) = (None, None);
+    let (mut user, mut password_file, mut is_sasl) = (None, None, false);
     let mut tls = TlsOptions::default();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -35,6 +35,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
             }
             Arg::Short('u') | Arg::Long("user") => user = Some(parser.value()?.string()?),
             Arg::Long("password-file") => password_file = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("sasl") => is_sasl = true,
             Arg::Long("once") => options.once = true,
             Arg::Long("tls") => tls.on = true,
             Arg::Long("tls-ca") => tls.ca = Some(PathBuf::from(parser.value()?)),
@@ -61,7 +62,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
             _ => return Err(argument.unexpected().into()),
         }
     }
-    options.config.login = login(user, password_file)?;
+    options.config.login = login(user, password_file, is_sasl)?;
     if tls != TlsOptions::default() {
         tls.apply(&mut options.config)?;
     }
@@ -98,10 +99,15 @@ impl TlsOptions {
 }
 
 /// The password comes from a file or the environment: command lines are seen by all users.
-fn login(user: Option<String>, file: Option<PathBuf>) -> Result<Option<Login>, Failure> {
+fn login(
+    user: Option<String>,
+    file: Option<PathBuf>,
+    is_sasl: bool,
+) -> Result<Option<Login>, Failure> {
     let Some(user) = user else {
         return match file {
             Some(_) => Err("--password-file wants --user NAME as well".into()),
+            None if is_sasl => Err("--sasl wants --user NAME as well".into()),
             None => Ok(None),
         };
     };
@@ -115,5 +121,8 @@ fn login(user: Option<String>, file: Option<PathBuf>) -> Result<Option<Login>, F
             |_| "--user wants a password: in DISTCACHE_PASSWORD, or --password-file FILE",
         )?,
     };
-    Ok(Some(Login::new(user, password)))
+    Ok(Some(match is_sasl {
+        true => Login::sasl(user, password),
+        false => Login::new(user, password),
+    }))
 }

@@ -8,6 +8,7 @@ use crate::client::placement::key::{KeyPolicy, KeyRules};
 use crate::client::placement::node::Node;
 use crate::client::placement::ring::RingKind;
 use crate::client::value::AnyCodec;
+use crate::client::wire::command::{Protocol, ServerCommand};
 use crate::client::wire::login::Login;
 use crate::limits::EXPTIME_RELATIVE_SECONDS_MAX;
 use std::fmt;
@@ -210,7 +211,7 @@ pub struct Config {
     /// The expiry of calls that name none.
     pub expiry: Expiry,
     /// Who to say we are to every server, on each connection before its first use. Servers started
-    /// with `-Y` answer nobody else.
+    /// with `-Y` or `-S` answer nobody else; for `-S` it is a [`Login::sasl`].
     pub login: Option<Login>,
     /// Whether and how connections are encrypted.
     #[cfg(feature = "tls")]
@@ -376,11 +377,18 @@ impl Config {
         if self.key_prefix.len() > 200 {
             return wrong("key_prefix leaves no room for keys: 200 bytes at most".into());
         }
+        if let Some(Discovery::ConfigCluster(_)) = self.discovery {
+            ServerCommand::ConfigCluster.check(self.protocol())?;
+        }
         self.login.as_ref().map_or(Ok(()), Login::check)
     }
 
     pub(super) fn has_replicas(&self) -> bool {
         self.replicas > 1
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.login.as_ref().map_or(Protocol::Text, Login::protocol)
     }
 
     pub(super) fn key_rules(&self) -> KeyRules {
@@ -389,6 +397,7 @@ impl Config {
             prefix: self.key_prefix.clone().into_bytes(),
             place_by_prefix: self.place_by_prefix,
             hash_tag: self.hash_tag,
+            in_frames: self.protocol() == Protocol::Binary,
         }
     }
 }

@@ -271,7 +271,7 @@ impl fmt::Display for Error {
             Self::Login { server, answer } => write!(
                 out,
                 "{server} lets nobody in without the right login: {answer}; set Config::login to a \
-                 user and password that its file of users (-Y) has"
+                 user and password that its file of users has (-Y; with -S a Login::sasl)"
             ),
             Self::NoServers => write!(out, "no servers: name at least one, or check the discovery"),
             Self::Contended { attempts } => write!(

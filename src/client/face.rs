@@ -66,8 +66,9 @@ macro_rules! what_does_not_wait {
 
             /// A client as a URL describes it:
             /// `memcache://user:password@server,server?name=value&name=value`, or `memcaches` for
-            /// TLS. Servers are written as for [`connect`](Self::connect); user, password and
-            /// values with `%` and two digits for what would end them.
+            /// TLS, and with `+sasl` behind that to log in by SASL. Servers are written as for
+            /// [`connect`](Self::connect); user, password and values with `%` and two digits for
+            /// what would end them.
             ///
             /// | name | value | of [`Config`] |
             /// |---|---|---|

@@ -248,6 +248,7 @@ impl Near {
 mod tests {
     use super::*;
     use crate::client::clock;
+    use crate::client::placement::key::Form;
     use std::borrow::Cow;
 
     fn near(bytes_max: u64) -> Near {
@@ -256,7 +257,7 @@ mod tests {
     }
 
     fn key(name: &str) -> WireKey<'_> {
-        WireKey { bytes: Cow::Borrowed(name.as_bytes()), binary: false }
+        WireKey { bytes: Cow::Borrowed(name.as_bytes()), form: Form::Plain }
     }
 
     fn value(bytes: usize) -> Encoded {

@@ -15,24 +15,33 @@ fn wrong(what: impl std::fmt::Display) -> Error {
     Error::Config(format!("URL of the servers: {what}"))
 }
 
-/// Servers and settings of `memcache://user:password@server,server?name=value&...`. What is wrong
-/// is named without the password.
+/// Servers and settings of `memcache://user:password@server,server?name=value&...`; encrypted with
+/// `memcaches`, logged in by SASL with `+sasl`. What is wrong is named without the password.
 pub(in crate::client) fn parse(url: &str) -> Result<(Vec<Node>, Config), Error> {
     let (scheme, rest) =
         url.split_once("://").ok_or_else(|| wrong("write memcache://host:port"))?;
     let mut config = Config::default();
-    match scheme {
+    let (kind, is_sasl) = match scheme.strip_suffix("+sasl") {
+        Some(kind) => (kind, true),
+        None => (scheme, false),
+    };
+    match kind {
         "memcache" => {}
         "memcaches" => encrypt(&mut config)?,
-        _ => return Err(wrong(format!("{scheme:?} is not memcache or memcaches"))),
+        _ => return Err(wrong(format!("{scheme:?} is not memcache or memcaches, nor with +sasl"))),
     }
     let (servers, settings) = rest.split_once('?').unwrap_or((rest, ""));
     let servers = match servers.rsplit_once('@') {
         Some((login, servers)) => {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
-            config.login = Some(Login::new(decoded(user)?, decoded(password)?));
+            let (user, password) = (decoded(user)?, decoded(password)?);
+            config.login = Some(match is_sasl {
+                true => Login::sasl(user, password),
+                false => Login::new(user, password),
+            });
             servers
         }
+        None if is_sasl => return Err(wrong("+sasl wants user:password@ before the servers")),
         None => servers,
     };
     for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
@@ -123,6 +132,9 @@ mod tests {
         assert_eq!(nodes, [Node::unix("/run/cache.sock")]);
         assert_eq!(config.login, None);
         assert_eq!(parse("memcaches://a").is_ok(), cfg!(feature = "tls"));
+        let (_, config) = parse("memcache+sasl://bob:secret@a").unwrap();
+        assert_eq!(config.login, Some(Login::sasl("bob", "secret")));
+        assert_eq!(parse("memcaches+sasl://bob:secret@a").is_ok(), cfg!(feature = "tls"));
     }
 
     #[test]
@@ -130,6 +142,8 @@ mod tests {
         for (url, named) in [
             ("10.0.0.1", "memcache://"),
             ("redis://a", "redis"),
+            ("memcache+tls://a", "memcache+tls"),
+            ("memcache+sasl://a", "user:password@"),
             ("memcache://a?ring=round", "round"),
             ("memcache://a?timeout_ms=soon", "soon"),
             ("memcache://a?colour=red", "colour"),

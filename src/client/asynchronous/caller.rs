@@ -235,7 +235,9 @@ impl<'c> Calls<'c> {
         effect: Effect,
         mut convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let write = |_, out: &mut Vec<u8>| command.write(out);
+        let protocol = self.0.config.protocol();
+        command.check(protocol)?;
+        let write = |opaque, out: &mut Vec<u8>| command.write(protocol, opaque, out);
         let told = self.ask(command.name(), server, None, effect, write, &mut convert).await;
         told.map_err(|error| command.doubted(error))
     }

@@ -6,6 +6,7 @@ use crate::client::asynchronous::pipe::Pipe;
 use crate::client::cluster::{Cluster, Server};
 use crate::client::config::Config;
 use crate::client::error::Error;
+use crate::client::wire::command::Protocol;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,10 +75,10 @@ impl Lanes {
     }
 
     /// Whether the server answers on a connection that is there and free; `None` without one.
-    pub fn answers(&self) -> Option<impl Future<Output = Option<()>>> {
+    pub fn answers(&self, protocol: Protocol) -> Option<impl Future<Output = Option<()>>> {
         let pipes = lock(&self.shared);
         let pipe = pipes.iter().find(|pipe| pipe.is_open() && pipe.is_idle())?;
-        pipe.answers()
+        pipe.answers(protocol)
     }
 
     /// Lets all connections end when the calls under way have their replies.

@@ -172,6 +172,17 @@ impl Client {
         self.call(&key, operation::get_raw()).await
     }
 
+    /// As the blocking [`get_raw_versioned`](super::Client::get_raw_versioned).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get_raw_versioned(
+        &self,
+        key: impl AsKey,
+    ) -> Result<Option<Versioned<Vec<u8>>>, Error> {
+        self.call(&key, operation::get_raw_versioned()).await
+    }
+
     /// As the blocking [`get_and_touch`](super::Client::get_and_touch).
     ///
     /// # Errors

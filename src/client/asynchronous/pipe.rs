@@ -16,7 +16,7 @@ use crate::client::cluster::{Cluster, Server};
 use crate::client::error::Error;
 use crate::client::events::count;
 use crate::client::net::stream::Stream;
-use crate::client::wire::command::{Expect, ServerCommand};
+use crate::client::wire::command::{Expect, Protocol, ServerCommand};
 use crate::client::wire::pipeline::{Pipeline, Waiting};
 use crate::client::wire::reply::{Decoder, Reply};
 use std::future::{Future, poll_fn};
@@ -239,9 +239,9 @@ impl Pipe {
     }
 
     /// The server's answer to a question beside the calls. Needs no runtime where it is awaited.
-    pub fn answers(&self) -> Option<impl Future<Output = Option<()>> + use<>> {
+    pub fn answers(&self, protocol: Protocol) -> Option<impl Future<Output = Option<()>> + use<>> {
         let mut bytes = Vec::new();
-        let first = ServerCommand::Version.write(&mut bytes);
+        let first = ServerCommand::Version.write(protocol, 0, &mut bytes);
         self.shared.room.try_acquire().ok()?.forget();
         let reply = self.submit(&Request { bytes, first, rest: Vec::new() }, 1)?;
         Some(async move {

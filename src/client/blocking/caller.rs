@@ -236,7 +236,9 @@ impl Cluster {
         effect: Effect,
         mut convert: impl FnMut(Reply<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let write = |_, out: &mut Vec<u8>| command.write(out);
+        let protocol = self.config.protocol();
+        command.check(protocol)?;
+        let write = |opaque, out: &mut Vec<u8>| command.write(protocol, opaque, out);
         let told = self.ask(command.name(), server, None, effect, write, &mut convert);
         told.map_err(|error| command.doubted(error))
     }

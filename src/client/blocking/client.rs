@@ -148,6 +148,26 @@ impl Client {
         self.call(&key, operation::get_raw())
     }
 
+    /// The same with the token for [`cas`](Self::cas).
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;
+    /// # let client = distcache::client::Client::connect([server.addresses()[0].to_string()])?;
+    /// use distcache::client::Cas;
+    ///
+    /// client.set_raw("n", b"1", 0)?;
+    /// let found = client.get_raw_versioned("n")?.unwrap();
+    /// assert_eq!(found.value, b"1");
+    /// assert_eq!(client.cas("n", 2, found.token)?, Cas::Stored);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_raw_versioned(&self, key: impl AsKey) -> Result<Option<Versioned<Vec<u8>>>, Error> {
+        self.call(&key, operation::get_raw_versioned())
+    }
+
     /// The value, whose expiry is set anew.
     ///
     /// # Errors

@@ -279,7 +279,8 @@ impl Connection {
             deadline: clock::now() + config.call_timeout,
         };
         let mut connection = Self::open(node, &names, &Dialer::new(config)?, limits.deadline)?;
-        match connection.call(None, limits, |_, out| command.write(out), convert) {
+        let write = |opaque, out: &mut Vec<u8>| command.write(config.protocol(), opaque, out);
+        match connection.call(None, limits, write, convert) {
             Call::Clean(result) => result,
             Call::Broken(error) => Err(error),
         }

@@ -29,12 +29,11 @@ impl Client {
         let topology = self.cluster().topology();
         let mut answers = Vec::with_capacity(topology.servers.len());
         for server in &topology.servers {
-            let write = |_, out: &mut Vec<u8>| ServerCommand::ListKeys.write(out);
             let mut each = |key: &[u8]| each(&server.node, key);
-            let mut convert = |reply: Reply<'_>| listing::key(reply, &mut each);
+            let convert = |reply: Reply<'_>| listing::key(reply, &mut each);
             // Not a read: after half a list nothing may be asked again.
-            let name = ServerCommand::ListKeys.name();
-            let asked = self.cluster().ask(name, server, None, Effect::Write, write, &mut convert);
+            let asked =
+                self.cluster().tell(server, ServerCommand::ListKeys, Effect::Write, convert);
             answers.push((server.node.clone(), asked));
         }
         answers

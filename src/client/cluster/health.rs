@@ -173,6 +173,7 @@ impl Health {
 mod tests {
     use super::*;
     use crate::client::clock;
+    use crate::client::placement::key::Form;
     use std::borrow::Cow;
 
     const RULES: Rules = Rules {
@@ -226,8 +227,10 @@ mod tests {
 
     #[test]
     fn keys_are_remembered_while_the_server_is_away() {
-        let key =
-            |name: &'static str| WireKey { bytes: Cow::Borrowed(name.as_bytes()), binary: false };
+        let key = |name: &'static str| WireKey {
+            bytes: Cow::Borrowed(name.as_bytes()),
+            form: Form::Plain,
+        };
         let mut health = Health::new(Rules { failures_max: 1, ..RULES });
         assert_eq!(health.remember(&key("a"), Some(1)), Remembered::InUse);
         health.failed(clock::now());

@@ -23,7 +23,7 @@ use crate::client::operation::flight::Flights;
 use crate::client::placement::key::{AsKey, KeyRules, WireKey};
 use crate::client::placement::node::Node;
 use crate::client::placement::ring::Ring;
-use crate::client::wire::command::{Command, Effect};
+use crate::client::wire::command::{Command, Effect, Protocol};
 use crate::client::wire::outcome::Look;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -104,7 +104,7 @@ impl Server {
             latencies: LiveLatencies::default(),
             refusal: Mutex::new(None),
             is_looked_after: AtomicBool::new(false),
-            has_no_meta: AtomicBool::new(false),
+            has_no_meta: AtomicBool::new(config.protocol() == Protocol::Binary),
             is_heard: AtomicBool::new(false),
             heard_at: Mutex::new(clock::now()),
             under_way: AtomicUsize::new(0),

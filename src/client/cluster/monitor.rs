@@ -181,7 +181,7 @@ fn check(cluster: &Cluster, server: &Server) {
 /// one that does not go on.
 #[cfg(feature = "tokio")]
 fn answers_beside_calls(cluster: &Cluster, server: &Server) -> bool {
-    let Some(answer) = server.lanes.answers() else { return false };
+    let Some(answer) = server.lanes.answers(cluster.config.protocol()) else { return false };
     let answered = wait_until(Some(answer), clock::now() + cluster.config.read_timeout).is_some();
     if answered {
         cluster.succeeded(server);
@@ -198,21 +198,23 @@ fn answers_beside_calls(_: &Cluster, _: &Server) -> bool {
 fn ask_version(cluster: &Cluster, server: &Server, limits: Limits) -> Result<Connection, Error> {
     let dialer = &cluster.dialer;
     let mut connection = Connection::open(&server.node, &server.names, dialer, limits.deadline)?;
-    command(&mut connection, limits, ServerCommand::Version)?;
+    command(cluster, &mut connection, limits, ServerCommand::Version)?;
     server.let_in();
     Ok(connection)
 }
 
 fn command(
+    cluster: &Cluster,
     connection: &mut Connection,
     limits: Limits,
     command: ServerCommand<'_>,
 ) -> Result<(), Error> {
-    let call =
-        connection.call(None, limits, |_, out| command.write(out), &mut |reply| match reply {
-            Reply::Version(_) | Reply::Ok => Ok(()),
-            other => Err(Error::protocol("", format!("{other:?}"))),
-        });
+    let protocol = cluster.config.protocol();
+    let write = |opaque, out: &mut Vec<u8>| command.write(protocol, opaque, out);
+    let call = connection.call(None, limits, write, &mut |reply| match reply {
+        Reply::Version(_) | Reply::Ok => Ok(()),
+        other => Err(Error::protocol("", format!("{other:?}"))),
+    });
     match call {
         Call::Clean(result) => result,
         Call::Broken(error) => Err(error),
@@ -265,7 +267,7 @@ fn repair(cluster: &Cluster, connection: &mut Connection, repairs: &Repairs) -> 
         deadline: clock::now() + cluster.config.call_timeout,
     };
     if repairs.overflow {
-        command(connection, limits(), ServerCommand::FlushAll { delay_seconds: 0 })?;
+        command(cluster, connection, limits(), ServerCommand::FlushAll { delay_seconds: 0 })?;
     } else {
         delete(connection, &repairs.keys.keys().collect::<Vec<_>>(), limits)?;
     }

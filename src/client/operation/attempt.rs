@@ -74,6 +74,7 @@ impl Cluster {
     ) -> Result<Begun<'k>, Error> {
         let (key, placing) = self.wire(key)?;
         let command = operation.command;
+        command.check(&key)?;
         let mut begun =
             Begun { key, to: None, copies: Vec::new(), kept: None, ticket: None, _writing: None };
         if command.copying() == Copying::ReadAny && self.near.is_on() {

@@ -118,6 +118,7 @@ impl Future for Following {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::placement::key::Form;
     use std::borrow::Cow;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
@@ -132,7 +133,7 @@ mod tests {
     }
 
     fn key(name: &'static str) -> WireKey<'static> {
-        WireKey { bytes: Cow::Borrowed(name.as_bytes()), binary: false }
+        WireKey { bytes: Cow::Borrowed(name.as_bytes()), form: Form::Plain }
     }
 
     #[test]

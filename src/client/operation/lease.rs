@@ -13,9 +13,9 @@
 use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
 use crate::client::operation::flight::{Flights, Following, Leading, Role};
-use crate::client::operation::{Convert, Encoded, Operation, cas};
-use crate::client::placement::key::{AsKey, WireKey};
-use crate::client::wire::command::Command;
+use crate::client::operation::{Convert, Encoded, Operation};
+use crate::client::placement::key::{AsKey, Form, WireKey};
+use crate::client::wire::command::{Command, Mode};
 use crate::client::wire::outcome::{self, Cas, Leased};
 use crate::client::wire::reply::Reply;
 use serde::Serialize;
@@ -29,10 +29,22 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(5
 
 /// What a computed value is stored over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::client) struct Ticket {
-    pub token: u64,
-    /// It is a lease, which others wait for.
-    pub is_lease: bool,
+pub(in crate::client) enum Ticket {
+    /// The place that others wait at, by its token.
+    Lease(u64),
+    /// An item that cannot be read, by its token.
+    Item(u64),
+    /// Nothing: the protocol has no leases. Whoever stores first is first.
+    Nothing,
+}
+
+impl Ticket {
+    fn lease(self) -> Option<u64> {
+        match self {
+            Self::Lease(token) => Some(token),
+            _ => None,
+        }
+    }
 }
 
 /// What to do next.
@@ -59,6 +71,8 @@ pub(in crate::client) struct Lease<'c> {
     key: WireKey<'static>,
     give_up_at: Instant,
     pause: Duration,
+    /// What a value is stored over where a key has none and there is no lease.
+    nothing: Option<Ticket>,
 }
 
 impl<'c> Lease<'c> {
@@ -68,17 +82,16 @@ impl<'c> Lease<'c> {
         key: WireKey<'static>,
         now: Instant,
     ) -> Self {
-        Self { flights, key, give_up_at: now + config.lease, pause: PAUSES[0] }
+        let nothing = (key.form == Form::Frame).then_some(Ticket::Nothing);
+        Self { flights, key, give_up_at: now + config.lease, pause: PAUSES[0], nothing }
     }
 
     pub fn next<T>(&mut self, leased: Result<Leased<T>, Error>, now: Instant) -> Step<T> {
         match leased {
             Ok(Leased::Value(value)) => Step::Done(Ok(value)),
-            Ok(Leased::Won(token)) => self.join(Some(Ticket { token, is_lease: true }), now),
-            Ok(Leased::Spoiled(token)) => {
-                self.join(token.map(|token| Ticket { token, is_lease: false }), now)
-            }
-            Ok(Leased::Nowhere) => self.join(None, now),
+            Ok(Leased::Won(token)) => self.join(Some(Ticket::Lease(token)), now),
+            Ok(Leased::Spoiled(token)) => self.join(token.map(Ticket::Item), now),
+            Ok(Leased::Nowhere) => self.join(self.nothing, now),
             Ok(Leased::Taken) if self.give_up_at <= now => Step::ComputeAlone,
             Ok(Leased::Taken) => self.wait(now),
             Err(error) if error.is_away() => self.join(None, now),
@@ -92,7 +105,7 @@ impl<'c> Lease<'c> {
             Role::First(leading) => Step::Compute(leading, ticket),
             Role::Other(_) if self.give_up_at <= now => Step::ComputeAlone,
             Role::Other(following) => Step::Wait {
-                release: ticket.filter(|ticket| ticket.is_lease).map(|ticket| ticket.token),
+                release: ticket.and_then(Ticket::lease),
                 following: Some(following),
                 until: self.give_up_at,
             },
@@ -153,18 +166,22 @@ impl Filling {
     /// What stores it. That fails if the item was deleted or set meanwhile: then the value may be
     /// out of date already.
     pub fn store(&self) -> Option<Operation<'_, Cas, impl Convert<Cas>>> {
-        let (ticket, encoded) = (self.ticket?, self.encoded.as_ref().ok()?);
-        Some(cas(encoded, ticket.token, self.expiry))
+        let mode = match self.ticket? {
+            Ticket::Lease(token) | Ticket::Item(token) => Mode::Cas(token),
+            Ticket::Nothing => Mode::Add,
+        };
+        let command = self.encoded.as_ref().ok()?.command(mode, self.expiry);
+        Some(Operation::new(command, outcome::cas))
     }
 
     /// The lease to be given back, after what became of the store if there was one.
     pub fn to_release(&self, stored: Option<&Result<Cas, Error>>) -> Option<u64> {
-        let ticket = self.ticket.filter(|ticket| ticket.is_lease)?;
+        let token = self.ticket.and_then(Ticket::lease)?;
         match stored {
             Some(Ok(_)) => None,
             // A second call would wait as long as the first.
             Some(Err(error)) if error.is_away() => None,
-            _ => Some(ticket.token),
+            _ => Some(token),
         }
     }
 
@@ -204,7 +221,7 @@ mod tests {
     use crate::client::clock;
 
     fn key() -> WireKey<'static> {
-        WireKey { bytes: Cow::Borrowed(b"k"), binary: false }
+        WireKey { bytes: Cow::Borrowed(b"k"), form: Form::Plain }
     }
 
     /// An answer, and the steps of the first caller and of another.
@@ -215,7 +232,6 @@ mod tests {
         match step {
             Step::Done(result) => format!("{result:?}").chars().take(9).collect(),
             Step::Compute(_, ticket) => {
-                let ticket = ticket.map(|ticket| (ticket.token, ticket.is_lease));
                 format!("compute {ticket:?}")
             }
             Step::ComputeAlone => "alone".into(),
@@ -233,8 +249,8 @@ mod tests {
         let login = || Error::Login { server: String::new(), answer: String::new() };
         let answers: [Row; 5] = [
             (|| Leased::Value(1), "Ok(1)", "Ok(1)"),
-            (|| Leased::Won(3), "compute Some((3, true))", "wait Some(3) true"),
-            (|| Leased::Spoiled(Some(3)), "compute Some((3, false))", "wait None true"),
+            (|| Leased::Won(3), "compute Some(Lease(3))", "wait Some(3) true"),
+            (|| Leased::Spoiled(Some(3)), "compute Some(Item(3))", "wait None true"),
             (|| Leased::Nowhere, "compute None", "wait None true"),
             (|| Leased::Taken, "wait None false", "wait None true"),
         ];
@@ -250,6 +266,10 @@ mod tests {
         for (error, expected) in errors {
             assert_eq!(shown(lease().next(Err(error), now)), expected);
         }
+        // Where there are no leases, nobody else has the right either.
+        let in_frames = WireKey { form: Form::Frame, ..key() };
+        let mut without = Lease::new(&config, &flights, in_frames, now);
+        assert_eq!(shown(without.next(Ok(Leased::Nowhere), now)), "compute Some(Nothing)");
     }
 
     #[test]
@@ -275,7 +295,7 @@ mod tests {
     fn a_lease_is_given_back_unless_it_was_used_or_nobody_listens() {
         let config = Config::default();
         let filling = |value: Option<&str>, is_lease| {
-            let ticket = Some(Ticket { token: 7, is_lease });
+            let ticket = Some(if is_lease { Ticket::Lease(7) } else { Ticket::Item(7) });
             Filling::new(&config, OwnedKey::new("k"), ticket, Expiry::Never, value.as_ref())
         };
         let refused = Err(Error::Refused { server: String::new(), line: String::new() });

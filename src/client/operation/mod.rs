@@ -184,6 +184,15 @@ pub(in crate::client) fn get_raw() -> Operation<'static, Option<Raw>, impl Conve
     reading(Command::Get { token: false }, outcome::raw)
 }
 
+/// Bytes with their token, if there are any.
+type VersionedBytes = Option<Versioned<Vec<u8>>>;
+
+pub(in crate::client) fn get_raw_versioned()
+-> Operation<'static, VersionedBytes, impl Convert<VersionedBytes>> {
+    let convert = |reply: Reply<'_>| outcome::versioned_by(reply, |item| Ok(item.data.to_vec()));
+    reading(Command::Get { token: true }, convert)
+}
+
 pub(in crate::client) fn get_and_touch<T: DeserializeOwned>(
     config: &Config,
     expiry: Expiry,

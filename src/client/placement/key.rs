@@ -160,24 +160,37 @@ pub(in crate::client) struct KeyRules {
     pub place_by_prefix: bool,
     /// What stands between these two bytes places the key.
     pub hash_tag: Option<(u8, u8)>,
+    /// Keys travel in frames, which carry any bytes. What may be a key stays the same, so that a
+    /// program finds its items whichever protocol it speaks.
+    pub in_frames: bool,
+}
+
+/// How a key travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::client) enum Form {
+    /// In a line, as it is.
+    Plain,
+    /// In a line, in base64.
+    Base64,
+    /// In a frame of the binary protocol, as it is.
+    Frame,
 }
 
 /// A key as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::client) struct WireKey<'a> {
     pub bytes: Cow<'a, [u8]>,
-    /// Sent in base64.
-    pub binary: bool,
+    pub form: Form,
 }
 
 impl WireKey<'_> {
-    /// Appends it as it stands in a request.
+    /// Appends it as it stands in a line.
     pub fn write(&self, out: &mut Vec<u8>) {
-        crate::protocol::meta::write_key(out, &self.bytes, self.binary);
+        crate::protocol::meta::write_key(out, &self.bytes, self.form == Form::Base64);
     }
 
     pub fn into_owned(self) -> WireKey<'static> {
-        WireKey { bytes: Cow::Owned(self.bytes.into_owned()), binary: self.binary }
+        WireKey { bytes: Cow::Owned(self.bytes.into_owned()), form: self.form }
     }
 }
 
@@ -189,7 +202,10 @@ impl KeyRules {
         } else {
             Cow::Owned([&self.prefix[..], &key].concat())
         };
-        let Some(what) = fault(&bytes) else { return Ok(WireKey { bytes, binary: false }) };
+        let form = |in_lines| if self.in_frames { Form::Frame } else { in_lines };
+        let Some(what) = fault(&bytes) else {
+            return Ok(WireKey { bytes, form: form(Form::Plain) });
+        };
         let refused = |what| {
             let key = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             Err(Error::Key { what, key })
@@ -200,9 +216,10 @@ impl KeyRules {
             KeyPolicy::Base64 if bytes.len().div_ceil(3) * 4 > KEY_BYTES_MAX => {
                 refused("longer than 186 bytes, with blanks or control characters or too long")
             }
-            KeyPolicy::Base64 => Ok(WireKey { bytes, binary: true }),
+            KeyPolicy::Base64 => Ok(WireKey { bytes, form: form(Form::Base64) }),
             KeyPolicy::Hash => {
-                Ok(WireKey { bytes: Cow::Owned(hashed(&self.prefix, &bytes)), binary: false })
+                let bytes = Cow::Owned(hashed(&self.prefix, &bytes));
+                Ok(WireKey { bytes, form: form(Form::Plain) })
             }
         }
     }

@@ -2,7 +2,7 @@
 //! of the client drive these with their own sockets.
 
 use crate::client::error::Error;
-use crate::client::placement::key::WireKey;
+use crate::client::placement::key::{Form, WireKey};
 use crate::client::wire::command::{Command, Expect};
 use crate::client::wire::reply::{Decoder, Fault, Reply};
 
@@ -41,7 +41,8 @@ impl<'k, R> Single<'k, R> {
                 (Expect::Values, Reply::End) if self.result.is_some() => (true, None),
                 (Expect::Values, Reply::End) => (true, Some(convert(Reply::NotFound))),
                 (Expect::Stats | Expect::Keys, Reply::End) => (true, Some(convert(Reply::End))),
-                (Expect::Stats | Expect::Keys, one) => {
+                (Expect::Stats | Expect::Keys, one)
+                | (Expect::Frame { .. }, one @ Reply::Stat(..)) => {
                     let _ = convert(one);
                     (false, None)
                 }
@@ -92,7 +93,8 @@ impl<'k> Batch<'k> {
         let mut at = 0;
         while at < batch.keys.len() {
             let rest = &batch.keys[at..];
-            let plain = rest.iter().take(KEYS_PER_LINE_MAX).take_while(|(_, key)| !key.binary);
+            let plain =
+                rest.iter().take(KEYS_PER_LINE_MAX).take_while(|(_, key)| key.form == Form::Plain);
             let end = at + plain.count();
             if end == at {
                 *opaque = opaque.wrapping_add(1);
@@ -221,7 +223,7 @@ mod tests {
     fn keys(names: &[&'static str]) -> Vec<(usize, WireKey<'static>)> {
         let key = |name: &'static str| WireKey {
             bytes: Cow::Borrowed(name.as_bytes()),
-            binary: name.contains(' '),
+            form: if name.contains(' ') { Form::Base64 } else { Form::Plain },
         };
         names.iter().enumerate().map(|(at, name)| (at * 10, key(name))).collect()
     }

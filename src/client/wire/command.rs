@@ -1,11 +1,21 @@
 //! Requests as bytes. Owns what is written for each operation, classic or meta; no I/O.
 //!
 //! A key that goes in base64 needs the meta commands; everything else is written in the classic
-//! ones, which every server and proxy knows, where they can say it.
+//! ones, which every server and proxy knows, where they can say it. To a server that wants a login
+//! by SASL all goes in frames of the binary protocol (`frame`): the form of the key says so.
 
 use crate::client::error::Error;
-use crate::client::placement::key::WireKey;
+use crate::client::placement::key::{Form, WireKey};
+use crate::client::wire::frame;
 use std::io::Write;
+
+/// What is spoken on all connections of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::client) enum Protocol {
+    #[default]
+    Text,
+    Binary,
+}
 
 /// How a value is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +93,8 @@ pub(in crate::client) enum Expect {
     Line,
     /// One meta reply, marked with this number.
     Meta { opaque: u32 },
+    /// A frame with this opcode and number; of statistics, as many as there are and an empty one.
+    Frame { opcode: u8, opaque: u32 },
     /// `STAT` lines until `END`.
     Stats,
     /// What `config get cluster` answers.
@@ -152,9 +164,23 @@ impl Command<'_> {
         }
     }
 
+    /// Refuses what cannot be said in the form that this key has.
+    pub fn check(&self, key: &WireKey<'_>) -> Result<(), Error> {
+        match key.form == Form::Frame && !frame::has_frame(self) {
+            true => Err(needs_text(match self {
+                Self::Inspect => "inspect",
+                _ => "invalidate",
+            })),
+            false => Ok(()),
+        }
+    }
+
     /// Appends the request, numbered if that makes its reply recognisable.
     pub fn write(&self, key: &WireKey<'_>, opaque: u32, out: &mut Vec<u8>) -> Expect {
-        if !key.binary && self.write_classic(key, out) {
+        if key.form == Form::Frame {
+            return frame::write(self, &key.bytes, opaque, out);
+        }
+        if key.form == Form::Plain && self.write_classic(key, out) {
             return match self {
                 Self::Get { .. } | Self::GetAndTouch { .. } => Expect::Values,
                 _ => Expect::Line,
@@ -233,7 +259,7 @@ impl Command<'_> {
         if let Some(data) = data {
             number(out, b" ", data.len());
         }
-        if key.binary {
+        if key.form == Form::Base64 {
             out.extend_from_slice(b" b");
         }
         number(out, b" O", opaque);
@@ -310,6 +336,13 @@ pub(in crate::client) enum ServerCommand<'a> {
     ListKeys,
 }
 
+/// What the caller is told of a command that the binary protocol does not have.
+pub(in crate::client) fn needs_text(what: &str) -> Error {
+    Error::Config(format!(
+        "{what} has no command in the binary protocol, which is spoken where Login::sasl logs in"
+    ))
+}
+
 impl ServerCommand<'_> {
     /// An error as it is for this command: most change nothing.
     pub fn doubted(&self, error: Error) -> Error {
@@ -319,7 +352,20 @@ impl ServerCommand<'_> {
         }
     }
 
-    pub fn write(&self, out: &mut Vec<u8>) -> Expect {
+    /// Refuses what this protocol has no words for.
+    pub fn check(&self, protocol: Protocol) -> Result<(), Error> {
+        match (protocol, self) {
+            (Protocol::Binary, Self::ConfigCluster) => Err(needs_text("config get cluster")),
+            (Protocol::Binary, Self::ListKeys) => Err(needs_text("a list of keys")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends the request.
+    pub fn write(&self, protocol: Protocol, opaque: u32, out: &mut Vec<u8>) -> Expect {
+        if protocol == Protocol::Binary {
+            return frame::write_for_server(self, opaque, out);
+        }
         match self {
             Self::Version => {
                 out.extend_from_slice(b"version\r\n");
@@ -368,9 +414,9 @@ mod tests {
     use crate::protocol::parse_line;
     use std::borrow::Cow;
 
-    fn written(command: Command<'_>, key: &[u8], binary: bool) -> String {
+    fn written(command: Command<'_>, key: &[u8], form: Form) -> String {
         let mut out = Vec::new();
-        command.write(&WireKey { bytes: Cow::Borrowed(key), binary }, 7, &mut out);
+        command.write(&WireKey { bytes: Cow::Borrowed(key), form }, 7, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -410,8 +456,8 @@ mod tests {
             ),
             (Command::DeleteVersion { token: 4 }, "md k O7 C4\r\n", "md aw== b O7 C4\r\n"),
         ] {
-            assert_eq!(written(command, b"k", false), classic);
-            assert_eq!(written(command, b"k", true), meta);
+            assert_eq!(written(command, b"k", Form::Plain), classic);
+            assert_eq!(written(command, b"k", Form::Base64), meta);
             for line in [classic, meta] {
                 let line = line.split("\r\n").next().unwrap();
                 assert!(parse_line(line.as_bytes(), 2).is_ok(), "our own server reads {line}");

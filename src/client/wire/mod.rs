@@ -3,6 +3,7 @@
 
 pub(in crate::client) mod batch;
 pub(in crate::client) mod command;
+mod frame;
 pub(in crate::client) mod listing;
 pub(in crate::client) mod login;
 pub(in crate::client) mod outcome;

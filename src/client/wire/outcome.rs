@@ -247,8 +247,15 @@ pub(in crate::client) fn versioned<T: DeserializeOwned>(
     codec: &AnyCodec,
     reply: Reply<'_>,
 ) -> Result<Option<Versioned<T>>, Error> {
+    versioned_by(reply, |item| codec.decode(item.data, item.flags))
+}
+
+pub(in crate::client) fn versioned_by<T>(
+    reply: Reply<'_>,
+    read: impl FnOnce(&Item<'_>) -> Result<T, Error>,
+) -> Result<Option<Versioned<T>>, Error> {
     item(reply, |item| {
-        let value = codec.decode(item.data, item.flags)?;
+        let value = read(&item)?;
         let token = item.token.ok_or_else(|| Error::protocol("", "a value without its token"))?;
         Ok(Versioned { value, flags: item.flags, token })
     })

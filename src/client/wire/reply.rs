@@ -4,7 +4,7 @@
 //! fault the connection must be closed: what follows on it cannot be told apart any more.
 
 use crate::client::wire::command::Expect;
-use crate::client::wire::listing;
+use crate::client::wire::{frame, listing};
 use crate::limits::KEY_BYTES_MAX;
 use memchr::memchr;
 
@@ -21,7 +21,7 @@ const READ_BYTES_MIN: usize = 4 << 10;
 const GROWTH_BYTES_MAX: usize = 1 << 20;
 
 /// Largest value that is believed; servers go up to a gibibyte.
-const VALUE_BYTES_MAX: usize = 1 << 30;
+pub(super) const VALUE_BYTES_MAX: usize = 1 << 30;
 
 /// A reply that refers to the buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Decoder {
             let goes_on = matches!(
                 (expect, &reply),
                 (Expect::Values, Reply::Value(_))
-                    | (Expect::Stats, Reply::Stat(..))
+                    | (Expect::Stats | Expect::Frame { .. }, Reply::Stat(..))
                     | (Expect::Keys, Reply::Key(_) | Reply::Ok)
             );
             let key = match reply {
@@ -193,6 +193,12 @@ enum Parsed<'a> {
 }
 
 fn parse(bytes: &[u8], expect: Expect) -> Result<Parsed<'_>, Fault> {
+    if let Expect::Frame { opcode, opaque } = expect {
+        return Ok(match frame::parse(bytes, opcode, opaque)? {
+            Ok((reply, length)) => Parsed::Part { reply, length },
+            Err(wanted) => Parsed::Wanting(wanted),
+        });
+    }
     let Some(line_end) = memchr(b'\n', bytes) else {
         if bytes.len() > LINE_BYTES_MAX {
             return Err(Fault("a line without end".into()));
@@ -214,7 +220,8 @@ fn parse(bytes: &[u8], expect: Expect) -> Result<Parsed<'_>, Fault> {
         Expect::Meta { opaque } => meta(line, behind, opaque),
         Expect::Stats => Ok(Some((stat(line)?, 0))),
         Expect::Config => config(line, behind),
-        Expect::Keys => Ok(Some((listing::parse(line)?, 0))),
+        // (Frames were dealt with above.)
+        Expect::Keys | Expect::Frame { .. } => Ok(Some((listing::parse(line)?, 0))),
     };
     Ok(match decoded? {
         Some((reply, data_bytes)) => Parsed::Part { reply, length: line_end + 1 + data_bytes },
