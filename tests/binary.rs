@@ -199,6 +199,203 @@ fn quiet_commands_answer_only_what_is_not_ordinary() {
     check(&server, &[noop(), frame(0x07, b"", "", b""), noop()], "0a 00|07 00|");
 }
 
+/// What stands before the key.
+enum Extras {
+    None,
+    /// Flags, and no expiry.
+    Stored,
+    Expiry,
+    /// What is added or taken off, and whether a number that is missing is made (of 7).
+    Sum(u64, bool),
+}
+
+impl Extras {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Stored => [0xde, 0xad, 0xbe, 0xef, 0, 0, 0, 0].into(),
+            Self::Expiry => 100u32.to_be_bytes().into(),
+            Self::Sum(delta, creates) => {
+                let expiry = if *creates { 0 } else { u32::MAX };
+                let numbers = [delta.to_be_bytes(), 7u64.to_be_bytes()].concat();
+                [&numbers[..], &expiry.to_be_bytes()].concat()
+            }
+        }
+    }
+}
+
+/// A token that no item has.
+const STALE: u64 = 0xffff_ffff_ffff;
+
+/// Opcode, extras, key, value and token of a request; its answer, if there is one: status, extras,
+/// key, value, and whether there is a token. One after the other, as memcached 1.6.18 answers them.
+#[rustfmt::skip]
+const OUTCOMES: &[(u8, Extras, &str, &str, u64, &str)] = &[
+    (0x01, Extras::Stored, "k", "5", 0, "00 token"),
+    (0x01, Extras::Stored, "k", "6", STALE, "02 Data exists for key."),
+    (0x01, Extras::Stored, "none", "6", STALE, "01 Not found"),
+    (0x02, Extras::Stored, "k", "7", 0, "02 Data exists for key."),
+    (0x02, Extras::Stored, "new", "7", 0, "00 token"),
+    (0x02, Extras::Stored, "new", "7", STALE, "02 Data exists for key."),
+    (0x03, Extras::Stored, "k", "8", 0, "00 token"),
+    (0x03, Extras::Stored, "none", "8", 0, "01 Not found"),
+    (0x03, Extras::Stored, "none", "8", STALE, "01 Not found"),
+    (0x11, Extras::Stored, "k", "9", 0, "-"),
+    (0x11, Extras::Stored, "k", "9", STALE, "02 Data exists for key."),
+    (0x12, Extras::Stored, "k", "9", 0, "02 Data exists for key."),
+    (0x12, Extras::Stored, "newq", "1", 0, "-"),
+    (0x13, Extras::Stored, "k", "10", 0, "-"),
+    (0x13, Extras::Stored, "none", "10", 0, "01 Not found"),
+    (0x00, Extras::None, "k", "", 0, "00 deadbeef 10 token"),
+    (0x00, Extras::None, "none", "", 0, "01 Not found"),
+    (0x09, Extras::None, "k", "", 0, "00 deadbeef 10 token"),
+    (0x09, Extras::None, "none", "", 0, "-"),
+    (0x0c, Extras::None, "k", "", 0, "00 deadbeef k 10 token"),
+    (0x0c, Extras::None, "none", "", 0, "01 none"),
+    (0x0d, Extras::None, "k", "", 0, "00 deadbeef k 10 token"),
+    (0x0d, Extras::None, "none", "", 0, "-"),
+    (0x1d, Extras::Expiry, "k", "", 0, "00 deadbeef 10 token"),
+    (0x1d, Extras::Expiry, "none", "", 0, "01 Not found"),
+    (0x1e, Extras::Expiry, "k", "", 0, "00 deadbeef 10 token"),
+    (0x1e, Extras::Expiry, "none", "", 0, "-"),
+    (0x23, Extras::Expiry, "k", "", 0, "00 deadbeef k 10 token"),
+    (0x23, Extras::Expiry, "none", "", 0, "01 none"),
+    (0x24, Extras::Expiry, "k", "", 0, "00 deadbeef k 10 token"),
+    (0x24, Extras::Expiry, "none", "", 0, "-"),
+    (0x1c, Extras::Expiry, "k", "", 0, "00 deadbeef token"),
+    (0x1c, Extras::Expiry, "none", "", 0, "01 Not found"),
+    (0x0e, Extras::None, "k", "a", 0, "00 token"),
+    (0x0e, Extras::None, "none", "a", 0, "05 Not stored."),
+    (0x0e, Extras::None, "k", "a", STALE, "02 Data exists for key."),
+    (0x0f, Extras::None, "k", "b", 0, "00 token"),
+    (0x0f, Extras::None, "none", "b", 0, "05 Not stored."),
+    (0x0f, Extras::None, "k", "b", STALE, "02 Data exists for key."),
+    (0x19, Extras::None, "k", "c", 0, "-"),
+    (0x19, Extras::None, "none", "c", 0, "05 Not stored."),
+    (0x1a, Extras::None, "k", "d", 0, "-"),
+    (0x1a, Extras::None, "none", "d", 0, "05 Not stored."),
+    (0x00, Extras::None, "k", "", 0, "00 deadbeef db10ac token"),
+    (0x05, Extras::Sum(3, true), "n", "", 0, "00 7 token"),
+    (0x05, Extras::Sum(3, true), "n", "", 0, "00 10 token"),
+    (0x05, Extras::Sum(3, true), "n", "", STALE, "02 Data exists for key."),
+    (0x05, Extras::Sum(3, false), "none", "", 0, "01 Not found"),
+    (0x05, Extras::Sum(3, true), "k", "", 0, "06 Non-numeric server-side value for incr or decr"),
+    (0x06, Extras::Sum(4, true), "n", "", 0, "00 6 token"),
+    (0x06, Extras::Sum(40, true), "n", "", 0, "00 0 token"),
+    (0x06, Extras::Sum(4, true), "m", "", 0, "00 7 token"),
+    (0x06, Extras::Sum(3, false), "none", "", 0, "01 Not found"),
+    (0x06, Extras::Sum(3, true), "k", "", 0, "06 Non-numeric server-side value for incr or decr"),
+    (0x15, Extras::Sum(3, true), "n", "", 0, "-"),
+    (0x15, Extras::Sum(3, false), "none", "", 0, "01 Not found"),
+    (0x15, Extras::Sum(3, true), "k", "", 0, "06 Non-numeric server-side value for incr or decr"),
+    (0x16, Extras::Sum(1, true), "n", "", 0, "-"),
+    (0x16, Extras::Sum(3, false), "none", "", 0, "01 Not found"),
+    (0x16, Extras::Sum(3, true), "k", "", 0, "06 Non-numeric server-side value for incr or decr"),
+    (0x00, Extras::None, "n", "", 0, "00 00000000 2  token"),
+    (0x04, Extras::None, "k", "", STALE, "02 Data exists for key."),
+    (0x04, Extras::None, "k", "", 0, "00"),
+    (0x04, Extras::None, "k", "", 0, "01 Not found"),
+    (0x14, Extras::None, "new", "", STALE, "02 Data exists for key."),
+    (0x14, Extras::None, "new", "", 0, "-"),
+    (0x14, Extras::None, "new", "", 0, "01 Not found"),
+    (0x20, Extras::None, "", "", 0, "81 Unknown command"),
+    (0x21, Extras::None, "PLAIN", "\0a\0b", 0, "81 Unknown command"),
+    (0x22, Extras::None, "PLAIN", "\0a\0b", 0, "81 Unknown command"),
+    (0x1f, Extras::None, "", "", 0, "81 Unknown command"),
+    (0x0a, Extras::None, "", "", 0, "00"),
+    (0x08, Extras::None, "", "", 0, "00"),
+    (0x00, Extras::None, "n", "", 0, "01 Not found"),
+    (0x08, Extras::Expiry, "", "", 0, "00"),
+    (0x18, Extras::None, "", "", 0, "-"),
+    (0x18, Extras::Expiry, "", "", 0, "-"),
+    (0x10, Extras::None, "nonsense", "", 0, "01 Not found"),
+];
+
+/// Every opcode with everything that may come of it, loud and quiet, bit for bit.
+#[test]
+fn what_each_opcode_answers() {
+    let server = start(Config::default());
+    let mut said = Vec::new();
+    for (opaque, (opcode, extras, key, value, token, _)) in (1u32..).zip(OUTCOMES) {
+        let mut bytes = frame(*opcode, &extras.bytes(), key, value.as_bytes());
+        bytes[12..16].copy_from_slice(&opaque.to_be_bytes());
+        bytes[16..24].copy_from_slice(&token.to_be_bytes());
+        said.push(bytes);
+    }
+    said.push(noop());
+    let mut stream = TcpStream::connect(server.addresses()[0]).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&said.concat()).unwrap();
+    let mut answers = read_frame(&mut stream);
+    for (opaque, (opcode, extras, key, _, token, expected)) in (1u32..).zip(OUTCOMES) {
+        let what = format!("{opcode:#04x} {} {key} {token}", extras.bytes().escape_ascii());
+        let is_its = answers.0[12..16] == opaque.to_be_bytes();
+        assert_eq!(is_its, *expected != "-", "{what}: {answers:?}");
+        if is_its {
+            assert_eq!(told(&answers.0, &answers.1, *opcode), *expected, "{what}");
+            answers = read_frame(&mut stream);
+        }
+    }
+    assert_eq!(answers.0[..2], [0x81, 0x0a], "nothing is left over");
+}
+
+fn read_frame(stream: &mut TcpStream) -> ([u8; 24], Vec<u8>) {
+    let mut header = [0; 24];
+    stream.read_exact(&mut header).unwrap();
+    let length = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    let mut body = vec![0; length as usize];
+    stream.read_exact(&mut body).unwrap();
+    (header, body)
+}
+
+/// All of an answer as [`OUTCOMES`] has it.
+fn told(header: &[u8; 24], body: &[u8], opcode: u8) -> String {
+    assert_eq!((header[0], header[1], header[5], header[6]), (0x81, opcode, 0, 0));
+    let (extras, rest) = body.split_at(usize::from(header[4]));
+    let (key, value) = rest.split_at(usize::from(u16::from_be_bytes([header[2], header[3]])));
+    let mut words = vec![format!("{:02x}", header[7])];
+    if !extras.is_empty() {
+        words.push(extras.iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+    match <[u8; 8]>::try_from(value) {
+        Ok(number) if matches!(opcode, 0x05 | 0x06) => {
+            words.push(u64::from_be_bytes(number).to_string());
+        }
+        _ => {
+            let parts = [key, value].into_iter().filter(|part| !part.is_empty());
+            words.extend(parts.map(|part| String::from_utf8_lossy(part).into_owned()));
+        }
+    }
+    if header[16..] != [0; 8] {
+        words.push("token".into());
+    }
+    words.join(" ")
+}
+
+/// Full, and nothing may leave (`-M`).
+#[test]
+fn a_full_server_says_so() {
+    let server = start(Config { memory_bytes_max: 8 << 20, evict: false, ..Config::default() });
+    let value = vec![b'v'; 500_000];
+    let sets: Vec<Vec<u8>> = (0..30).map(|at| set(&format!("key{at}"), &value)).collect();
+    let answer = conversation(&server, &[sets.concat(), noop()].concat());
+    assert!(answer.starts_with("01 00|"), "{answer}");
+    assert!(answer.ends_with("01 82 Out of memory allocating item|0a 00|"), "{answer}");
+    let large = vec![b'v'; 500_000];
+    let quiet = frame(0x11, &PLAIN, "more", &large);
+    check(&server, &[quiet, noop()], "11 82 Out of memory allocating item|0a 00|");
+    // Small items, until there is room for none.
+    let sum = Extras::Sum(1, true).bytes();
+    let refused = (0..200).find_map(|batch| {
+        let number = |at| frame(0x15, &sum, &format!("{batch}-{at:0240}"), b"");
+        let numbers: Vec<Vec<u8>> = (0..500).map(number).collect();
+        let answer = conversation(&server, &numbers.concat());
+        (!answer.is_empty()).then_some(answer)
+    });
+    let refused = refused.expect("full at last");
+    assert!(refused.ends_with("15 82 Out of memory allocating new item|"), "{refused}");
+}
+
 /// Lengths at their ends, and bodies that do not come. Each closes the connection or is answered;
 /// none holds up others or makes the server keep what was only announced.
 #[test]

@@ -81,7 +81,7 @@ impl Shard {
                         let cas = self.observed_token(Some(handle));
                         reply::number(&mut out.bytes, frame, cas, number);
                     }
-                    Err(status) => reply::failed(&mut out.bytes, frame, status),
+                    Err((status, text)) => reply::text(&mut out.bytes, frame, status, text),
                 };
             }
             Verb::DropStale => self.drop_stale(hash, key, now),
@@ -108,6 +108,9 @@ impl Shard {
             Ok(item) => {
                 let cas = self.observed_token(item);
                 reply::done(&mut out.bytes, frame, cas);
+            }
+            Err(status @ Status::OutOfMemory) => {
+                reply::text(&mut out.bytes, frame, status, reply::NO_MEMORY_FOR_ITEM);
             }
             Err(status) => reply::failed(&mut out.bytes, frame, status),
         }
@@ -194,35 +197,37 @@ impl Shard {
         }
     }
 
+    /// The number; or what is wrong, and in which words.
     fn arithmetic_binary(
         &mut self,
         hash: u64,
         key: &[u8],
         args: ArithmeticArgs,
         now: Ticks,
-    ) -> Result<(Handle, u64), Status> {
+    ) -> Result<(Handle, u64), (Status, &'static [u8])> {
+        let wrong = |status: Status| (status, status.text());
         let Some(handle) = self.find(hash, key, now) else {
             let Some(number) = args.create else {
                 self.count_arithmetic_miss(args.increment);
-                return Err(Status::NotFound);
+                return Err(wrong(Status::NotFound));
             };
             let attributes =
                 Attributes { deadline: deadline(number.exptime, now), ..Attributes::default() };
             let created = self.start_number(hash, key, attributes, number.value, now);
             return created
                 .map(|handle| (handle, number.value))
-                .map_err(|Full| Status::OutOfMemory);
+                .map_err(|Full| (Status::OutOfMemory, reply::NO_MEMORY_FOR_NUMBER));
         };
         // That an empty value is no number outranks a wrong token.
         let is_empty = self.store.item(handle).value.is_empty();
         if !is_empty && self.is_another(Some(handle), args.compare) {
-            return Err(Status::Exists);
+            return Err(wrong(Status::Exists));
         }
         let attributes = Attributes { cas: None, ..self.store.item(handle).attributes };
         let added = self.add_to_item(hash, handle, args.increment, args.delta, attributes, now);
         added.map_err(|refused| match refused {
-            Refused::NotNumeric => Status::NotNumeric,
-            Refused::Full => Status::OutOfMemory,
+            Refused::NotNumeric => wrong(Status::NotNumeric),
+            Refused::Full => (Status::OutOfMemory, reply::NO_MEMORY_TO_COUNT),
         })
     }
 }

@@ -4,6 +4,13 @@ use super::opcode::Command;
 use super::{Frame, HEADER_BYTES, REPLY_MAGIC};
 use crate::protocol::reply::LINE_END;
 
+/// What is told whose value has no room.
+pub const NO_MEMORY_FOR_ITEM: &[u8] = b"Out of memory allocating item";
+/// The same of a number that an incr or decr would make.
+pub const NO_MEMORY_FOR_NUMBER: &[u8] = b"Out of memory allocating new item";
+/// The same of a number that becomes longer.
+pub const NO_MEMORY_TO_COUNT: &[u8] = b"Out of memory incrementing value";
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]

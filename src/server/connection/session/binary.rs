@@ -26,9 +26,6 @@ use crate::shard::operation::{Form, Verb};
 const AUTHENTICATED: &[u8] = b"Authenticated";
 const LOGIN_BUSY: &[u8] = b"too many logins at a time, try again";
 
-/// What is told whose value has no room.
-const NO_MEMORY: &[u8] = b"Out of memory allocating item";
-
 impl Session {
     /// One frame, or what is here of it. Not inlined, for the sake of lines of text.
     #[inline(never)]
@@ -234,7 +231,9 @@ impl Session {
 pub(super) fn refuse_value(frame: Frame, why: Refused, out: &mut Vec<u8>) {
     match why {
         Refused::TooLarge => frames::failed(out, frame, Status::TooLarge),
-        Refused::NoMemory => frames::text(out, frame, Status::OutOfMemory, NO_MEMORY),
+        Refused::NoMemory => {
+            frames::text(out, frame, Status::OutOfMemory, frames::NO_MEMORY_FOR_ITEM);
+        }
     }
 }
 
