@@ -14,6 +14,7 @@ use distcache::protocol::Request;
 use distcache::server::Hooks;
 use distcache::server::clock::Clock;
 use distcache::server::config::Config;
+use distcache::server::connection::login::Verdict;
 use distcache::server::connection::output::{Flushed, Output};
 use distcache::server::connection::session::{
     Admission, Next, Progress, Refused, Router, Session, Spoken, Target,
@@ -41,6 +42,9 @@ const ITEM_BYTES_MAX: u32 = 16 << 10;
 const START_SECONDS: u64 = 1_700_000_000;
 const OPERATION_TICKS: u64 = Ticks::PER_SECOND / 4;
 
+/// The end of the one message that logs in.
+const RIGHT_LOGIN: &[u8] = b"u\0p";
+
 /// Operations from one `maintain` to the next.
 const MAINTAIN_OPERATIONS: u64 = 32;
 
@@ -62,6 +66,17 @@ pub fn check_frames(stream: &[u8]) {
     let [whole, bytewise, pieces] = cut_in_all_ways(stream, || Session::new(spoken));
     assert_same(&whole.replies, &bytewise.replies, "byte by byte");
     assert_same(&whole.replies, &pieces.replies, "in pieces");
+    check_login(stream);
+}
+
+/// The same where a login by SASL comes first: without the right one nothing reaches the store.
+fn check_login(stream: &[u8]) {
+    let spoken = Spoken { text: Admission::No, binary: Admission::AfterLogin };
+    let [whole, bytewise, pieces] = cut_in_all_ways(stream, || Session::new(spoken));
+    assert_same(&whole.replies, &bytewise.replies, "byte by byte, with a login");
+    assert_same(&whole.replies, &pieces.replies, "in pieces, with a login");
+    let says_it = stream.windows(RIGHT_LOGIN.len()).any(|window| window == RIGHT_LOGIN);
+    assert!(says_it || whole.operations == 0, "somebody was let in without a login");
 }
 
 fn cut_in_all_ways(stream: &[u8], session: impl Fn() -> Session) -> [Outcome; 3] {
@@ -119,6 +134,7 @@ impl Cuts {
 /// What came of a run.
 struct Outcome {
     replies: Vec<u8>,
+    operations: u64,
     /// Only a run byte by byte looks for it.
     met_long_line: bool,
 }
@@ -148,7 +164,8 @@ fn run(stream: &[u8], session: Session, cuts: Cuts) -> Outcome {
     }
     driver.drain();
     met_long_line &= matches!(cuts, Cuts::Bytes);
-    Outcome { replies: driver.replies, met_long_line }
+    let operations = driver.router.operations;
+    Outcome { replies: driver.replies, operations, met_long_line }
 }
 
 struct Driver<'a> {
@@ -246,6 +263,13 @@ impl Router for FuzzRouter<'_> {
 
     fn refused(&mut self, why: Refused) {
         self.router.refused(why);
+    }
+
+    fn login(&mut self, user: &[u8], password: &[u8]) -> Verdict {
+        match [user, b"\0", password].concat() == RIGHT_LOGIN {
+            true => Verdict::Accepted,
+            false => Verdict::Refused,
+        }
     }
 }
 
