@@ -6,6 +6,8 @@
 
 #![cfg(all(feature = "server", feature = "client"))]
 
+mod support;
+
 use distcache::client::{
     Cas, Client, Config, Discovery, Error, Expiry, KeyPolicy, Login, State, WhenDown,
 };
@@ -13,13 +15,11 @@ use distcache::server::Server;
 use distcache::server::config::{Config as ServerConfig, Listener};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+use std::time::Duration;
+use support::{Users, until};
+use tempfile::TempDir;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -29,33 +29,13 @@ const HASHED: &str = concat!(
     "hy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1\n"
 );
 
-/// A file of users that goes away with the test.
-struct Users(PathBuf);
-
-impl Users {
-    fn new(text: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("distcache-client-sasl-{}-{count}", std::process::id());
-        let users = Self(std::env::temp_dir().join(name));
-        std::fs::write(&users.0, text).unwrap();
-        users
-    }
-
-    fn settings(&self) -> ServerConfig {
-        let auth_file = Some(self.0.clone());
-        ServerConfig { workers: 2, sasl: true, auth_file, ..ServerConfig::default() }
-    }
-
-    fn serve(&self) -> Server {
-        Server::start(self.settings()).unwrap()
-    }
+fn settings(users: &Users) -> ServerConfig {
+    let auth_file = Some(users.path());
+    ServerConfig { workers: 2, sasl: true, auth_file, ..ServerConfig::default() }
 }
 
-impl Drop for Users {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+fn serve(users: &Users) -> Server {
+    Server::start(settings(users)).unwrap()
 }
 
 fn address(server: &Server) -> String {
@@ -113,7 +93,7 @@ fn calls(client: &Client) -> Vec<String> {
 fn every_call_means_what_it_means_over_text() {
     for text in ["bob:secret\n", HASHED] {
         let users = Users::new(text);
-        let server = users.serve();
+        let server = serve(&users);
         let over = |login| Client::with_config([address(&server)], with(login)).unwrap();
         let over_text = calls(&over(Login::new("bob", "secret")));
         let over_binary = calls(&over(Login::sasl("bob", "secret")));
@@ -125,7 +105,7 @@ fn every_call_means_what_it_means_over_text() {
 fn a_wrong_login_is_an_error_of_its_own_and_is_not_repeated() {
     for text in ["bob:secret\n", HASHED] {
         let users = Users::new(text);
-        let server = users.serve();
+        let server = serve(&users);
         let errors = || {
             let client =
                 Client::with_config([address(&server)], with(Login::sasl("bob", "secret")));
@@ -150,7 +130,7 @@ fn a_wrong_login_is_an_error_of_its_own_and_is_not_repeated() {
 #[test]
 fn what_the_binary_protocol_cannot_say_is_refused_before_anything_is_sent() {
     let users = Users::new("bob:secret\n");
-    let server = users.serve();
+    let server = serve(&users);
     let config = with(Login::sasl("bob", "secret"));
     let client = Client::with_config([address(&server)], config.clone()).unwrap();
     client.set("k", 1).unwrap();
@@ -178,7 +158,7 @@ fn what_the_binary_protocol_cannot_say_is_refused_before_anything_is_sent() {
 #[test]
 fn of_one_process_one_caller_computes_and_the_first_value_stays() {
     let users = Users::new("bob:secret\n");
-    let server = users.serve();
+    let server = serve(&users);
     let client = || Client::with_config([address(&server)], with(Login::sasl("bob", "secret")));
     let (here, there) = (client().unwrap(), client().unwrap());
     let computed = AtomicU32::new(0);
@@ -210,7 +190,7 @@ fn of_one_process_one_caller_computes_and_the_first_value_stays() {
 #[test]
 fn keys_are_the_same_as_over_text() {
     let users = Users::new("bob:secret\n");
-    let server = users.serve();
+    let server = serve(&users);
     for key_policy in [KeyPolicy::Base64, KeyPolicy::Hash] {
         let over = |login| {
             let config = Config { key_policy, key_prefix: "p:".into(), ..with(login) };
@@ -232,7 +212,7 @@ fn keys_are_the_same_as_over_text() {
 #[test]
 fn a_server_that_comes_back_is_logged_in_to_and_repaired() {
     let users = Users::new("bob:secret\n");
-    let (first, second) = (users.serve(), users.serve());
+    let (first, second) = (serve(&users), serve(&users));
     let at: SocketAddr = first.addresses()[0];
     let config = Config {
         when_down: WhenDown::NextServer { expiry_seconds_max: 60 },
@@ -245,43 +225,30 @@ fn a_server_that_comes_back_is_logged_in_to_and_repaired() {
     let items: Vec<(u32, u32)> = keys.iter().map(|key| (*key, 1)).collect();
     client.set_many(&items).all().unwrap();
     first.stop();
-    let start = Instant::now();
-    let retried = |mut call: Box<dyn FnMut() -> bool + '_>| {
-        while !call() {
-            assert!(start.elapsed() < PATIENCE);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    };
-    retried(Box::new(|| keys.iter().all(|key| client.set(key, 2).is_ok())));
+    until("writes to the other", || keys.iter().all(|key| client.set(key, 2).is_ok()));
     assert_eq!(client.servers()[0].state, State::Ejected);
     let listeners = vec![Listener::Tcp(at)];
-    let _again = Server::start(ServerConfig { listeners, ..users.settings() }).unwrap();
-    retried(Box::new(|| {
-        client.servers()[0].state == State::Healthy || {
-            let _ = client.get_many::<u32>(&keys);
-            false
-        }
-    }));
+    let _again = Server::start(ServerConfig { listeners, ..settings(&users) }).unwrap();
+    until("its return", || {
+        let _ = client.get_many::<u32>(&keys);
+        client.servers()[0].state == State::Healthy
+    });
     assert!(client.counters().repaired > 0, "{:?}", client.counters());
-    retried(Box::new(|| keys.iter().all(|key| client.set(key, 3).is_ok())));
+    until("writes to it", || keys.iter().all(|key| client.set(key, 3).is_ok()));
     assert_eq!(client.get_many::<u32>(&keys).all().unwrap(), vec![Some(3); 100]);
 }
 
 #[test]
 fn a_connection_that_was_closed_is_made_again_with_the_login() {
     let users = Users::new("bob:secret\n");
-    let server = users.serve();
+    let server = serve(&users);
     let client = Client::with_config([address(&server)], with(Login::sasl("bob", "secret")));
     let client = client.unwrap();
     client.set("k", 1).unwrap();
-    // Whoever stays away from the file of users is closed with it.
-    std::fs::write(&users.0, "bob:secret\neve:other\n").unwrap();
-    assert!(server.reload());
-    assert_eq!(client.get::<u8>("k"), Ok(Some(1)));
     let at = server.addresses()[0];
     server.stop();
     let listeners = vec![Listener::Tcp(at)];
-    let _again = Server::start(ServerConfig { listeners, ..users.settings() }).unwrap();
+    let _again = Server::start(ServerConfig { listeners, ..settings(&users) }).unwrap();
     assert_eq!(client.get::<u8>("k"), Ok(None), "a read is asked again on a new connection");
     assert_eq!(client.set("k", 2), Ok(()));
 }
@@ -315,7 +282,7 @@ async fn the_asynchronous_face_logs_in_and_carries_many_calls_at_a_time() {
     use distcache::client::asynchronous::Client;
     for text in ["bob:secret\n", HASHED] {
         let users = Users::new(text);
-        let server = users.serve();
+        let server = serve(&users);
         let over = |login| Client::with_config([address(&server)], with(login)).unwrap();
         let client = over(Login::sasl("bob", "secret"));
         let tasks: Vec<_> = (0..100u32)
@@ -362,7 +329,8 @@ async fn the_asynchronous_face_logs_in_and_carries_many_calls_at_a_time() {
 struct Memcached {
     child: Child,
     address: SocketAddr,
-    folder: PathBuf,
+    /// Its settings and users.
+    _folder: TempDir,
 }
 
 impl Memcached {
@@ -371,12 +339,10 @@ impl Memcached {
         if !String::from_utf8_lossy(&help.stdout).contains("--enable-sasl") {
             return None;
         }
-        let name = format!("distcache-client-sasl-{}-memcached", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        let users = folder.join("sasldb2");
+        let folder = TempDir::new().unwrap();
+        let users = folder.path().join("sasldb2");
         let settings = format!("mech_list: plain\nsasldb_path: {}\n", users.display());
-        std::fs::write(folder.join("memcached.conf"), settings).unwrap();
+        std::fs::write(folder.path().join("memcached.conf"), settings).unwrap();
         let host = Command::new("hostname").output().ok()?;
         let mut enter = Command::new("saslpasswd2")
             .args(["-p", "-c", "-u", String::from_utf8_lossy(&host.stdout).trim(), "-f"])
@@ -389,16 +355,12 @@ impl Memcached {
         let port = ports::free().unwrap();
         let child = Command::new("memcached")
             .args(["-S", "-u", "root", "-U", "0", "-l", "127.0.0.1", "-p", &port.to_string()])
-            .env("SASL_CONF_PATH", &folder)
+            .env("SASL_CONF_PATH", folder.path())
             .spawn()
             .ok()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let memcached = Self { child, address, folder };
-        let start = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(start.elapsed() < PATIENCE);
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let memcached = Self { child, address, _folder: folder };
+        until("memcached", || TcpStream::connect(address).is_ok());
         Some(memcached)
     }
 }
@@ -407,7 +369,6 @@ impl Drop for Memcached {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -421,7 +382,7 @@ fn memcached_with_sasl_answers_the_same() {
         Client::with_config([address], with(Login::sasl("bob", password))).unwrap()
     };
     let users = Users::new("bob:secret\n");
-    let ours = users.serve();
+    let ours = serve(&users);
     let theirs = calls(&over(memcached.address.to_string(), "secret"));
     assert_eq!(theirs, calls(&over(address(&ours), "secret")));
     let refused = over(memcached.address.to_string(), "wrong").set("k", 1);
