@@ -9,7 +9,7 @@
 mod support;
 
 use distcache::client::{
-    Cas, Client, Config, Discovery, Error, Expiry, KeyPolicy, Login, State, WhenDown,
+    Client, Config, Discovery, Error, Expiry, KeyPolicy, Login, State, WhenDown,
 };
 use distcache::server::Server;
 use distcache::server::config::{Config as ServerConfig, Listener};
@@ -309,7 +309,7 @@ async fn the_asynchronous_face_logs_in_and_carries_many_calls_at_a_time() {
         client.set_raw("large", &vec![1; 500_000], 9).await.unwrap();
         let large = client.get_raw_versioned("large").await.unwrap().unwrap();
         assert_eq!((large.value.len(), large.flags), (500_000, 9));
-        assert_eq!(client.cas("large", 1, large.token).await, Ok(Cas::Stored));
+        assert_eq!(client.cas("large", 1, large.token).await, Ok(distcache::client::Cas::Stored));
         let stats = client.stats("").await.remove(0).1.unwrap();
         assert!(stats["cmd_set"].parse::<u64>().unwrap() >= 1001);
         assert_eq!(client.get_or_compute("made", MINUTE, || async { 5 }).await, Ok(5));

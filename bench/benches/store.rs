@@ -191,7 +191,7 @@ fn filled_index() -> (Index, Random) {
     let mut random = Random::new(1);
     for location in 1..=ITEMS {
         let hash = random.bits();
-        assert!(index.insert(hash, Slot::new(hash, location, 0)).is_none());
+        assert!(index.insert(hash, Slot::new(hash, location, 0)).dropped.is_none());
     }
     (index, Random::new(1))
 }
@@ -220,6 +220,6 @@ fn index_insert(bencher: Bencher<'_, '_>) {
     let mut random = Random::new(3);
     bencher.bench_local(|| {
         let hash = random.bits();
-        index.insert(hash, Slot::new(hash, 1, 0)).is_none()
+        index.insert(hash, Slot::new(hash, 1, 0)).dropped.is_none()
     });
 }

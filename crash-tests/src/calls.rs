@@ -29,7 +29,7 @@ const RECORDED: &str = "openat,creat,write,writev,pwrite64,pwritev,pwritev2,fdat
 const PANIC_CODE: i32 = 101;
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     if !strace::works() {
         println!("skipped: calls needs strace");
         return Ok(true);

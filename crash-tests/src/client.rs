@@ -11,19 +11,19 @@ use crate::stream::{Stream, outcome};
 use crate::wire::{Parsed, normalize};
 
 /// A reply that takes longer than this is a hang.
-pub const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
 const READ_BATCH: usize = 64;
 /// Between mutations while the server refuses them.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Unix seconds.
-pub fn unix_now() -> u64 {
+pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A connection with what was received beyond the last reply.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     dialect: Dialect,
     socket: TcpStream,
     buffer: Vec<u8>,
@@ -35,12 +35,16 @@ pub struct Connection {
 
 impl Connection {
     /// Connects; replies may take `REPLY_TIME_MAX`.
-    pub fn open(address: SocketAddr, dialect: Dialect) -> io::Result<Self> {
+    pub(crate) fn open(address: SocketAddr, dialect: Dialect) -> io::Result<Self> {
         Self::open_patient(address, dialect, REPLY_TIME_MAX)
     }
 
     /// Connects with another limit for replies.
-    pub fn open_patient(addr: SocketAddr, dialect: Dialect, limit: Duration) -> io::Result<Self> {
+    pub(crate) fn open_patient(
+        addr: SocketAddr,
+        dialect: Dialect,
+        limit: Duration,
+    ) -> io::Result<Self> {
         let socket = TcpStream::connect_timeout(&addr, limit)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(limit))?;
@@ -49,12 +53,12 @@ impl Connection {
     }
 
     /// Sends a request.
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
     }
 
     /// Receives what `parse` reads.
-    pub fn receive<T>(&mut self, parse: impl Fn(&[u8]) -> Parsed<T>) -> io::Result<T> {
+    pub(crate) fn receive<T>(&mut self, parse: impl Fn(&[u8]) -> Parsed<T>) -> io::Result<T> {
         loop {
             if let Some((value, used)) = parse(&self.buffer[self.taken..]) {
                 self.taken += used;
@@ -73,14 +77,14 @@ impl Connection {
     }
 
     /// One request that is answered by one line.
-    pub fn ask(&mut self, request: &[u8]) -> io::Result<Reply> {
+    pub(crate) fn ask(&mut self, request: &[u8]) -> io::Result<Reply> {
         self.send(request)?;
         let dialect = self.dialect;
         self.receive(|bytes| dialect.parse_reply(bytes))
     }
 
     /// Lines up to one that starts with `end`, as names and values.
-    pub fn stats(&mut self, request: &[u8], end: &str) -> io::Result<Vec<(String, String)>> {
+    pub(crate) fn stats(&mut self, request: &[u8], end: &str) -> io::Result<Vec<(String, String)>> {
         self.send(request)?;
         let mut found = Vec::new();
         loop {
@@ -99,7 +103,7 @@ impl Connection {
     }
 
     /// Reads keys of a stream back, in their order.
-    pub fn read_back(&mut self, stream: &Stream) -> io::Result<Vec<Option<Observed>>> {
+    pub(crate) fn read_back(&mut self, stream: &Stream) -> io::Result<Vec<Option<Observed>>> {
         let dialect = self.dialect;
         let mut found = Vec::with_capacity(stream.keys.len());
         for keys in stream.keys.chunks(READ_BATCH) {
@@ -140,7 +144,7 @@ pub struct Seen {
 
 /// How a writer sends.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Mutations in one batch, at most.
     pub batch_max: usize,
     /// Between batches.
@@ -148,7 +152,12 @@ pub struct Pace {
 }
 
 /// Sends mutations until told to stop or the connection ends.
-pub fn drive(stream: &mut Stream, address: SocketAddr, stop: &AtomicBool, pace: Pace) -> Seen {
+pub(crate) fn drive(
+    stream: &mut Stream,
+    address: SocketAddr,
+    stop: &AtomicBool,
+    pace: Pace,
+) -> Seen {
     let mut seen = Seen::default();
     let end = match Connection::open(address, stream.dialect) {
         Ok(mut connection) => loop {
@@ -175,7 +184,7 @@ pub fn drive(stream: &mut Stream, address: SocketAddr, stop: &AtomicBool, pace: 
 }
 
 /// Whether an error of the socket is a hang or an end.
-pub fn end_of(error: &io::Error) -> End {
+pub(crate) fn end_of(error: &io::Error) -> End {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => End::Hung,
         _ => End::Closed,
@@ -228,7 +237,7 @@ fn settle_all(
 }
 
 /// Sets every key of a stream once.
-pub fn fill(stream: &mut Stream, connection: &mut Connection) -> io::Result<Seen> {
+pub(crate) fn fill(stream: &mut Stream, connection: &mut Connection) -> io::Result<Seen> {
     let mut seen = Seen::default();
     for first in (0..stream.keys.len()).step_by(READ_BATCH) {
         let now = unix_now();

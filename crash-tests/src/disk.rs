@@ -30,11 +30,11 @@ print('cut', flush=True)
 
 /// A folder that is removed when dropped.
 #[derive(Debug)]
-pub struct Scratch(pub PathBuf);
+pub(crate) struct Scratch(pub PathBuf);
 
 impl Scratch {
     /// A new folder below `work`.
-    pub fn new(work: &Path) -> Result<Self> {
+    pub(crate) fn new(work: &Path) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = work.join(format!("crash-tests-{}-{number}", std::process::id()));
@@ -43,7 +43,7 @@ impl Scratch {
     }
 
     /// An empty folder of this name in it.
-    pub fn fresh(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn fresh(&self, name: &str) -> Result<PathBuf> {
         let path = self.0.join(name);
         if path.exists() {
             fs::remove_dir_all(&path)?;
@@ -60,7 +60,7 @@ impl Drop for Scratch {
 }
 
 /// Why rigs that mount cannot run here; `None` if they can.
-pub fn why_no_mounts() -> Option<String> {
+pub(crate) fn why_no_mounts() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let root = status.lines().any(|line| {
         line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
@@ -77,7 +77,7 @@ pub fn why_no_mounts() -> Option<String> {
 }
 
 /// Whether a program can be started.
-pub fn runs(program: &str, flag: &str) -> bool {
+pub(crate) fn runs(program: &str, flag: &str) -> bool {
     let mut command = Command::new(program);
     command.arg(flag).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
@@ -94,7 +94,7 @@ fn command(words: &[&str]) -> Result<()> {
 
 /// A mounted file system; unmounted when dropped.
 #[derive(Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     /// Where it is mounted.
     pub mount: PathBuf,
     /// `None` for a tmpfs.
@@ -104,7 +104,7 @@ pub struct Disk {
 
 impl Disk {
     /// A new ext4 in a file in `scratch`.
-    pub fn ext4(scratch: &Path, mib: u64) -> Result<Self> {
+    pub(crate) fn ext4(scratch: &Path, mib: u64) -> Result<Self> {
         let image = scratch.join("disk.img");
         let mount = scratch.join("disk");
         // A file of a disk before would bring its blocks along.
@@ -133,7 +133,7 @@ impl Disk {
     }
 
     /// A new tmpfs of this size.
-    pub fn tmpfs(scratch: &Path, mib: u64) -> Result<Self> {
+    pub(crate) fn tmpfs(scratch: &Path, mib: u64) -> Result<Self> {
         let mount = scratch.join("disk");
         fs::create_dir_all(&mount)?;
         let size = format!("size={mib}m");
@@ -142,7 +142,7 @@ impl Disk {
     }
 
     /// Mounts it again; the journal is replayed.
-    pub fn mount(&mut self) -> Result<()> {
+    pub(crate) fn mount(&mut self) -> Result<()> {
         let Some(image) = &self.image else { return Err("a tmpfs keeps nothing".into()) };
         let (image, mount) = (image.display().to_string(), self.mount.display().to_string());
         command(&["mount", "-o", "loop", &image, &mount])?;
@@ -151,7 +151,7 @@ impl Disk {
     }
 
     /// Unmounts it; whoever uses it must have ended.
-    pub fn unmount(&mut self) -> Result<()> {
+    pub(crate) fn unmount(&mut self) -> Result<()> {
         let mount = self.mount.display().to_string();
         let mut result = Ok(());
         for _ in 0..UNMOUNT_TRIES {
@@ -179,7 +179,7 @@ impl Drop for Disk {
 
 /// Somebody ready to cut the power of a file system.
 #[derive(Debug)]
-pub struct Cutter {
+pub(crate) struct Cutter {
     child: Child,
     input: ChildStdin,
     output: BufReader<std::process::ChildStdout>,
@@ -187,7 +187,7 @@ pub struct Cutter {
 
 impl Cutter {
     /// Gets ready.
-    pub fn new(disk: &Disk) -> Result<Self> {
+    pub(crate) fn new(disk: &Disk) -> Result<Self> {
         let mut child = Command::new("python3")
             .args(["-c", CUTTER])
             .arg(&disk.mount)
@@ -203,7 +203,7 @@ impl Cutter {
 
     /// Cuts the power. Returns the moment before: replies received earlier were sent by a server
     /// whose disk still worked.
-    pub fn cut(mut self) -> Result<Instant> {
+    pub(crate) fn cut(mut self) -> Result<Instant> {
         let before = Instant::now();
         self.input.write_all(b"cut\n")?;
         self.expect("cut")?;

@@ -32,7 +32,7 @@ const OUTGROW_VALUE_BYTES: usize = 1 << 10;
 const OUTGROW_KEYS: u64 = 100;
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     if let Some(why) = why_no_mounts() {
         println!("skipped: full: {why}");
         return Ok(true);

@@ -23,7 +23,7 @@ const REACH_TIME_MAX: Duration = Duration::from_secs(6);
 const FLUSH_EVERY: u32 = 7;
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     let at_call = options.at_call.as_deref().map(parse_at_call).transpose()?;
     if at_call.is_some() && !strace::works() {
         println!("skipped: kill --at-call needs strace");

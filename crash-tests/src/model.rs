@@ -45,14 +45,14 @@ pub enum Op {
 
 /// What is stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub(crate) struct Item {
     pub value: Arc<[u8]>,
     pub flags: u32,
     /// Unix seconds; 0 for never.
     pub expires: u64,
 }
 
-pub type State = Option<Item>;
+pub(crate) type State = Option<Item>;
 
 /// A reply to a mutation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -399,7 +399,7 @@ impl Observed {
 
 /// Whether one prefix of the writer's stream explains the states of all its keys; `keys` holds the
 /// intervals of each. True without keys.
-pub fn one_prefix(keys: &[Vec<(u64, u64)>]) -> bool {
+pub(crate) fn one_prefix(keys: &[Vec<(u64, u64)>]) -> bool {
     let mut events: Vec<(u64, i64)> = Vec::new();
     for intervals in keys {
         // Neighbouring intervals join, so that none is counted twice at one position.

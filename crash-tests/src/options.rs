@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::Result;
 use crate::server::Policy;
 
-pub const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Options of every rig (a rig ignores those that it has no use for):
   --server PATH      the server; a name with \"redis\" in it is driven as Redis [distcached]
   --beside PATH      run this server as well, with the same loads

@@ -20,7 +20,7 @@ const DISK_MIB: u64 = 2048;
 const CUTS_PER_DISK: u32 = 5;
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     if let Some(why) = why_no_mounts() {
         println!("skipped: power: {why}");
         return Ok(true);

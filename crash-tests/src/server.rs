@@ -134,7 +134,7 @@ impl Spec {
 
 /// Why a server does not serve.
 #[derive(Debug)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// It ended by itself; what it wrote last to standard error or its log.
     Ended(ExitStatus, String),
     /// It does not answer in time.
@@ -156,7 +156,7 @@ impl std::error::Error for StartError {}
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     pub dialect: Dialect,
     pub log: PathBuf,
@@ -167,7 +167,7 @@ pub struct Server {
 
 impl Server {
     /// Starts a server on `directory` without waiting for it. Its output goes to a file beside.
-    pub fn spawn(spec: &Spec, directory: &Path) -> Result<Self> {
+    pub(crate) fn spawn(spec: &Spec, directory: &Path) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?));
         let mut words = spec.wrapper.clone();
         words.push(spec.program.display().to_string());
@@ -186,7 +186,7 @@ impl Server {
     }
 
     /// Starts a server on `directory` and waits until it serves.
-    pub fn start(spec: &Spec, directory: &Path) -> std::result::Result<Self, StartError> {
+    pub(crate) fn start(spec: &Spec, directory: &Path) -> std::result::Result<Self, StartError> {
         let mut server = Self::spawn(spec, directory).map_err(StartError::Other)?;
         server.wait_until_serving(spec.start_time_max)?;
         Ok(server)
@@ -214,7 +214,7 @@ impl Server {
     }
 
     /// The end of what the server wrote.
-    pub fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<&str> = text.lines().rev().take(4).collect();
@@ -222,24 +222,24 @@ impl Server {
     }
 
     /// Process id of the server itself, as no wrapper stays its parent.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// kill -9, and waits for the end.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // An error means that it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// The status, if it has ended.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Waits for the end, at most so long.
-    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
         while begin.elapsed() < limit {
             if let Some(status) = self.ended() {
@@ -251,7 +251,7 @@ impl Server {
     }
 
     /// Memory in KiB and open files.
-    pub fn usage(&self) -> Option<(u64, u64)> {
+    pub(crate) fn usage(&self) -> Option<(u64, u64)> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let rss_kib = line.trim().trim_end_matches(" kB").parse().ok()?;
@@ -267,7 +267,7 @@ impl Drop for Server {
 }
 
 /// In words: "exit 74", "signal 6".
-pub fn status_text(status: ExitStatus) -> String {
+pub(crate) fn status_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

@@ -21,16 +21,16 @@ const EXAMPLES_MAX: usize = 8;
 const READ_BACK_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// As fast as replies come, in batches.
-pub const FULL_SPEED: Pace = Pace { batch_max: 32, pause: Duration::ZERO };
+pub(crate) const FULL_SPEED: Pace = Pace { batch_max: 32, pause: Duration::ZERO };
 
 /// The writers of a run.
-pub fn streams(options: &Options, spec: &Spec) -> Vec<Stream> {
+pub(crate) fn streams(options: &Options, spec: &Spec) -> Vec<Stream> {
     let stream = |writer| Stream::new(spec.dialect, writer, options.keys, options.seed);
     (0..options.clients).map(stream).collect()
 }
 
 /// Runs the writers while `during` runs; it makes the crash.
-pub fn load<R>(
+pub(crate) fn load<R>(
     streams: &mut [Stream],
     address: SocketAddr,
     pace: Pace,
@@ -211,7 +211,7 @@ impl Tally {
 }
 
 /// Reads everything back from a restarted server and judges it; then starts the histories anew.
-pub fn check(
+pub(crate) fn check(
     streams: &mut [Stream],
     address: SocketAddr,
     spec: &Spec,

@@ -27,7 +27,7 @@ const READ_P99_MAX: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     if !strace::works() {
         println!("skipped: slow needs strace");
         return Ok(true);

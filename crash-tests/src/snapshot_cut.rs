@@ -21,7 +21,7 @@ const DISK_MIB: u64 = 4096;
 const PACE: Pace = Pace { batch_max: 8, pause: Duration::from_millis(2) };
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     if let (true, Some(why)) = (options.power, why_no_mounts()) {
         println!("skipped: snapshot-cut --power: {why}");
         return Ok(true);

@@ -17,7 +17,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     println!("{}", Tally::heading());
     let mut kept = true;
     for program in [Some(&options.server), options.beside.as_ref()].into_iter().flatten() {

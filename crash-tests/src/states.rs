@@ -85,7 +85,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Runs the rig.
-pub fn run(options: &Options) -> Result<bool> {
+pub(crate) fn run(options: &Options) -> Result<bool> {
     println!("| server | fsync | cases | same after the restart | result |\n|---|---|---|---|---|");
     let mut kept = true;
     for &policy in &options.policies {

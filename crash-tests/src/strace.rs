@@ -19,7 +19,7 @@ const ATTACH_TIME_MAX: Duration = Duration::from_secs(5);
 const INTERRUPTIONS: u32 = 9;
 
 /// Whether strace is there.
-pub fn works() -> bool {
+pub(crate) fn works() -> bool {
     runs("strace", "-V")
 }
 
@@ -28,7 +28,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Kills the server at the K-th call of a thread. The call itself is not made.
-pub fn kill_at(call: &str, number: u32) -> Vec<String> {
+pub(crate) fn kill_at(call: &str, number: u32) -> Vec<String> {
     words(&format!(
         "strace -D -f -qq -o /dev/null -e trace={call} -e signal=none \
          -e inject={call}:error=EIO:signal=KILL:when={number} --"
@@ -36,13 +36,13 @@ pub fn kill_at(call: &str, number: u32) -> Vec<String> {
 }
 
 /// Records calls with the paths of their files.
-pub fn record(calls: &str, output: &Path) -> Vec<String> {
+pub(crate) fn record(calls: &str, output: &Path) -> Vec<String> {
     let output = output.display();
     words(&format!("strace -D -f -qq -ttt -y -s 0 -o {output} -e trace={calls} -e signal=none --"))
 }
 
 /// Makes calls on these paths fail. `forever`: this one and all after it.
-pub fn fail(
+pub(crate) fn fail(
     call: &str,
     error: &str,
     number: u32,
@@ -70,7 +70,7 @@ pub fn fail(
 
 /// A strace that is attached to a server; waited for when dropped, so the server must have ended.
 #[derive(Debug)]
-pub struct Attached(Child);
+pub(crate) struct Attached(Child);
 
 impl Drop for Attached {
     fn drop(&mut self) {
@@ -79,7 +79,7 @@ impl Drop for Attached {
 }
 
 /// Attaches to a running server what [`fail`] would have started.
-pub fn attach(words: Vec<String>, pid: u32) -> Result<Attached> {
+pub(crate) fn attach(words: Vec<String>, pid: u32) -> Result<Attached> {
     let words = words.iter().skip(1).filter(|word| !["-D", "--"].contains(&word.as_str()));
     let child = Command::new("strace")
         .args(words)
@@ -114,7 +114,7 @@ fn is_traced(pid: u32) -> bool {
 }
 
 /// Delays the return of calls.
-pub fn delay(call: &str, delay: Duration) -> Vec<String> {
+pub(crate) fn delay(call: &str, delay: Duration) -> Vec<String> {
     let micros = delay.as_micros();
     words(&format!(
         "strace -D -f -qq -o /dev/null -e trace={call} -e signal=none \
@@ -123,7 +123,7 @@ pub fn delay(call: &str, delay: Duration) -> Vec<String> {
 }
 
 /// All paths below `directory` in what strace wrote.
-pub fn paths(text: &str, directory: &Path) -> BTreeSet<String> {
+pub(crate) fn paths(text: &str, directory: &Path) -> BTreeSet<String> {
     let directory = directory.display().to_string();
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices(&directory) {
@@ -136,7 +136,7 @@ pub fn paths(text: &str, directory: &Path) -> BTreeSet<String> {
 
 /// A call that was made to fail.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Injected {
+pub(crate) struct Injected {
     /// Unix time.
     pub at_s: f64,
     /// The rest of the line: the call with the path of its file.
@@ -144,7 +144,7 @@ pub struct Injected {
 }
 
 /// The calls that were made to fail, in the order of strace's output.
-pub fn injected(text: &str) -> Vec<Injected> {
+pub(crate) fn injected(text: &str) -> Vec<Injected> {
     // A call during which another thread made one is told in two lines; the first has the path.
     let mut unfinished: BTreeMap<&str, &str> = BTreeMap::new();
     let mut found = Vec::new();

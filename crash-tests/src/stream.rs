@@ -37,7 +37,7 @@ pub struct Key {
 
 /// One writer's keys and its place in its schedule.
 #[derive(Clone, Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     pub dialect: Dialect,
     pub keys: Vec<Key>,
     writer: usize,
@@ -47,36 +47,36 @@ pub struct Stream {
 }
 
 /// A mutation under way: the numbers of its key and of its step.
-pub type Ticket = (usize, usize);
+pub(crate) type Ticket = (usize, usize);
 
 impl Stream {
     /// Writer number `writer` of a run with this seed.
-    pub fn new(dialect: Dialect, writer: usize, keys: usize, seed: u64) -> Self {
+    pub(crate) fn new(dialect: Dialect, writer: usize, keys: usize, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed.wrapping_mul(1000).wrapping_add(writer as u64));
         let keys = (0..keys).map(|number| key(writer, number)).collect();
         Self { dialect, keys, writer, rng, position: 0, small_values: false }
     }
 
     /// Leaves out values of more than some hundred bytes.
-    pub fn with_small_values(mut self) -> Self {
+    pub(crate) fn with_small_values(mut self) -> Self {
         self.small_values = true;
         self
     }
 
     /// Chooses the next mutation and notes it as issued.
-    pub fn issue(&mut self, now: u64) -> (Ticket, &Op) {
+    pub(crate) fn issue(&mut self, now: u64) -> (Ticket, &Op) {
         let number = self.rng.usize(0..self.keys.len());
         let op = self.choose(number, now);
         self.note(number, op)
     }
 
     /// Chooses how many mutations are sent together.
-    pub fn batch_size(&mut self, most: usize) -> usize {
+    pub(crate) fn batch_size(&mut self, most: usize) -> usize {
         self.rng.usize(1..=most)
     }
 
     /// A set of this key, noted as issued.
-    pub fn issue_set(&mut self, number: usize, now: u64) -> (Ticket, &Op) {
+    pub(crate) fn issue_set(&mut self, number: usize, now: u64) -> (Ticket, &Op) {
         let op = self.set(number, now);
         self.note(number, op)
     }
@@ -89,7 +89,7 @@ impl Stream {
     }
 
     /// Notes that all keys are being removed.
-    pub fn issue_flush(&mut self) -> Vec<Ticket> {
+    pub(crate) fn issue_flush(&mut self) -> Vec<Ticket> {
         self.position += 1;
         let position = self.position;
         let issue =
@@ -98,7 +98,7 @@ impl Stream {
     }
 
     /// Notes the reply to a mutation.
-    pub fn settle(&mut self, (number, step): Ticket, outcome: Outcome) {
+    pub(crate) fn settle(&mut self, (number, step): Ticket, outcome: Outcome) {
         let key = &mut self.keys[number];
         match (&outcome, key.history.op(step)) {
             (Outcome::Doubtful, _) => key.is_doubtful = true,
@@ -165,7 +165,7 @@ impl Stream {
 }
 
 /// The outcome that a reply received at `when` means.
-pub fn outcome(reply: Reply, when: std::time::Instant) -> Outcome {
+pub(crate) fn outcome(reply: Reply, when: std::time::Instant) -> Outcome {
     match reply {
         Reply::Refused(_) => Outcome::Doubtful,
         reply => Outcome::Acknowledged(when, reply),

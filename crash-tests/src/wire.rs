@@ -8,7 +8,7 @@ use crate::model::{Dialect, Observed, Op, Reply};
 use crate::stream::Key;
 
 /// A reply and the number of bytes it took; `None` while it is incomplete.
-pub type Parsed<T> = Option<(T, usize)>;
+pub(crate) type Parsed<T> = Option<(T, usize)>;
 
 impl Dialect {
     /// Appends the request for a mutation.
@@ -199,7 +199,7 @@ fn resp_reply(line: String) -> Reply {
 }
 
 /// Gives Redis's counts the meaning of memcached's words.
-pub fn normalize(dialect: Dialect, op: &Op, reply: Reply) -> Reply {
+pub(crate) fn normalize(dialect: Dialect, op: &Op, reply: Reply) -> Reply {
     match (dialect, op, &reply) {
         (Dialect::Resp, Op::Delete | Op::Touch(_), Reply::Number(0)) => Reply::Missing,
         (Dialect::Resp, Op::Delete | Op::Touch(_) | Op::Append(_), Reply::Number(_)) => Reply::Done,

@@ -24,7 +24,7 @@ const PREEMPTIONS_MAX: usize = 3;
 
 /// The atomics of `turn.rs`.
 mod atomic {
-    pub use loom::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
 }
 
 /// The rules of taking turns.

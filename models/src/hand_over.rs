@@ -30,7 +30,7 @@ const PREEMPTIONS_MAX: usize = 3;
 
 /// The atomics of `waiting.rs`.
 mod atomic {
-    pub use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
 /// The rules of the hand-over.

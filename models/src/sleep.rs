@@ -33,21 +33,21 @@ const PREEMPTIONS_MAX: usize = 3;
 /// 0.7 does not hold later plain stores of other threads to that, and shows a sender a `false` from
 /// before the worker parked again. With swaps alone there is one order, as on real machines.
 mod atomic {
-    pub use loom::sync::atomic::Ordering;
+    pub(super) use loom::sync::atomic::Ordering;
 
     #[derive(Debug, Default)]
-    pub struct AtomicBool(loom::sync::atomic::AtomicBool);
+    pub(super) struct AtomicBool(loom::sync::atomic::AtomicBool);
 
     impl AtomicBool {
-        pub fn load(&self, order: Ordering) -> bool {
+        pub(super) fn load(&self, order: Ordering) -> bool {
             self.0.load(order)
         }
 
-        pub fn store(&self, value: bool, order: Ordering) {
+        pub(super) fn store(&self, value: bool, order: Ordering) {
             self.0.swap(value, order);
         }
 
-        pub fn swap(&self, value: bool, order: Ordering) -> bool {
+        pub(super) fn swap(&self, value: bool, order: Ordering) -> bool {
             self.0.swap(value, order)
         }
     }

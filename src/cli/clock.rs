@@ -3,6 +3,6 @@
 use std::time::Instant;
 
 /// Now, for waiting and for rates.
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -15,7 +15,7 @@ type Outcome = Result<Status, Failure>;
 const PINGS: usize = 3;
 
 /// Carries out a command that needs a client.
-pub fn run(client: &Client, words: &[&str], out: &mut impl Write) -> Outcome {
+pub(crate) fn run(client: &Client, words: &[&str], out: &mut impl Write) -> Outcome {
     match words {
         ["get", keys @ ..] if !keys.is_empty() => get(client, keys, out),
         ["gets", keys @ ..] if !keys.is_empty() => gets(client, keys, out),
@@ -53,7 +53,7 @@ pub fn run(client: &Client, words: &[&str], out: &mut impl Write) -> Outcome {
 }
 
 /// What to say to a command that is none, or has the wrong arguments.
-pub fn not_understood(words: &[&str]) -> Failure {
+pub(crate) fn not_understood(words: &[&str]) -> Failure {
     let name = words.first().copied().unwrap_or_default();
     match crate::help::find(name) {
         Some(command) => {

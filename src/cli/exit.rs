@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// What became of a command. Of several, the worst counts: the last in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub(crate) enum Status {
     Done,
     /// A key was missing, or a condition for storing it was not met.
     Missing,
@@ -23,7 +23,7 @@ pub enum Status {
 
 impl Status {
     /// The number, as `sysexits.h` has it; help and manual list them.
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Missing => 1,
@@ -54,7 +54,7 @@ impl From<&Error> for Status {
 
 /// Why a command was not carried out.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub status: Status,
     /// Empty if there is nothing to say.
     text: String,
@@ -62,7 +62,7 @@ pub struct Failure {
 
 impl Failure {
     /// Says why, and answers with the status.
-    pub fn report(&self) -> Status {
+    pub(crate) fn report(&self) -> Status {
         if !self.text.is_empty() {
             complain("distcache", &self.text);
         }
@@ -112,7 +112,7 @@ impl From<io::Error> for Failure {
 }
 
 /// A line on standard error; a terminal that is gone is nobody to complain to.
-pub fn complain(about: &str, what: impl std::fmt::Display) {
+pub(crate) fn complain(about: &str, what: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{about}: {what}");
 }
 

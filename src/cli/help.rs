@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// A command as help and the shell know it.
 #[derive(Debug)]
-pub struct Command {
+pub(crate) struct Command {
     pub name: &'static str,
     pub arguments: &'static str,
     pub summary: &'static str,
@@ -22,7 +22,7 @@ const fn command(
 }
 
 /// In the order of the overview.
-pub const COMMANDS: [Command; 25] = [
+pub(crate) const COMMANDS: [Command; 25] = [
     command(
         "get",
         "KEY...",
@@ -184,12 +184,12 @@ Exit status:
 ";
 
 /// The command of this name.
-pub fn find(name: &str) -> Option<&'static Command> {
+pub(crate) fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.name == name)
 }
 
 /// Everything, briefly.
-pub fn overview() -> String {
+pub(crate) fn overview() -> String {
     let mut text = "\
 distcache: asks servers that share keys, as one cache
 
@@ -207,7 +207,7 @@ Commands:
 }
 
 /// All about one command.
-pub fn of(command: &Command) -> String {
+pub(crate) fn of(command: &Command) -> String {
     let Command { name, arguments, summary, details } = command;
     let usage = format!("distcache [OPTIONS] {name} {arguments}");
     let mut text = format!("{}\n\n{name}: {summary}\n", usage.trim_end());

@@ -9,7 +9,7 @@ use std::time::Duration;
 const LIST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Prints each key on a line.
-pub fn list(
+pub(crate) fn list(
     servers: &[&str],
     config: &Config,
     pattern: &str,

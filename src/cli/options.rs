@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What the options say.
 #[derive(Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     pub servers: String,
     pub config: Config,
     pub command: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Options {
 }
 
 /// `None` when all was said already.
-pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
+pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, Failure> {
     let servers = std::env::var("DISTCACHE_SERVERS").ok().filter(|servers| !servers.is_empty());
     let servers = servers.unwrap_or_else(|| "localhost:11211".into());
     let mut options = Options { servers, ..Options::default() };

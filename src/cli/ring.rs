@@ -9,7 +9,11 @@ use std::io::Write;
 const KEYS_DEFAULT: u32 = 100_000;
 
 /// The server of each key.
-pub fn owners(client: &Client, keys: &[&str], out: &mut impl Write) -> Result<Status, Failure> {
+pub(crate) fn owners(
+    client: &Client,
+    keys: &[&str],
+    out: &mut impl Write,
+) -> Result<Status, Failure> {
     for key in keys {
         let owner = client.server_of(key).map(|node| node.name()).unwrap_or_default();
         writeln!(out, "{key} {owner}")?;
@@ -18,7 +22,7 @@ pub fn owners(client: &Client, keys: &[&str], out: &mut impl Write) -> Result<St
 }
 
 /// How evenly a ring spreads keys, and how many move when one server comes or goes.
-pub fn balance(
+pub(crate) fn balance(
     servers: &[&str],
     kind: &RingKind,
     arguments: &[&str],

@@ -16,7 +16,7 @@ const PROMPT: &str = "distcache> ";
 const HISTORY_LINES_MAX: usize = 1000;
 
 /// Carries out lines until there are no more; the status is that of the last one.
-pub fn run(session: &Session<'_>) -> Result<Status, Failure> {
+pub(crate) fn run(session: &Session<'_>) -> Result<Status, Failure> {
     let config = Config::builder()
         .max_history_size(HISTORY_LINES_MAX)
         .map_err(ended)?

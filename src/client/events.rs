@@ -75,7 +75,7 @@ macro_rules! counters {
         }
 
         impl LiveCounters {
-            pub fn read(&self) -> Counters {
+            pub(super) fn read(&self) -> Counters {
                 Counters { $($name: self.$name.load(Ordering::Relaxed),)* }
             }
         }

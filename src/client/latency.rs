@@ -55,13 +55,13 @@ impl Default for LiveLatencies {
 }
 
 impl LiveLatencies {
-    pub fn add(&self, took: Duration) {
+    pub(super) fn add(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(MICROS_MAX);
         self.counts[bucket(micros)].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    pub fn read(&self) -> Latencies {
+    pub(super) fn read(&self) -> Latencies {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         Latencies { counts, micros: self.micros.load(Ordering::Relaxed) }
     }

@@ -163,7 +163,7 @@ impl Drop for Writing {
 }
 
 impl Near {
-    pub fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let room = |settings: NearCache| {
             // What a small item takes decides how much is set aside for the table.
             let items = settings.bytes_max / (4 * ITEM_BYTES);
@@ -179,12 +179,12 @@ impl Near {
         Self(config.near.map(room))
     }
 
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
     /// What is kept of a key.
-    pub fn get(&self, key: &WireKey<'_>, now: Instant) -> Option<Arc<Encoded>> {
+    pub(super) fn get(&self, key: &WireKey<'_>, now: Instant) -> Option<Arc<Encoded>> {
         let room = self.0.as_ref()?;
         let kept = room.cache.get(&*key.bytes)?;
         if kept.until <= now {
@@ -195,7 +195,7 @@ impl Near {
     }
 
     /// A read is about to be sent; `None` if there is no need to keep what it brings.
-    pub fn ask(&self, key: &WireKey<'_>) -> Option<Ticket> {
+    pub(super) fn ask(&self, key: &WireKey<'_>) -> Option<Ticket> {
         let room = self.0.as_ref()?;
         let hash = room.hash(&key.bytes);
         room.is_seen_again(hash).then(|| Ticket {
@@ -206,7 +206,7 @@ impl Near {
     }
 
     /// What the read brought.
-    pub fn keep(&self, ticket: Ticket, value: Encoded, now: Instant) {
+    pub(super) fn keep(&self, ticket: Ticket, value: Encoded, now: Instant) {
         let Some(room) = &self.0 else { return };
         let Ticket { key, hash, epoch } = ticket;
         let is_unwritten = || room.epoch(hash).load(Ordering::Acquire) == epoch;
@@ -223,13 +223,13 @@ impl Near {
     }
 
     /// A write is about to be sent.
-    pub fn writing(&self, key: &WireKey<'_>) -> Option<Writing> {
+    pub(super) fn writing(&self, key: &WireKey<'_>) -> Option<Writing> {
         let room = self.0.as_ref()?;
         Some(Writing { room: Arc::clone(room), key: Box::from(&*key.bytes) })
     }
 
     /// All is to be forgotten.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         let Some(room) = &self.0 else { return };
         for epoch in &room.epochs {
             epoch.fetch_add(1, Ordering::AcqRel);
@@ -237,7 +237,7 @@ impl Near {
         room.cache.clear();
     }
 
-    pub fn status(&self) -> NearStatus {
+    pub(super) fn status(&self) -> NearStatus {
         let status =
             |room: &Arc<Room>| NearStatus { items: room.cache.len(), bytes: room.cache.weight() };
         self.0.as_ref().map(status).unwrap_or_default()

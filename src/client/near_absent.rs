@@ -18,29 +18,29 @@ pub(in crate::client) enum Ticket {}
 pub(in crate::client) enum Writing {}
 
 impl Near {
-    pub fn new(_config: &Config) -> Self {
+    pub(super) fn new(_config: &Config) -> Self {
         Self
     }
 
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         false
     }
 
-    pub fn get(&self, _key: &WireKey<'_>, _now: Instant) -> Option<Arc<Encoded>> {
+    pub(super) fn get(&self, _key: &WireKey<'_>, _now: Instant) -> Option<Arc<Encoded>> {
         None
     }
 
-    pub fn ask(&self, _key: &WireKey<'_>) -> Option<Ticket> {
+    pub(super) fn ask(&self, _key: &WireKey<'_>) -> Option<Ticket> {
         None
     }
 
-    pub fn keep(&self, ticket: Ticket, _value: Encoded, _now: Instant) {
+    pub(super) fn keep(&self, ticket: Ticket, _value: Encoded, _now: Instant) {
         match ticket {}
     }
 
-    pub fn writing(&self, _key: &WireKey<'_>) -> Option<Writing> {
+    pub(super) fn writing(&self, _key: &WireKey<'_>) -> Option<Writing> {
         None
     }
 
-    pub fn clear(&self) {}
+    pub(super) fn clear(&self) {}
 }

@@ -25,7 +25,7 @@ pub(in crate::client) struct Watch<'s> {
 }
 
 impl<'s> Watch<'s> {
-    pub fn begin(server: &'s Server, operation: &'static str) -> Self {
+    pub(super) fn begin(server: &'s Server, operation: &'static str) -> Self {
         Self {
             server,
             operation,
@@ -43,7 +43,7 @@ impl<'s> Watch<'s> {
     }
 
     /// Does the call, in its span.
-    pub fn during<R>(&self, call: impl FnOnce() -> R) -> R {
+    pub(super) fn during<R>(&self, call: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
         let _entered = self.span.enter();
         call()
@@ -51,18 +51,18 @@ impl<'s> Watch<'s> {
 
     /// The same for a future: in its span whenever it goes on.
     #[cfg(feature = "tokio")]
-    pub async fn around<F: Future>(&self, call: F) -> F::Output {
+    pub(super) async fn around<F: Future>(&self, call: F) -> F::Output {
         #[cfg(feature = "tracing")]
         let call = tracing::Instrument::instrument(call, self.span.clone());
         call.await
     }
 
     /// The call has ended, with an error or without.
-    pub fn end(self, error: Option<&Error>) {
+    pub(super) fn end(self, error: Option<&Error>) {
         self.end_at(clock::now(), error);
     }
 
-    pub fn end_at(self, at: Instant, error: Option<&Error>) {
+    pub(super) fn end_at(self, at: Instant, error: Option<&Error>) {
         let took = at.saturating_duration_since(self.begun);
         let answered = error.is_none_or(|error| !error.is_failure_of_server());
         if answered && !matches!(error, Some(Error::Login { .. })) {
@@ -136,7 +136,7 @@ fn kind(error: &Error) -> &'static str {
 
 impl Command<'_> {
     /// The operation, as a client's methods are called.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Get { .. } => "get",
             Self::GetAndTouch { .. } => "get_and_touch",
@@ -162,7 +162,7 @@ impl Command<'_> {
 }
 
 impl ServerCommand<'_> {
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Version => "version",
             Self::Stats(_) => "stats",

@@ -53,7 +53,7 @@ pub mod tools;
 pub mod turn;
 
 mod atomic {
-    pub use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
 }
 
 use std::borrow::Cow;

@@ -15,11 +15,11 @@ use super::atomic::{AtomicBool, Ordering};
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Turn(AtomicBool);
+pub(super) struct Turn(AtomicBool);
 
 impl Turn {
     /// Does `work` for as long as `is_wanted`, unless somebody else is at it.
-    pub fn run(&self, is_wanted: impl Fn() -> bool, mut work: impl FnMut() -> bool) {
+    pub(super) fn run(&self, is_wanted: impl Fn() -> bool, mut work: impl FnMut() -> bool) {
         while is_wanted() {
             if self.0.swap(true, Ordering::SeqCst) {
                 return;

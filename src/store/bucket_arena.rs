@@ -5,7 +5,7 @@
 //! chunk that becomes empty is freed whole. Knows nothing of hashes.
 
 /// Slots in a bucket: one cache line of them.
-pub const SLOTS_PER_BUCKET: usize = 8;
+pub(super) const SLOTS_PER_BUCKET: usize = 8;
 
 /// Buckets in a chunk. With the allocator's header it stays below 128 KiB.
 const CHUNK_BUCKETS: usize = 2047;
@@ -19,7 +19,7 @@ const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
 const _: () = assert!(CHUNK_BUCKETS <= u16::MAX as usize);
 
 /// A bucket without slots.
-pub const EMPTY: Bucket = Bucket([0; SLOTS_PER_BUCKET]);
+pub(super) const EMPTY: Bucket = Bucket([0; SLOTS_PER_BUCKET]);
 
 impl Bucket {
     /// The place of an empty slot.

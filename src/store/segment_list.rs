@@ -11,7 +11,7 @@
 use super::segment::Segment;
 
 /// Lists that a segment can be in at a time; they number its links.
-pub const LISTS_PER_SEGMENT: usize = 2;
+pub(super) const LISTS_PER_SEGMENT: usize = 2;
 
 /// A segment's place in a list. No segment has the number 0: it means that there is none.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,7 +23,7 @@ pub struct Link {
 
 /// One list.
 #[derive(Debug)]
-pub struct SegmentList {
+pub(super) struct SegmentList {
     first: u32,
     last: u32,
     /// Which of the segments' links it uses.
@@ -32,18 +32,18 @@ pub struct SegmentList {
 
 impl SegmentList {
     /// An empty list that uses the links of this number.
-    pub const fn new(link: usize) -> Self {
+    pub(super) const fn new(link: usize) -> Self {
         assert!(link < LISTS_PER_SEGMENT);
         Self { first: 0, last: 0, link }
     }
 
     /// The oldest segment in it.
-    pub fn first(&self) -> Option<u32> {
+    pub(super) fn first(&self) -> Option<u32> {
         Some(self.first).filter(|id| *id != 0)
     }
 
     /// Puts a segment at the end. It must not be in a list that uses the same link.
-    pub fn push_last(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+    pub(super) fn push_last(&mut self, id: u32, segments: &mut [Option<Segment>]) {
         let previous = std::mem::replace(&mut self.last, id);
         *self.link_of(id, segments) = Link { previous, next: 0, is_listed: true };
         match previous {
@@ -53,7 +53,7 @@ impl SegmentList {
     }
 
     /// Puts a segment before another one of this list; 0: at the end.
-    pub fn insert_before(&mut self, next: u32, id: u32, segments: &mut [Option<Segment>]) {
+    pub(super) fn insert_before(&mut self, next: u32, id: u32, segments: &mut [Option<Segment>]) {
         if next == 0 {
             return self.push_last(id, segments);
         }
@@ -66,12 +66,12 @@ impl SegmentList {
     }
 
     /// The segment behind one; 0: there is none, or it is in no list.
-    pub fn next(&self, id: u32, segments: &[Option<Segment>]) -> u32 {
+    pub(super) fn next(&self, id: u32, segments: &[Option<Segment>]) -> u32 {
         segments[id as usize].as_ref().map_or(0, |segment| segment.links[self.link].next)
     }
 
     /// Takes a segment out of this list, if it is in it or in none.
-    pub fn remove(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+    pub(super) fn remove(&mut self, id: u32, segments: &mut [Option<Segment>]) {
         let Link { previous, next, is_listed } = std::mem::take(self.link_of(id, segments));
         if !is_listed {
             return;
@@ -88,7 +88,7 @@ impl SegmentList {
 
     /// All of it, the oldest first.
     #[cfg(test)]
-    pub fn listed(&self, segments: &[Option<Segment>]) -> Vec<u32> {
+    pub(super) fn listed(&self, segments: &[Option<Segment>]) -> Vec<u32> {
         let link = |id: u32| segments[id as usize].as_ref().expect("in its place").links[self.link];
         let next = |id: &u32| Some(link(*id).next).filter(|id| *id != 0);
         let previous = |id: &u32| Some(link(*id).previous).filter(|id| *id != 0);

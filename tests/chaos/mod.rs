@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// What happens to bytes on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Weather {
+pub(crate) enum Weather {
     /// Nothing.
     Fair,
     /// Each piece waits a few milliseconds.
@@ -33,7 +33,7 @@ pub enum Weather {
 /// Longer than the tests' calls wait for a reply.
 const LATE: Duration = Duration::from_millis(90);
 
-pub const BAD_WEATHER: [Weather; 8] = [
+pub(crate) const BAD_WEATHER: [Weather; 8] = [
     Weather::Delay,
     Weather::Late,
     Weather::Split,
@@ -44,7 +44,7 @@ pub const BAD_WEATHER: [Weather; 8] = [
     Weather::Cut,
 ];
 
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -70,7 +70,7 @@ impl Shared {
 }
 
 impl Proxy {
-    pub fn to(target: SocketAddr) -> Self {
+    pub(crate) fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -94,7 +94,7 @@ impl Proxy {
         Self { address, shared }
     }
 
-    pub fn set(&self, weather: Weather) {
+    pub(crate) fn set(&self, weather: Weather) {
         self.shared.weather.store(weather as u8, Ordering::Relaxed);
     }
 }
@@ -174,13 +174,13 @@ fn spoil(bytes: &mut Vec<u8>, shared: &Shared) {
 
 /// Measures calls, and notices when this process did not run for a while: time that passed then is
 /// nobody's fault.
-pub struct Stopwatch {
+pub(crate) struct Stopwatch {
     gap_millis_max: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
 }
 
 impl Stopwatch {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (gap_millis_max, ended) =
             (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (gap, end) = (Arc::clone(&gap_millis_max), Arc::clone(&ended));
@@ -196,7 +196,7 @@ impl Stopwatch {
     }
 
     /// The longest time in which nothing ran, twice, since a call may meet it more than once.
-    pub fn slack(&self) -> Duration {
+    pub(crate) fn slack(&self) -> Duration {
         Duration::from_millis(100 + 3 * self.gap_millis_max.load(Ordering::Relaxed))
     }
 }

@@ -21,7 +21,7 @@ const SUBSET_WRITES: usize = 4;
 
 /// What to do to the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Nothing.
     None,
     /// Every call from this one on fails: the machine has stopped.
@@ -108,7 +108,7 @@ struct State {
 
 /// See the module's text.
 #[derive(Clone)]
-pub struct SimulatedDisk(Arc<Mutex<State>>);
+pub(crate) struct SimulatedDisk(Arc<Mutex<State>>);
 
 struct SimulatedFile {
     disk: SimulatedDisk,
@@ -117,7 +117,7 @@ struct SimulatedFile {
 
 /// One way in which a crash can leave the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crash {
+pub(crate) struct Crash {
     /// Which of the last unsynced writes of each file are there.
     pub mask: u64,
     /// The last write is there in part.
@@ -132,13 +132,13 @@ pub struct Crash {
 
 impl Crash {
     /// Everything reached the device: what the end of a process leaves.
-    pub const ALL: Self =
+    pub(crate) const ALL: Self =
         Self { mask: !0, torn: None, names_lost: 0, name_lost: None, apart: false };
 }
 
 impl SimulatedDisk {
     /// An empty disk.
-    pub fn new(fault: Fault) -> Self {
+    pub(crate) fn new(fault: Fault) -> Self {
         Self(Arc::new(Mutex::new(State {
             inodes: Vec::new(),
             names: BTreeMap::new(),
@@ -152,13 +152,13 @@ impl SimulatedDisk {
     }
 
     /// The same disk, for logs that grow ahead.
-    pub fn growing_ahead(self) -> Self {
+    pub(crate) fn growing_ahead(self) -> Self {
         self.lock().grows_ahead = true;
         self
     }
 
     /// Whether logs are to grow ahead.
-    pub fn grows_ahead(&self) -> bool {
+    pub(crate) fn grows_ahead(&self) -> bool {
         self.lock().grows_ahead
     }
 
@@ -167,27 +167,27 @@ impl SimulatedDisk {
     }
 
     /// Calls made so far that change something.
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.lock().calls
     }
 
     /// From here on all calls succeed, or fail as told.
-    pub fn set_fault(&self, fault: Fault) {
+    pub(crate) fn set_fault(&self, fault: Fault) {
         self.lock().fault = fault;
     }
 
     /// The device loses a bit of a byte of this file when that is synced.
-    pub fn rot_on_sync(&self, name: &str, at: usize) {
+    pub(crate) fn rot_on_sync(&self, name: &str, at: usize) {
         self.lock().rot = Some((name.to_owned(), at));
     }
 
     /// The number of unsynced changes of names.
-    pub fn unsynced_names(&self) -> usize {
+    pub(crate) fn unsynced_names(&self) -> usize {
         self.lock().changes.len()
     }
 
     /// The disk as a crash may leave it.
-    pub fn after(&self, crash: Crash) -> Self {
+    pub(crate) fn after(&self, crash: Crash) -> Self {
         let state = self.lock();
         let mut names = state.synced_names.clone();
         let kept = state.changes.len().saturating_sub(crash.names_lost);
@@ -215,7 +215,7 @@ impl SimulatedDisk {
 
     /// The disk as a loss of power may leave it: of one file nothing that was not synced is there,
     /// of all others everything.
-    pub fn after_losing(&self, name: &str) -> Self {
+    pub(crate) fn after_losing(&self, name: &str) -> Self {
         let disk = self.copy();
         {
             let mut state = disk.lock();
@@ -226,7 +226,7 @@ impl SimulatedDisk {
     }
 
     /// Every way in which a crash now can leave the disk.
-    pub fn crashes(&self) -> Vec<Crash> {
+    pub(crate) fn crashes(&self) -> Vec<Crash> {
         let names = self.unsynced_names();
         let mut crashes = Vec::new();
         for names_lost in 0..=names {
@@ -245,18 +245,18 @@ impl SimulatedDisk {
     }
 
     /// The names of the files.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.lock().names.keys().cloned().collect()
     }
 
     /// The bytes of a file.
-    pub fn contents(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn contents(&self, name: &str) -> Vec<u8> {
         let state = self.lock();
         state.inodes[state.names[name]].bytes()
     }
 
     /// Puts a file in place, durably.
-    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut state = self.lock();
         let inode = state.inodes.len();
         state.inodes.push(Inode { synced: bytes, ..Inode::default() });
@@ -265,7 +265,7 @@ impl SimulatedDisk {
     }
 
     /// A disk of its own with the same files.
-    pub fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         Self(Arc::new(Mutex::new(self.lock().clone())))
     }
 

@@ -26,17 +26,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::disk::SimulatedDisk;
 
 /// Some day.
-pub const NOW: Ticks = Ticks::from_seconds(1_800_000_000);
+pub(crate) const NOW: Ticks = Ticks::from_seconds(1_800_000_000);
 
-pub const MEMORY_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const MEMORY_BYTES_MAX: u64 = 8 << 20;
 const ITEM_BYTES_MAX: u32 = 1 << 20;
 
 /// Keys to values and flags.
-pub type Items = BTreeMap<Vec<u8>, (Vec<u8>, u32)>;
+pub(crate) type Items = BTreeMap<Vec<u8>, (Vec<u8>, u32)>;
 
 /// What is done to a shard.
 #[derive(Debug, Clone)]
-pub enum Act {
+pub(crate) enum Act {
     Set(u32, Vec<u8>),
     Delete(u32),
     Increment(u32),
@@ -49,7 +49,7 @@ pub enum Act {
 /// Everything one shard went through: the state after each acknowledged or attempted change, with
 /// the record that has to be safe before it is told.
 #[derive(Debug, Clone)]
-pub struct History {
+pub(crate) struct History {
     pub states: Vec<(u64, Items)>,
     /// How many of the states were told to a client.
     pub told: usize,
@@ -67,20 +67,20 @@ impl History {
     }
 
     /// Whether a recovered state is one that the promises allow.
-    pub fn allows(&self, items: &Items) -> bool {
+    pub(crate) fn allows(&self, items: &Items) -> bool {
         self.states[self.told - 1..].iter().any(|(_, state)| state == items)
     }
 }
 
 /// A clock that is set by hand.
-pub struct HandClock(AtomicU64);
+pub(crate) struct HandClock(AtomicU64);
 
 impl HandClock {
-    pub fn at(now: Ticks) -> Arc<Self> {
+    pub(crate) fn at(now: Ticks) -> Arc<Self> {
         Arc::new(Self(AtomicU64::new(now.0)))
     }
 
-    pub fn set(&self, now: Ticks) {
+    pub(crate) fn set(&self, now: Ticks) {
         self.0.store(now.0, Ordering::Relaxed);
     }
 }
@@ -96,7 +96,7 @@ impl Clock for HandClock {
 }
 
 /// Nobody waits.
-pub struct Nobody;
+pub(crate) struct Nobody;
 
 impl Wake for Nobody {
     fn moved(&self) {}
@@ -104,14 +104,14 @@ impl Wake for Nobody {
 }
 
 /// The shards.
-pub struct Cells(Vec<Mutex<Shard>>);
+pub(crate) struct Cells(Vec<Mutex<Shard>>);
 
 impl Cells {
-    pub fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 }
@@ -162,7 +162,7 @@ impl distcache::durable::snapshotter::Items for Cells {
 }
 
 /// How to recover; tests change what they are about.
-pub fn request(disk: &SimulatedDisk, shards: usize, mode: Recover) -> Request {
+pub(crate) fn request(disk: &SimulatedDisk, shards: usize, mode: Recover) -> Request {
     Request {
         shards,
         threads: 1,
@@ -177,7 +177,7 @@ pub fn request(disk: &SimulatedDisk, shards: usize, mode: Recover) -> Request {
     }
 }
 
-pub fn random(seed: u64) -> distcache::durable::directory::Random {
+pub(crate) fn random(seed: u64) -> distcache::durable::directory::Random {
     let mut next = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed + 7);
     Box::new(move || {
         next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -186,26 +186,33 @@ pub fn random(seed: u64) -> distcache::durable::directory::Random {
 }
 
 /// Recovers a disk and leaves it ready for a new run.
-pub fn recover(disk: &SimulatedDisk, shards: usize, mode: Recover) -> Result<Recovered, Error> {
+pub(crate) fn recover(
+    disk: &SimulatedDisk,
+    shards: usize,
+    mode: Recover,
+) -> Result<Recovered, Error> {
     recover_as(disk, &request(disk, shards, mode))
 }
 
-pub fn recover_as(disk: &SimulatedDisk, request: &Request) -> Result<Recovered, Error> {
+pub(crate) fn recover_as(disk: &SimulatedDisk, request: &Request) -> Result<Recovered, Error> {
     recovery::open(Arc::new(disk.clone()), request, random(disk.calls() as u64))
 }
 
 /// All items of a recovered directory, and the report.
-pub fn recovered_items(disk: &SimulatedDisk, mode: Recover) -> Result<(Items, Report), Error> {
+pub(crate) fn recovered_items(
+    disk: &SimulatedDisk,
+    mode: Recover,
+) -> Result<(Items, Report), Error> {
     let recovered = recover(disk, 1, mode)?;
     let items = recovered.shards.iter().flat_map(|shard| items_of(&shard.store)).collect();
     Ok((items, recovered.report))
 }
 
-pub fn items_of(store: &Store) -> Items {
+pub(crate) fn items_of(store: &Store) -> Items {
     items_at(store, NOW)
 }
 
-pub fn items_at(store: &Store, now: Ticks) -> Items {
+pub(crate) fn items_at(store: &Store, now: Ticks) -> Items {
     let mut items = Items::new();
     let mut part = 0;
     while store.visit_part(part, now, |item| {
@@ -217,7 +224,7 @@ pub fn items_at(store: &Store, now: Ticks) -> Items {
 }
 
 /// See the module's text.
-pub struct Engine {
+pub(crate) struct Engine {
     pub cells: Cells,
     pub committer: Committer,
     snapshotter: Mutex<Snapshotter>,
@@ -238,13 +245,13 @@ impl Pace for Meanwhile<'_> {
 
 impl Engine {
     /// Starts a run on a disk.
-    pub fn start(disk: &SimulatedDisk, shards: usize, fsync: Fsync) -> Result<Self, Error> {
+    pub(crate) fn start(disk: &SimulatedDisk, shards: usize, fsync: Fsync) -> Result<Self, Error> {
         let request = request(disk, shards, Recover::Strict);
         Self::start_as(disk, &request, fsync, OnLogError::Refuse)
     }
 
     /// The same, recovered and run in a particular way.
-    pub fn start_as(
+    pub(crate) fn start_as(
         disk: &SimulatedDisk,
         request: &Request,
         fsync: Fsync,
@@ -300,16 +307,16 @@ impl Engine {
     }
 
     /// What each shard went through.
-    pub fn histories(&self) -> Vec<History> {
+    pub(crate) fn histories(&self) -> Vec<History> {
         self.lock_histories().clone()
     }
 
-    pub fn is_refusing(&self) -> bool {
+    pub(crate) fn is_refusing(&self) -> bool {
         self.cells.lock(0).is_refusing()
     }
 
     /// Executes a verb on a key; answers the shard, the record to wait for and the reply.
-    pub fn execute(&self, key: &[u8], verb: Verb<'_>) -> (usize, u64, Vec<u8>) {
+    pub(crate) fn execute(&self, key: &[u8], verb: Verb<'_>) -> (usize, u64, Vec<u8>) {
         let hash = self.hasher.hash(key);
         let number = shard_of(hash, self.cells.count());
         let mut replies = Replies::default();
@@ -319,7 +326,7 @@ impl Engine {
     }
 
     /// Does something and remembers the state after it.
-    pub fn act(&self, act: &Act) {
+    pub(crate) fn act(&self, act: &Act) {
         if let Act::Flush = act {
             let mut histories = self.lock_histories();
             for (number, history) in histories.iter_mut().enumerate() {
@@ -351,7 +358,7 @@ impl Engine {
     }
 
     /// The end of a turn: writes, and notes what may be told. Answers whether the log is good.
-    pub fn commit(&self) -> bool {
+    pub(crate) fn commit(&self) -> bool {
         while self.committer.has_work() && !self.committer.has_failed() {
             self.committer.commit(&self.cells);
         }
@@ -360,7 +367,7 @@ impl Engine {
     }
 
     /// Syncs the log.
-    pub fn sync(&self) {
+    pub(crate) fn sync(&self) {
         self.committer.sync_now(&self.cells);
         self.tell();
     }
@@ -378,7 +385,7 @@ impl Engine {
     }
 
     /// Takes a snapshot, with some changes made in the middle of it.
-    pub fn snapshot(&self, meanwhile: &[Act]) -> Result<(), Error> {
+    pub(crate) fn snapshot(&self, meanwhile: &[Act]) -> Result<(), Error> {
         let acts = Mutex::new(meanwhile.iter());
         let rests = AtomicU64::new(0);
         let was_refusing = self.committer.is_refusing();
@@ -402,7 +409,7 @@ impl Engine {
     }
 
     /// Takes a snapshot; `meanwhile` is called again and again, and says whether to go on.
-    pub fn snapshot_with(&self, meanwhile: &dyn Fn() -> bool) -> Result<(), Error> {
+    pub(crate) fn snapshot_with(&self, meanwhile: &dyn Fn() -> bool) -> Result<(), Error> {
         let mut snapshotter = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner);
         let (committer, cells) = (&self.committer, &self.cells);
         let pace = Meanwhile(meanwhile);
@@ -410,13 +417,13 @@ impl Engine {
     }
 
     /// Whether a snapshot is due, as the server asks.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         let snapshotter = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner);
         snapshotter.is_due(&self.committer, self.cells.live_bytes(), self.clock.now())
     }
 
     /// Has changes refused that wait for space in vain, as the server does.
-    pub fn stop_waiting(&self) {
+    pub(crate) fn stop_waiting(&self) {
         let snapshotter = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = snapshotter.why_no_space(&self.committer, self.clock.now()) {
             self.committer.stop_waiting_for_space(&why, &self.cells);
@@ -424,7 +431,7 @@ impl Engine {
     }
 
     /// Everything in the stores.
-    pub fn items(&self) -> Items {
+    pub(crate) fn items(&self) -> Items {
         let now = self.clock.now();
         let shards = 0..self.cells.count();
         shards.flat_map(|shard| items_at(self.cells.lock(shard).store(), now)).collect()
@@ -442,7 +449,7 @@ fn shard_of_built(built: BuiltShard, mut journal: Journal) -> Shard {
     shard
 }
 
-pub fn store(mode: StoreMode, flags: u32, value: &[u8]) -> Verb<'_> {
+pub(crate) fn store(mode: StoreMode, flags: u32, value: &[u8]) -> Verb<'_> {
     let args = StoreArgs { mode, flags, exptime: Exptime::Never, compare: 0 };
     Verb::Store(args, Data::Slice(value))
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 /// Answers a line on a connection; false closes it.
 type Script = dyn Fn(&str, &mut TcpStream) -> bool + Send + Sync;
 
-pub struct Scripted {
+pub(crate) struct Scripted {
     pub address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -20,7 +20,9 @@ struct Shared {
 }
 
 impl Scripted {
-    pub fn start(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -44,12 +46,12 @@ impl Scripted {
     }
 
     /// Connections so far.
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// How often a line was sent that begins like this.
-    pub fn heard(&self, beginning: &str) -> usize {
+    pub(crate) fn heard(&self, beginning: &str) -> usize {
         let lines = self.shared.lines.lock().unwrap();
         lines.iter().filter(|line| line.starts_with(beginning)).count()
     }

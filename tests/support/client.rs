@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 /// A client that waits for its answers, and not for ever.
-pub struct Client(pub BufReader<TcpStream>);
+pub(crate) struct Client(pub BufReader<TcpStream>);
 
 /// A connection on which nothing takes longer than it may.
-pub fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -17,16 +17,16 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 impl Client {
-    pub fn at(address: SocketAddr) -> Self {
+    pub(crate) fn at(address: SocketAddr) -> Self {
         Self(BufReader::new(connect(address)))
     }
 
-    pub fn send(&mut self, text: &str) {
+    pub(crate) fn send(&mut self, text: &str) {
         self.0.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
     /// A line without its end.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         assert!(line.ends_with('\n'), "closed after {line:?}");
@@ -35,18 +35,18 @@ impl Client {
 
     /// Sends something and checks the one line of the answer.
     #[track_caller]
-    pub fn check(&mut self, said: &str, answer: &str) {
+    pub(crate) fn check(&mut self, said: &str, answer: &str) {
         self.send(said);
         assert_eq!(self.line(), answer, "to {said:?}");
     }
 
     /// The lines up to one that reads `last`, that one left out.
-    pub fn lines_to(&mut self, last: &str) -> Vec<String> {
+    pub(crate) fn lines_to(&mut self, last: &str) -> Vec<String> {
         std::iter::from_fn(|| Some(self.line()).filter(|line| line != last)).collect()
     }
 
     /// Sends commands and drops what they answer.
-    pub fn run(&mut self, commands: &str) {
+    pub(crate) fn run(&mut self, commands: &str) {
         for some in commands.as_bytes().chunks(16 << 10) {
             self.send(str::from_utf8(some).unwrap());
         }
@@ -55,7 +55,7 @@ impl Client {
     }
 
     /// The lines of a part of `stats`, without `STAT`.
-    pub fn stats(&mut self, topic: &str) -> Vec<String> {
+    pub(crate) fn stats(&mut self, topic: &str) -> Vec<String> {
         self.send(format!("stats {topic}").trim_end());
         self.send("\r\n");
         let lines = self.lines_to("END");
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// One of the numbers of `stats`.
-    pub fn stat(&mut self, name: &str) -> u64 {
+    pub(crate) fn stat(&mut self, name: &str) -> u64 {
         let stats = self.stats("");
         let value = stats.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.expect(name).parse().unwrap()
@@ -73,7 +73,7 @@ impl Client {
 
 /// Everything the server at this address answers until it closes, which it is asked to at the end
 /// of what is said. It may close before.
-pub fn conversation(address: SocketAddr, said: &[u8], bytes_at_once: usize) -> Vec<u8> {
+pub(crate) fn conversation(address: SocketAddr, said: &[u8], bytes_at_once: usize) -> Vec<u8> {
     let mut stream = connect(address);
     for piece in said.chunks(bytes_at_once) {
         if stream.write_all(piece).is_err() {

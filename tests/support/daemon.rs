@@ -9,21 +9,21 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 /// A process that does not outlive its test.
-pub struct Bounded(pub Child);
+pub(crate) struct Bounded(pub Child);
 
 impl Bounded {
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         Self(command.spawn().unwrap())
     }
 
     #[cfg(unix)]
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Sends the signal and waits for an orderly end.
     #[cfg(unix)]
-    pub fn end(&mut self, signal: Signal) {
+    pub(crate) fn end(&mut self, signal: Signal) {
         self.signal(signal);
         let status = eventually("the end", || self.0.try_wait().unwrap());
         assert_eq!(status.code(), Some(0), "{signal}");
@@ -39,19 +39,19 @@ impl Drop for Bounded {
 
 /// A daemon with one worker that does not outlive its test. Its log is a pipe: it has to fit, or to
 /// be read.
-pub struct Daemon {
+pub(crate) struct Daemon {
     pub process: Child,
     pub address: SocketAddr,
 }
 
 impl Daemon {
     /// Starts it and waits until it listens.
-    pub fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         Self::wait_for(Command::new(env!("CARGO_BIN_EXE_distcached")), flags)
     }
 
     /// The same with so few open files allowed, unless it asks for more.
-    pub fn limited(files: u32, flags: &[&str]) -> Self {
+    pub(crate) fn limited(files: u32, flags: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -Sn {files}; exec \"$0\" \"$@\"");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_distcached")]);
@@ -76,7 +76,7 @@ impl Daemon {
 }
 
 /// Files of root's test are not to be another's.
-pub fn stay_root(command: &mut Command) {
+pub(crate) fn stay_root(command: &mut Command) {
     #[cfg(unix)]
     if Uid::effective().is_root() {
         command.args(["-u", "root"]);

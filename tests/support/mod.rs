@@ -6,36 +6,36 @@
 mod client;
 mod daemon;
 
-pub use client::{Client, connect, conversation};
-pub use daemon::{Bounded, Daemon, stay_root};
+pub(crate) use client::{Client, connect, conversation};
+pub(crate) use daemon::{Bounded, Daemon, stay_root};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
 /// Far more than a start, an answer or a stop takes, so that a loaded machine does not fail a test.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A file of users, or of passwords, that goes away with the test.
-pub struct Users(NamedTempFile);
+pub(crate) struct Users(NamedTempFile);
 
 impl Users {
-    pub fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let users = Self(NamedTempFile::new().unwrap());
         users.write(text);
         users
     }
 
-    pub fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         std::fs::write(&self.0, text).unwrap();
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().to_owned()
     }
 }
 
 /// Looks again and again until there is what it looks for.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         if let Some(found) = look() {
@@ -47,6 +47,6 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Waits until that is so.
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     eventually(what, || is_so().then_some(()));
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// What the server does wrong. Each test file has its own faults.
 #[allow(dead_code)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     /// Flips a bit of every value served.
     FlipBit,
@@ -33,7 +33,7 @@ pub enum Fault {
 }
 
 #[derive(Debug)]
-pub struct Fake {
+pub(crate) struct Fake {
     pub address: SocketAddr,
     state: Arc<State>,
 }
@@ -48,7 +48,7 @@ struct State {
 }
 
 impl Fake {
-    pub fn start(fault: Fault) -> Self {
+    pub(crate) fn start(fault: Fault) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binding");
         let address = listener.local_addr().expect("address");
         let state = Arc::new(State {
@@ -78,11 +78,11 @@ impl Fake {
         Self { address, state }
     }
 
-    pub fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         self.state.items.lock().unwrap().len()
     }
 
-    pub fn sets(&self) -> u64 {
+    pub(crate) fn sets(&self) -> u64 {
         self.state.sets.load(Ordering::SeqCst)
     }
 }

@@ -19,7 +19,7 @@ const SUMS: [u8; 4] = [0x05, 0x06, 0x15, 0x16];
 
 /// A source of random requests.
 #[derive(Debug)]
-pub struct Generator {
+pub(super) struct Generator {
     pub random: Rng,
     /// Unix time, for absolute expiries.
     now: u32,
@@ -30,12 +30,12 @@ pub struct Generator {
 impl Generator {
     /// Requests that depend on nothing but these arguments.
     #[must_use]
-    pub fn new(seed: u64, now: u32, large_numbers: bool) -> Self {
+    pub(super) fn new(seed: u64, now: u32, large_numbers: bool) -> Self {
         Self { random: Rng::with_seed(seed), now, large_numbers }
     }
 
     /// The next request.
-    pub fn request(&mut self) -> Request {
+    pub(super) fn request(&mut self) -> Request {
         let mut request = match self.random.u32(..1000) {
             0 => self.flush(),
             1..=3 => self.closing(),

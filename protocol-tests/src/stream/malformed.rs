@@ -11,7 +11,7 @@ const ISOLATED: Traits =
     Traits { isolated: true, reads: false, writes_in_place: false, closes: false };
 
 /// A wrong line, with a data block where the line announces one.
-pub fn command(generator: &mut Generator) -> Command {
+pub(super) fn command(generator: &mut Generator) -> Command {
     let mut command = match generator.random.u32(..8) {
         0 => unknown(generator),
         1 => too_few_words(generator),
@@ -137,7 +137,7 @@ fn junk(generator: &mut Generator) -> Command {
 
 /// A data block that is longer or shorter than announced. When it is longer, what is left is a line
 /// of `z`; when it is shorter, it takes the lines of `z` that follow.
-pub fn bad_data(generator: &mut Generator) -> Command {
+pub(super) fn bad_data(generator: &mut Generator) -> Command {
     let key = generator.key();
     let announced = generator.random.usize(..200);
     let noreply = if generator.one_in(5) { " noreply" } else { "" };

@@ -8,7 +8,7 @@ const BINARY_KEYS: [(&[u8], &str); 3] =
     [(b"binary", "YmluYXJ5"), (b"bin\0 k", "YmluACBr"), (b"num000", "bnVtMDAw")];
 
 /// How one of the keys that are also used in base64 looks then.
-pub fn encoded(key: &[u8]) -> Option<&'static str> {
+pub(crate) fn encoded(key: &[u8]) -> Option<&'static str> {
     BINARY_KEYS.iter().find(|(raw, _)| *raw == key).map(|(_, encoded)| *encoded)
 }
 
@@ -16,7 +16,7 @@ pub fn encoded(key: &[u8]) -> Option<&'static str> {
 const MISTAKE_ONE_IN: u32 = 25;
 
 /// A command of random kind.
-pub fn command(generator: &mut Generator) -> Command {
+pub(crate) fn command(generator: &mut Generator) -> Command {
     match generator.random.u32(..100) {
         0..=39 => get(generator),
         40..=69 => set(generator),

@@ -30,14 +30,14 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
 const INTERVALS_MILLIS: [u64; 9] = [250, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000];
 
 /// What `distcache top` was told.
-pub struct Options {
+pub(crate) struct Options {
     pub interval: Duration,
     /// One sample as text, and the end.
     pub once: bool,
 }
 
 impl Options {
-    pub fn new(seconds: Option<&str>, once: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(seconds: Option<&str>, once: bool) -> Result<Self, Failure> {
         let Some(seconds) = seconds else { return Ok(Self { interval: INTERVAL_DEFAULT, once }) };
         let seconds: f64 = seconds.parse().unwrap_or(f64::NAN);
         match Duration::try_from_secs_f64(seconds) {
@@ -48,7 +48,7 @@ impl Options {
 }
 
 /// One sample as text says whether all servers answered; a screen has shown it.
-pub fn run(servers: &[&str], config: &Config, options: &Options) -> Result<Status, Failure> {
+pub(crate) fn run(servers: &[&str], config: &Config, options: &Options) -> Result<Status, Failure> {
     let config = Config {
         // Each sample is a trial of its own: a server is up when it answers.
         check_every: None,

@@ -9,7 +9,7 @@ const HOT_KEYS_MAX: usize = 100;
 
 /// The samples of one server that matter now.
 #[derive(Debug, Default)]
-pub struct Series {
+pub(super) struct Series {
     pub name: String,
     earlier: Option<Sample>,
     latest: Option<Sample>,
@@ -19,7 +19,7 @@ pub struct Series {
 
 /// What is known of a server, or of all; `None` is shown as `-`.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Row {
+pub(super) struct Row {
     pub name: String,
     pub state: State,
     /// Operations a second.
@@ -49,7 +49,7 @@ pub struct Row {
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
-pub enum State {
+pub(super) enum State {
     /// No answer yet.
     #[default]
     Waiting,
@@ -63,12 +63,12 @@ pub enum State {
 }
 
 impl Series {
-    pub fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
     /// A sample, or why there is none. A server that was restarted or away starts anew.
-    pub fn push(&mut self, sampled: Result<Sample, String>) {
+    pub(super) fn push(&mut self, sampled: Result<Sample, String>) {
         let sample = match sampled {
             Ok(sample) => sample,
             Err(cause) => {
@@ -97,7 +97,7 @@ impl Series {
         (!growths.is_empty()).then(|| sum as f64 / seconds.as_secs_f64())
     }
 
-    pub fn row(&self) -> Row {
+    pub(super) fn row(&self) -> Row {
         let number = |name| Some(self.latest.as_ref()?.number(name)? as f64);
         let busiest = self.latest.as_ref().and_then(Sample::busiest);
         let state = match (&self.cause, &self.latest) {
@@ -130,11 +130,11 @@ impl Series {
         .summed_up()
     }
 
-    pub fn latencies(&self) -> Option<&[Latency]> {
+    pub(super) fn latencies(&self) -> Option<&[Latency]> {
         self.latest.as_ref()?.latencies.as_deref()
     }
 
-    pub fn hot_keys(&self) -> Option<&[HotKey]> {
+    pub(super) fn hot_keys(&self) -> Option<&[HotKey]> {
         self.latest.as_ref()?.hot_keys.as_deref()
     }
 }
@@ -165,7 +165,7 @@ fn sum(parts: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
 }
 
 /// All servers as one; times are those of the slowest.
-pub fn total(rows: &[Row]) -> Row {
+pub(super) fn total(rows: &[Row]) -> Row {
     let all = |part: fn(&Row) -> Option<f64>| sum(rows.iter().map(part));
     let slowest = |part: fn(&Row) -> Option<f64>| rows.iter().filter_map(part).reduce(f64::max);
     let up = rows.iter().filter(|row| row.state == State::Up).count();
@@ -194,7 +194,7 @@ pub fn total(rows: &[Row]) -> Row {
 }
 
 /// The latencies of all servers: counts added, times those of the slowest.
-pub fn all_latencies(servers: &[Series]) -> Option<Vec<Latency>> {
+pub(super) fn all_latencies(servers: &[Series]) -> Option<Vec<Latency>> {
     let mut merged: Vec<Latency> = Vec::new();
     let mut known = false;
     for latency in servers.iter().filter_map(Series::latencies).inspect(|_| known = true).flatten()
@@ -216,7 +216,7 @@ pub fn all_latencies(servers: &[Series]) -> Option<Vec<Latency>> {
 
 /// The hot keys of all servers, those with most operations first. Shares are of one server's
 /// operations each, so they are left out.
-pub fn all_hot_keys(servers: &[Series]) -> Option<Vec<HotKey>> {
+pub(super) fn all_hot_keys(servers: &[Series]) -> Option<Vec<HotKey>> {
     let lists: Vec<&[HotKey]> = servers.iter().filter_map(Series::hot_keys).collect();
     let mut merged: Vec<HotKey> = lists.concat();
     merged.iter_mut().for_each(|hot| hot.share = None);
@@ -226,7 +226,7 @@ pub fn all_hot_keys(servers: &[Series]) -> Option<Vec<HotKey>> {
 }
 
 /// Large before small before unknown.
-pub fn descending(a: Option<f64>, b: Option<f64>) -> Ordering {
+pub(super) fn descending(a: Option<f64>, b: Option<f64>) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) => b.total_cmp(&a),
         (a, b) => b.is_some().cmp(&a.is_some()),
@@ -234,14 +234,14 @@ pub fn descending(a: Option<f64>, b: Option<f64>) -> Ordering {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::super::sample::tests::stats;
     use super::*;
     use crate::clock;
     use std::time::Instant;
 
     /// A server that said these two things, two seconds apart.
-    pub fn series(name: &str, earlier: &str, latest: &str, start: Instant) -> Series {
+    pub(crate) fn series(name: &str, earlier: &str, latest: &str, start: Instant) -> Series {
         let mut series = Series::new(name);
         series.push(Ok(Sample::new(start, stats(earlier), None, None)));
         let at = start + Duration::from_secs(2);

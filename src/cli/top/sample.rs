@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Statistics as the client hands them over.
-pub type Stats = BTreeMap<String, String>;
+pub(super) type Stats = BTreeMap<String, String>;
 
 /// A server at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
+pub(super) struct Sample {
     pub at: Instant,
     pub stats: Stats,
     /// `None` if the server does not tell; some servers do not have the statistics.
@@ -18,7 +18,7 @@ pub struct Sample {
 
 /// How long one command takes, in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Latency {
+pub(super) struct Latency {
     pub command: String,
     pub count: u64,
     pub p50: Option<u64>,
@@ -29,7 +29,7 @@ pub struct Latency {
 
 /// A key that many ask for.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct HotKey {
+pub(super) struct HotKey {
     /// With odd bytes as `%` and two digits.
     pub key: String,
     /// Percent of all operations.
@@ -40,17 +40,22 @@ pub struct HotKey {
 }
 
 impl Sample {
-    pub fn new(at: Instant, stats: Stats, latency: Option<&Stats>, hot: Option<&Stats>) -> Self {
+    pub(super) fn new(
+        at: Instant,
+        stats: Stats,
+        latency: Option<&Stats>,
+        hot: Option<&Stats>,
+    ) -> Self {
         Self { at, stats, latencies: latency.map(latencies), hot_keys: hot.map(hot_keys) }
     }
 
     /// A number; `None` if the server does not tell it.
-    pub fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.stats.get(name)?.parse().ok()
     }
 
     /// The latency of the command that is used most.
-    pub fn busiest(&self) -> Option<&Latency> {
+    pub(super) fn busiest(&self) -> Option<&Latency> {
         self.latencies.as_ref()?.first()
     }
 }
@@ -102,16 +107,16 @@ fn hot_keys(stats: &Stats) -> Vec<HotKey> {
 }
 
 /// What a server sent, without what a terminal would obey.
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Statistics from `name value` lines.
-    pub fn stats(text: &str) -> Stats {
+    pub(crate) fn stats(text: &str) -> Stats {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         lines.map(|line| line.split_once(' ').unwrap()).map(|(a, b)| (a.into(), b.into())).collect()
     }

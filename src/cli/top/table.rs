@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 /// How numbers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(super) enum Style {
     /// To be read at a glance: `1.2k`, `3.4M`, `5.6ms`.
     Short,
     /// To be computed with: operations with one decimal, bytes, microseconds.
@@ -15,7 +15,7 @@ pub enum Style {
 
 /// What a number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub(super) enum Unit {
     /// Things, or things a second.
     Count,
     Rate,
@@ -26,7 +26,7 @@ pub enum Unit {
 
 /// A column of the table of servers.
 #[derive(Debug)]
-pub struct Column {
+pub(super) struct Column {
     /// For the screen.
     pub title: &'static str,
     /// For scripts.
@@ -49,7 +49,7 @@ const fn column(
 }
 
 /// In the order in which they are shown.
-pub const COLUMNS: [Column; 16] = [
+pub(super) const COLUMNS: [Column; 16] = [
     column(("OPS/S", "ops_per_second"), Unit::Rate, (6, 0), |row| row.ops),
     column(("GET/S", "gets_per_second"), Unit::Rate, (6, 0), |row| row.get),
     column(("SET/S", "sets_per_second"), Unit::Rate, (6, 0), |row| row.set),
@@ -70,7 +70,7 @@ pub const COLUMNS: [Column; 16] = [
 
 /// What servers can be sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sort {
+pub(super) enum Sort {
     /// As they were named.
     #[default]
     Listed,
@@ -83,7 +83,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    pub fn next(self) -> Self {
+    pub(super) fn next(self) -> Self {
         match self {
             Self::Listed => Self::Ops,
             Self::Ops => Self::Hits,
@@ -95,7 +95,7 @@ impl Sort {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Listed => "as listed",
             Self::Ops => "by operations",
@@ -108,7 +108,7 @@ impl Sort {
     }
 
     /// The order of rows, as places in the list. What is worth a look comes first.
-    pub fn order(self, rows: &[Row]) -> Vec<usize> {
+    pub(super) fn order(self, rows: &[Row]) -> Vec<usize> {
         let compare = |a: &Row, b: &Row| match self {
             Self::Listed => Ordering::Equal,
             Self::Ops => descending(a.ops, b.ops),
@@ -125,7 +125,7 @@ impl Sort {
 }
 
 /// A number as text; `-` for what is not known.
-pub fn text(value: Option<f64>, unit: Unit, style: Style) -> String {
+pub(super) fn text(value: Option<f64>, unit: Unit, style: Style) -> String {
     let Some(value) = value.filter(|value| value.is_finite()) else { return "-".to_owned() };
     match (style, unit) {
         (_, Unit::Percent) | (Style::Exact, Unit::Rate) => format!("{value:.1}"),
@@ -149,7 +149,7 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
 }
 
 /// A row's state in a word or two.
-pub fn state(row: &Row) -> String {
+pub(super) fn state(row: &Row) -> String {
     match &row.state {
         State::Waiting => "waiting".to_owned(),
         State::Up => "up".to_owned(),
@@ -159,7 +159,7 @@ pub fn state(row: &Row) -> String {
 }
 
 /// One command's latency as cells, in the order of `LATENCY_TITLES`.
-pub fn latency_cells(latency: &Latency, style: Style) -> [String; 6] {
+pub(super) fn latency_cells(latency: &Latency, style: Style) -> [String; 6] {
     let micros = |value: Option<u64>| text(value.map(|one| one as f64), Unit::Micros, style);
     [
         latency.command.clone(),
@@ -171,10 +171,10 @@ pub fn latency_cells(latency: &Latency, style: Style) -> [String; 6] {
     ]
 }
 
-pub const LATENCY_TITLES: [&str; 6] = ["COMMAND", "COUNT", "P50", "P99", "P99.9", "MAX"];
+pub(super) const LATENCY_TITLES: [&str; 6] = ["COMMAND", "COUNT", "P50", "P99", "P99.9", "MAX"];
 
 /// One hot key as cells, in the order of `HOT_TITLES`.
-pub fn hot_cells(hot: &HotKey, style: Style) -> [String; 4] {
+pub(super) fn hot_cells(hot: &HotKey, style: Style) -> [String; 4] {
     [
         text(hot.ops_per_second, Unit::Rate, style),
         text(hot.share, Unit::Percent, style),
@@ -183,11 +183,11 @@ pub fn hot_cells(hot: &HotKey, style: Style) -> [String; 4] {
     ]
 }
 
-pub const HOT_TITLES: [&str; 4] = ["OPS/S", "SHARE%", "BYTES", "KEY"];
+pub(super) const HOT_TITLES: [&str; 4] = ["OPS/S", "SHARE%", "BYTES", "KEY"];
 
 /// One sample of everything, for scripts: a table of servers, then what each tells besides. Each
 /// line is blank-separated words.
-pub fn plain(servers: &[Series]) -> String {
+pub(super) fn plain(servers: &[Series]) -> String {
     let rows: Vec<Row> = servers.iter().map(Series::row).collect();
     let names = COLUMNS.iter().map(|column| column.name.to_owned());
     let heads = ["server", "state"].map(str::to_owned).into_iter();

@@ -39,7 +39,7 @@ servers, of the slowest. - is what a server does not tell.";
 
 /// What the keys have changed.
 #[derive(Debug, Clone, Default)]
-pub struct Screen {
+pub(super) struct Screen {
     pub sort: Sort,
     /// Place of a server in the list; `None` is all of them.
     pub selected: Option<usize>,
@@ -48,7 +48,7 @@ pub struct Screen {
 
 impl Screen {
     /// Moves the selection through what is shown, around the ends.
-    pub fn select(&mut self, forwards: bool, servers: &[Series]) {
+    pub(super) fn select(&mut self, forwards: bool, servers: &[Series]) {
         let order = self.sort.order(&servers.iter().map(Series::row).collect::<Vec<_>>());
         let count = order.len() + 1;
         let step = if forwards { 1 } else { count - 1 };
@@ -64,7 +64,7 @@ impl Screen {
 }
 
 /// Draws everything.
-pub fn draw(frame: &mut Frame<'_>, servers: &[Series], screen: &Screen, interval: Duration) {
+pub(super) fn draw(frame: &mut Frame<'_>, servers: &[Series], screen: &Screen, interval: Duration) {
     let rows: Vec<Row> = servers.iter().map(Series::row).collect();
     let order = screen.sort.order(&rows);
     let total = total(&rows);

@@ -154,7 +154,7 @@ impl<'c> Calls<'c> {
     }
 
     /// One operation on one key.
-    pub async fn call<R, F: Convert<R>>(
+    pub(super) async fn call<R, F: Convert<R>>(
         self,
         key: &(impl AsKey + ?Sized),
         mut operation: Operation<'_, R, F>,
@@ -228,7 +228,7 @@ impl<'c> Calls<'c> {
     }
 
     /// One request that is not about a key.
-    pub async fn tell<R>(
+    pub(super) async fn tell<R>(
         self,
         server: &Arc<Server>,
         command: ServerCommand<'_>,
@@ -243,7 +243,7 @@ impl<'c> Calls<'c> {
     }
 
     /// Commands about many keys, to all their servers at once.
-    pub async fn call_many<K: AsKey, T>(self, keys: &[K], bulk: &impl Bulk<T>) -> Many<T> {
+    pub(super) async fn call_many<K: AsKey, T>(self, keys: &[K], bulk: &impl Bulk<T>) -> Many<T> {
         let mut slots = Slots::new(keys.len());
         let (groups, mut copied) = self.0.split(keys, bulk, &mut slots);
         self.ask_all(groups, bulk, &mut slots).await;

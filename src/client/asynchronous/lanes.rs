@@ -51,7 +51,7 @@ fn lock(pipes: &Mutex<Vec<Arc<Pipe>>>) -> MutexGuard<'_, Vec<Arc<Pipe>>> {
 }
 
 impl Lanes {
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             shared: Mutex::default(),
             spare: Mutex::default(),
@@ -65,24 +65,24 @@ impl Lanes {
     }
 
     /// Connections that are open or being made.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     /// The first of so many numbers for meta commands; they come round after 2^32.
-    pub fn opaque(&self, count: usize) -> u32 {
+    pub(crate) fn opaque(&self, count: usize) -> u32 {
         self.opaque.fetch_add(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Relaxed)
     }
 
     /// Whether the server answers on a connection that is there and free; `None` without one.
-    pub fn answers(&self, protocol: Protocol) -> Option<impl Future<Output = Option<()>>> {
+    pub(crate) fn answers(&self, protocol: Protocol) -> Option<impl Future<Output = Option<()>>> {
         let pipes = lock(&self.shared);
         let pipe = pipes.iter().find(|pipe| pipe.is_open() && pipe.is_idle())?;
         pipe.answers(protocol)
     }
 
     /// Lets all connections end when the calls under way have their replies.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         let mut pipes = std::mem::take(&mut *lock(&self.shared));
         pipes.append(&mut lock(&self.spare));
         pipes.iter().for_each(|pipe| pipe.retire());

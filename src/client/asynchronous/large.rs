@@ -42,20 +42,20 @@ impl Table {
 
 impl LargeKeys {
     /// Whether the value of a key is likely to be large.
-    pub fn has(&self, key: &[u8]) -> bool {
+    pub(super) fn has(&self, key: &[u8]) -> bool {
         let Some(table) = self.table.get() else { return false };
         let (place, mark) = table.place(key);
         place.load(Ordering::Relaxed) == mark
     }
 
     /// The value of a key is large.
-    pub fn add(&self, key: &[u8]) {
+    pub(super) fn add(&self, key: &[u8]) {
         let (place, mark) = self.table.get_or_init(Table::new).place(key);
         place.store(mark, Ordering::Relaxed);
     }
 
     /// It is not.
-    pub fn remove(&self, key: &[u8]) {
+    pub(super) fn remove(&self, key: &[u8]) {
         let Some(table) = self.table.get() else { return };
         let (place, mark) = table.place(key);
         // Another key's mark is left where it is.

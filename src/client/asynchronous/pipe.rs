@@ -135,7 +135,7 @@ impl Drop for Pipe {
 
 impl Pipe {
     /// Begins a connection in a task of the present runtime. Calls may follow at once.
-    pub fn begin(
+    pub(super) fn begin(
         cluster: &Arc<Cluster>,
         server: &Arc<Server>,
         runtime: &runtime::Handle,
@@ -164,22 +164,22 @@ impl Pipe {
     }
 
     /// Whether it takes calls.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.shared.lock().phase == Phase::Open
     }
 
     /// Whether nothing is under way.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.shared.lock().under_way == 0
     }
 
     /// Lets it end when the calls under way have their replies.
-    pub fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.enter(Phase::Retired);
     }
 
     /// Closes it now: what arrives on it cannot be trusted.
-    pub fn break_off(&self) {
+    pub(super) fn break_off(&self) {
         self.enter(Phase::Broken);
     }
 
@@ -194,13 +194,13 @@ impl Pipe {
     }
 
     /// Whether the failure of this connection is news: to be asked before a server is blamed.
-    pub fn is_news(&self) -> bool {
+    pub(super) fn is_news(&self) -> bool {
         !self.shared.is_known.swap(true, Ordering::Relaxed)
     }
 
     /// Sends requests and waits for the bytes of their replies: until the deadline, and as long as
     /// something arrives for somebody every `patience`.
-    pub async fn ask(
+    pub(super) async fn ask(
         &self,
         server: &str,
         request: &Request,
@@ -239,7 +239,10 @@ impl Pipe {
     }
 
     /// The server's answer to a question beside the calls. Needs no runtime where it is awaited.
-    pub fn answers(&self, protocol: Protocol) -> Option<impl Future<Output = Option<()>> + use<>> {
+    pub(super) fn answers(
+        &self,
+        protocol: Protocol,
+    ) -> Option<impl Future<Output = Option<()>> + use<>> {
         let mut bytes = Vec::new();
         let first = ServerCommand::Version.write(protocol, 0, &mut bytes);
         self.shared.room.try_acquire().ok()?.forget();

@@ -98,7 +98,7 @@ impl Cluster {
     }
 
     /// One request to one server. `name` is the operation's, for those who watch.
-    pub fn ask<R>(
+    pub(crate) fn ask<R>(
         &self,
         name: &'static str,
         server: &Server,
@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     /// One operation on one key.
-    pub fn call<R, F: Convert<R>>(
+    pub(crate) fn call<R, F: Convert<R>>(
         &self,
         key: &(impl AsKey + ?Sized),
         mut operation: Operation<'_, R, F>,
@@ -229,7 +229,7 @@ impl Cluster {
     }
 
     /// One request that is not about a key.
-    pub fn tell<R>(
+    pub(crate) fn tell<R>(
         &self,
         server: &Server,
         command: ServerCommand<'_>,
@@ -244,7 +244,7 @@ impl Cluster {
     }
 
     /// Commands about many keys, to all their servers at once.
-    pub fn call_many<K: AsKey, T>(&self, keys: &[K], bulk: &impl Bulk<T>) -> Many<T> {
+    pub(crate) fn call_many<K: AsKey, T>(&self, keys: &[K], bulk: &impl Bulk<T>) -> Many<T> {
         let mut slots = Slots::new(keys.len());
         let (groups, mut copied) = self.split(keys, bulk, &mut slots);
         self.ask_all(groups, bulk, &mut slots);

@@ -58,7 +58,7 @@ pub(in crate::client) struct Connection {
 
 impl Connection {
     /// Connects to the first address that answers, encrypts and logs in as the dialer says.
-    pub fn open(
+    pub(crate) fn open(
         node: &Node,
         names: &Arc<Names>,
         dialer: &Dialer,
@@ -113,22 +113,22 @@ impl Connection {
 
     /// Whether it can carry another call: not closed by the server, and nothing has arrived that
     /// nobody asked for.
-    pub fn is_usable(&mut self) -> bool {
+    pub(crate) fn is_usable(&mut self) -> bool {
         self.stream.is_quiet()
     }
 
     /// Whether it may be kept after a call: everything that arrived was read.
-    pub fn is_clean(&mut self) -> bool {
+    pub(crate) fn is_clean(&mut self) -> bool {
         self.decoder.is_empty() && !self.stream.holds()
     }
 
-    pub fn opaque(&mut self) -> &mut u32 {
+    pub(crate) fn opaque(&mut self) -> &mut u32 {
         &mut self.opaque
     }
 
     /// Sends one request and waits for its reply. After an error other than a refusal or a value
     /// that cannot be read the connection must be closed, which `Call::is_clean` says.
-    pub fn call<R>(
+    pub(crate) fn call<R>(
         &mut self,
         key: Option<&WireKey<'_>>,
         limits: Limits,
@@ -258,7 +258,7 @@ impl Connection {
     }
 
     /// What a configuration endpoint says.
-    pub fn ask_for_cluster(node: &Node, config: &Config) -> Result<String, Error> {
+    pub(crate) fn ask_for_cluster(node: &Node, config: &Config) -> Result<String, Error> {
         Self::ask(node, config, ServerCommand::ConfigCluster, &mut |reply| match reply {
             Reply::Config(text) => Ok(String::from_utf8_lossy(text).into_owned()),
             other => Err(Error::protocol("", format!("{other:?}"))),
@@ -266,7 +266,7 @@ impl Connection {
     }
 
     /// One request on a connection of its own, name resolution included.
-    pub fn ask<R>(
+    pub(crate) fn ask<R>(
         node: &Node,
         config: &Config,
         command: ServerCommand<'_>,
@@ -346,12 +346,12 @@ pub(in crate::client) struct Exchange<'c, 'k> {
 }
 
 impl<'c, 'k> Exchange<'c, 'k> {
-    pub fn new(connection: &'c mut Connection, batch: Batch<'k>) -> Self {
+    pub(crate) fn new(connection: &'c mut Connection, batch: Batch<'k>) -> Self {
         Self { connection, batch, failure: None, progress_at: clock::now() }
     }
 
     /// How it ended; after a failure, with the places that have no answer.
-    pub fn end(self) -> Result<(), (Error, Vec<usize>)> {
+    pub(crate) fn end(self) -> Result<(), (Error, Vec<usize>)> {
         match self.failure {
             None => Ok(()),
             Some(error) => Err((error, self.batch.unanswered().collect())),

@@ -43,7 +43,7 @@ pub(in crate::client) enum Place<C> {
 }
 
 impl<C> Pool<C> {
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let inner = Inner { idle: VecDeque::new(), open: 0, generation: 0 };
         Self { inner: Mutex::new(inner), freed: Condvar::new(), limits }
     }
@@ -54,7 +54,7 @@ impl<C> Pool<C> {
 
     /// A connection or the right to make one, and the generation to give back with it; `None` when
     /// time runs out.
-    pub fn take(&self, deadline: Instant) -> Option<(Place<C>, u64)> {
+    pub(crate) fn take(&self, deadline: Instant) -> Option<(Place<C>, u64)> {
         self.prune(clock::now());
         let mut inner = self.lock();
         loop {
@@ -74,7 +74,7 @@ impl<C> Pool<C> {
     }
 
     /// Takes back what `take` gave; `None` if the connection was closed or never made.
-    pub fn give(&self, connection: Option<C>, generation: u64) {
+    pub(crate) fn give(&self, connection: Option<C>, generation: u64) {
         let mut inner = self.lock();
         let fresh = inner.generation == generation && inner.idle.len() < self.limits.idle_max;
         match connection.filter(|_| fresh) {
@@ -86,7 +86,7 @@ impl<C> Pool<C> {
     }
 
     /// Closes those that nobody has used for long.
-    pub fn prune(&self, now: Instant) {
+    pub(crate) fn prune(&self, now: Instant) {
         let mut inner = self.lock();
         let is_old = |(_, since): &(C, Instant)| {
             now.saturating_duration_since(*since) >= self.limits.idle_timeout
@@ -104,7 +104,7 @@ impl<C> Pool<C> {
     }
 
     /// Forgets all idle connections, and those in use when they come back.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut inner = self.lock();
         inner.generation += 1;
         inner.open = inner.open.saturating_sub(inner.idle.len());
@@ -115,7 +115,7 @@ impl<C> Pool<C> {
         self.freed.notify_all();
     }
 
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.lock().open
     }
 }

@@ -46,7 +46,7 @@ pub(in crate::client) struct Repairs {
 }
 
 impl Repairs {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty() && !self.overflow
     }
 }
@@ -76,7 +76,7 @@ pub(in crate::client) enum Remembered {
 }
 
 impl Health {
-    pub fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: Rules) -> Self {
         Self {
             state: State::Healthy,
             rules,
@@ -89,17 +89,17 @@ impl Health {
         }
     }
 
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.state
     }
 
     /// When the next probe is due.
-    pub fn probe_at(&self) -> Option<Instant> {
+    pub(crate) fn probe_at(&self) -> Option<Instant> {
         self.probe_at
     }
 
     /// A call succeeded. Returns for how long the server was away if this ends its trial.
-    pub fn succeeded(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn succeeded(&mut self, now: Instant) -> Option<Duration> {
         // A call that was under way when the server was ejected says nothing about now.
         if self.state == State::Ejected {
             return None;
@@ -114,7 +114,7 @@ impl Health {
     }
 
     /// A call failed. Returns true if that ejects the server.
-    pub fn failed(&mut self, now: Instant) -> bool {
+    pub(crate) fn failed(&mut self, now: Instant) -> bool {
         self.failures = self.failures.saturating_add(1);
         let ejects = match self.state {
             State::Ejected => false,
@@ -133,7 +133,7 @@ impl Health {
     }
 
     /// A probe failed.
-    pub fn probe_failed(&mut self, now: Instant) {
+    pub(crate) fn probe_failed(&mut self, now: Instant) {
         if self.state == State::Ejected {
             self.wait = (self.wait * 2).min(self.rules.probe_after_max);
             self.probe_at = Some(now + self.wait);
@@ -141,7 +141,7 @@ impl Health {
     }
 
     /// A probe succeeded and there is nothing left to repair.
-    pub fn readmit(&mut self) {
+    pub(crate) fn readmit(&mut self) {
         debug_assert!(self.repairs.is_empty(), "nobody may read what is to be deleted");
         if self.state == State::Ejected {
             self.state = State::OnTrial;
@@ -152,7 +152,7 @@ impl Health {
     }
 
     /// Remembers a key to be deleted before the server is used again.
-    pub fn remember(&mut self, key: &WireKey<'_>, stand_in: Option<usize>) -> Remembered {
+    pub(crate) fn remember(&mut self, key: &WireKey<'_>, stand_in: Option<usize>) -> Remembered {
         if self.state != State::Ejected {
             return Remembered::InUse;
         }

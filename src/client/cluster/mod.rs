@@ -111,21 +111,21 @@ impl Server {
         }
     }
 
-    pub fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         self.in_use.load(Ordering::Acquire)
     }
 
-    pub fn health(&self) -> MutexGuard<'_, Health> {
+    pub(super) fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn heard_now(&self) {
+    pub(super) fn heard_now(&self) {
         *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
     }
 
     /// What a look at an item came to. Servers without the meta commands refuse it, proxies may
     /// close the connection: they are not asked again.
-    pub fn looked(&self, look: Result<Look, Error>) -> Result<Look, Error> {
+    pub(super) fn looked(&self, look: Result<Look, Error>) -> Result<Look, Error> {
         match look {
             Err(Error::Refused { .. } | Error::Io { .. } | Error::Protocol { .. }) => {
                 self.has_no_meta.store(true, Ordering::Relaxed);
@@ -136,23 +136,23 @@ impl Server {
     }
 
     /// A call begins.
-    pub fn begin(&self) -> UnderWay<'_> {
+    pub(super) fn begin(&self) -> UnderWay<'_> {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(&self.under_way)
     }
 
     /// Calls that are under way.
-    pub fn load(&self) -> usize {
+    pub(super) fn load(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
     }
 
     /// Closes what nobody uses at this moment.
-    pub fn close_idle(&self) {
+    pub(super) fn close_idle(&self) {
         self.pool.clear();
     }
 
     /// Closes all connections, those in use when their calls have ended.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.close_idle();
         #[cfg(feature = "tokio")]
         self.lanes.retire();
@@ -167,7 +167,7 @@ impl Server {
     }
 
     /// The refusal of our login, as long as it stands. When its time is over, one caller may try.
-    pub fn may_log_in(&self, now: Instant, wait: Duration) -> Result<(), Error> {
+    pub(super) fn may_log_in(&self, now: Instant, wait: Duration) -> Result<(), Error> {
         match &mut *self.refusal() {
             Some((error, until)) if now < *until => Err(error.clone()),
             Some((_, until)) => {
@@ -179,7 +179,7 @@ impl Server {
     }
 
     /// A new connection was let in.
-    pub fn let_in(&self) {
+    pub(super) fn let_in(&self) {
         *self.refusal() = None;
     }
 
@@ -188,7 +188,7 @@ impl Server {
     }
 
     /// Back in use after a probe.
-    pub fn readmit(&self, health: &mut Health) {
+    pub(super) fn readmit(&self, health: &mut Health) {
         health.readmit();
         // It may be another version now.
         self.has_no_meta.store(false, Ordering::Relaxed);
@@ -217,14 +217,14 @@ pub(in crate::client) struct Topology {
 
 impl Topology {
     /// All servers, those that stand in included.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Server>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Server>> {
         self.servers.iter().chain(&self.gutter)
     }
 }
 
 impl Topology {
     /// Index of the server that owns a key, if it is in use.
-    pub fn owner_in_use(&self, placing: &[u8]) -> Option<usize> {
+    pub(super) fn owner_in_use(&self, placing: &[u8]) -> Option<usize> {
         self.ring.owner(placing).filter(|owner| self.servers[*owner].is_in_use())
     }
 }
@@ -260,7 +260,7 @@ pub(in crate::client) struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(nodes: Vec<Node>, config: Config) -> Result<Self, Error> {
+    pub(super) fn new(nodes: Vec<Node>, config: Config) -> Result<Self, Error> {
         config.check()?;
         let cluster = Self {
             rules: config.key_rules(),
@@ -284,13 +284,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub fn topology(&self) -> Arc<Topology> {
+    pub(super) fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts another list of servers in place. Those that stay keep their connections and their
     /// health.
-    pub fn set_servers(&self, nodes: Vec<Node>) -> Result<(), Error> {
+    pub(super) fn set_servers(&self, nodes: Vec<Node>) -> Result<(), Error> {
         let mut addresses = HashSet::new();
         if let Some(twice) = nodes.iter().find(|node| !addresses.insert(node.address())) {
             return Err(Error::Config(format!("{} is named twice", twice.address())));
@@ -337,14 +337,14 @@ impl Cluster {
     }
 
     /// The list with one server more.
-    pub fn nodes_with(&self, server: &str) -> Result<Vec<Node>, Error> {
+    pub(super) fn nodes_with(&self, server: &str) -> Result<Vec<Node>, Error> {
         let mut nodes = self.nodes();
         nodes.push(server.parse()?);
         Ok(nodes)
     }
 
     /// The list without a server, named by its address or its name.
-    pub fn nodes_without(&self, server: &str) -> Result<Vec<Node>, Error> {
+    pub(super) fn nodes_without(&self, server: &str) -> Result<Vec<Node>, Error> {
         let address = server.parse::<Node>().map(|node| node.address()).unwrap_or_default();
         let mut nodes = self.nodes();
         let before = nodes.len();
@@ -355,17 +355,17 @@ impl Cluster {
         }
     }
 
-    pub fn statuses(&self) -> Vec<ServerStatus> {
+    pub(super) fn statuses(&self) -> Vec<ServerStatus> {
         self.topology().servers.iter().map(|server| server.status()).collect()
     }
 
-    pub fn latencies(&self) -> Vec<(Node, Latencies)> {
+    pub(super) fn latencies(&self) -> Vec<(Node, Latencies)> {
         let read = |server: &Arc<Server>| (server.node.clone(), server.latencies.read());
         self.topology().servers.iter().map(read).collect()
     }
 
     /// The server that owns a key, whether it is there or not.
-    pub fn owner(&self, key: &(impl AsKey + ?Sized)) -> Option<Arc<Server>> {
+    pub(super) fn owner(&self, key: &(impl AsKey + ?Sized)) -> Option<Arc<Server>> {
         let (bytes, placed_by) = (key.as_key(), key.placed_by());
         let placing = self.rules.placing(&bytes, placed_by.as_deref());
         let topology = self.topology();
@@ -373,7 +373,7 @@ impl Cluster {
     }
 
     /// Where a request goes. A write that goes elsewhere is remembered.
-    pub fn route(
+    pub(super) fn route(
         &self,
         topology: &Topology,
         placing: &[u8],
@@ -429,7 +429,7 @@ impl Cluster {
     }
 
     /// A call to a server ended well.
-    pub fn succeeded(&self, server: &Server) {
+    pub(super) fn succeeded(&self, server: &Server) {
         if !server.is_heard.load(Ordering::Relaxed) {
             server.is_heard.store(true, Ordering::Relaxed);
         }
@@ -451,7 +451,7 @@ impl Cluster {
     }
 
     /// A call to a server failed, for a reason that speaks against it.
-    pub fn failed(&self, server: &Server, error: &Error) {
+    pub(super) fn failed(&self, server: &Server, error: &Error) {
         count(&self.counters.failures);
         server.failures.fetch_add(1, Ordering::Relaxed);
         if matches!(error, Error::Timeout { .. }) {
@@ -492,23 +492,23 @@ impl Cluster {
     }
 
     /// Whether a read that failed is to be taken for a miss.
-    pub fn forgives_reads(&self) -> bool {
+    pub(super) fn forgives_reads(&self) -> bool {
         self.config.when_down != WhenDown::Error
     }
 
-    pub fn wake_monitor(&self) {
+    pub(super) fn wake_monitor(&self) {
         // Under the lock, or the monitor might just have looked and be about to sleep.
         let _ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         self.bell.notify_all();
     }
 
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.bell.notify_all();
         self.topology().all().for_each(|server| server.close());
     }
 
-    pub fn report(&self, event: Event) {
+    pub(super) fn report(&self, event: Event) {
         log::debug!("{event:?}");
         observe::event(&event);
         if let Some(listener) = &self.config.listener {
@@ -517,7 +517,7 @@ impl Cluster {
     }
 
     /// A key as the caller names it, as it is sent and as it is placed.
-    pub fn wire<'k>(
+    pub(super) fn wire<'k>(
         &self,
         key: &'k (impl AsKey + ?Sized),
     ) -> Result<(WireKey<'k>, Cow<'k, [u8]>), Error> {

@@ -60,7 +60,7 @@ impl Topology {
 
 impl Cluster {
     /// Where a call goes. Copies that are away and miss a write are remembered.
-    pub fn targets(
+    pub(crate) fn targets(
         &self,
         topology: &Topology,
         placing: &[u8],

@@ -49,23 +49,23 @@ impl Items {
     }
 
     /// The item of a key.
-    pub fn find(&mut self, key: &[u8], now: SystemTime) -> Option<&mut Item> {
+    pub(super) fn find(&mut self, key: &[u8], now: SystemTime) -> Option<&mut Item> {
         self.present(key, now).filter(|item| !item.is_place)
     }
 
     /// The token of whatever is there.
-    pub fn token(&mut self, key: &[u8], now: SystemTime) -> Option<u64> {
+    pub(super) fn token(&mut self, key: &[u8], now: SystemTime) -> Option<u64> {
         self.present(key, now).map(|item| item.token)
     }
 
-    pub fn put(&mut self, key: &[u8], data: Vec<u8>, flags: u32, until: Option<SystemTime>) {
+    pub(super) fn put(&mut self, key: &[u8], data: Vec<u8>, flags: u32, until: Option<SystemTime>) {
         self.tokens += 1;
         let item = Item { data, flags, token: self.tokens, until, is_place: false };
         self.by_key.insert(key.to_vec(), item);
     }
 
     /// Keeps a place for a value; its token.
-    pub fn reserve(&mut self, key: &[u8], until: Option<SystemTime>) -> u64 {
+    pub(super) fn reserve(&mut self, key: &[u8], until: Option<SystemTime>) -> u64 {
         self.put(key, Vec::new(), 0, until);
         if let Some(item) = self.by_key.get_mut(key) {
             item.is_place = true;
@@ -74,19 +74,19 @@ impl Items {
     }
 
     /// Gives a place back that is still there.
-    pub fn give_back(&mut self, key: &[u8], token: u64) {
+    pub(super) fn give_back(&mut self, key: &[u8], token: u64) {
         if self.by_key.get(key).is_some_and(|item| item.is_place && item.token == token) {
             self.by_key.remove(key);
         }
     }
 
-    pub fn remove(&mut self, key: &[u8], now: SystemTime) -> Option<Item> {
+    pub(super) fn remove(&mut self, key: &[u8], now: SystemTime) -> Option<Item> {
         let is_there = self.find(key, now).is_some();
         self.by_key.remove(key).filter(|_| is_there)
     }
 
     /// Up or down from the number that is there; `None` if it is no number.
-    pub fn count(item: &mut Item, up: bool, delta: u64) -> Option<u64> {
+    pub(super) fn count(item: &mut Item, up: bool, delta: u64) -> Option<u64> {
         let digits = std::str::from_utf8(&item.data).ok()?.trim_ascii_end();
         let before: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
         let number = if up { before.wrapping_add(delta) } else { before.saturating_sub(delta) };

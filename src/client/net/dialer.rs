@@ -19,12 +19,12 @@ pub(in crate::client) struct Dialer {
 
 impl Dialer {
     /// Reads the files that the settings name.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self { timeout: config.connect_timeout, login: config.login.clone(), tls: tls(config)? })
     }
 
     /// What encrypts a new connection to a server, if anything does.
-    pub fn session(&self, node: &Node) -> Result<Option<Session>, Error> {
+    pub(crate) fn session(&self, node: &Node) -> Result<Option<Session>, Error> {
         self.tls.as_ref().map_or(Ok(None), |tls| tls.session(node))
     }
 }

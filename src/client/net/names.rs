@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Names {
-    pub fn new(node: &Node) -> Arc<Self> {
+    pub(crate) fn new(node: &Node) -> Arc<Self> {
         let (host, port) = (node.host().to_owned(), node.port());
         // An address needs no looking up, a Unix socket has none.
         let found = host.parse::<IpAddr>().map(|ip| vec![SocketAddr::new(ip, port)]);
@@ -43,7 +43,7 @@ impl Names {
     }
 
     /// What is known, or what a look finds.
-    pub fn addresses(self: &Arc<Self>) -> Addresses {
+    pub(crate) fn addresses(self: &Arc<Self>) -> Addresses {
         let mut state = self.lock();
         if state.found.is_empty() && !state.is_looking {
             state.failed = None;
@@ -53,7 +53,7 @@ impl Names {
     }
 
     /// Looks again, in the background: the server may have moved.
-    pub fn look_again(self: &Arc<Self>) {
+    pub(crate) fn look_again(self: &Arc<Self>) {
         let mut state = self.lock();
         if self.host.parse::<IpAddr>().is_err() && !state.is_looking {
             self.look(&mut state);

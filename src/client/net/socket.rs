@@ -38,9 +38,9 @@ macro_rules! on_socket {
 impl Socket {
     /// Whether reads and writes can wait by themselves, as long as they were told to. Where they
     /// cannot, they say `WouldBlock` and `wait_for` waits.
-    pub const WAITS: bool = cfg!(unix);
+    pub(crate) const WAITS: bool = cfg!(unix);
 
-    pub fn tcp(address: &SocketAddr, timeout: Duration) -> io::Result<Self> {
+    pub(crate) fn tcp(address: &SocketAddr, timeout: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(address, timeout)?;
         stream.set_nodelay(true)?;
         if !Self::WAITS {
@@ -52,7 +52,7 @@ impl Socket {
     /// Where more callers wait than the server lets wait, the system would let us wait for ever:
     /// here that is `WouldBlock`.
     #[cfg(unix)]
-    pub fn unix(path: &Path) -> io::Result<Self> {
+    pub(crate) fn unix(path: &Path) -> io::Result<Self> {
         use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
         let stream = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
         rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::CLOEXEC)?;
@@ -67,24 +67,24 @@ impl Socket {
         Err(super::no_unix_sockets())
     }
 
-    pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         on_socket!(self, socket => socket.read(room))
     }
 
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         on_socket!(self, socket => socket.write(bytes))
     }
 
-    pub fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         on_socket!(self, socket => socket.set_read_timeout(Some(timeout)))
     }
 
-    pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         on_socket!(self, socket => socket.set_write_timeout(Some(timeout)))
     }
 
     /// For `wait_for`.
-    pub fn interest(&self, flags: PollFlags) -> PollFd<'_> {
+    pub(crate) fn interest(&self, flags: PollFlags) -> PollFd<'_> {
         PollFd::new(self, flags)
     }
 }

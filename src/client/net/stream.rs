@@ -38,16 +38,16 @@ pub(in crate::client) struct Stream<S> {
 
 impl<S: Socket> Stream<S> {
     /// With a session, a handshake comes first.
-    pub fn new(socket: S, session: Option<Session>) -> Self {
+    pub(crate) fn new(socket: S, session: Option<Session>) -> Self {
         Self { socket, session: session.map(Box::new) }
     }
 
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.session.is_some()
     }
 
     /// Does what can be done of the handshake; `WouldBlock` until it is complete.
-    pub fn try_handshake(&mut self) -> io::Result<()> {
+    pub(crate) fn try_handshake(&mut self) -> io::Result<()> {
         match &mut self.session {
             Some(session) => session.handshake(&mut Io(&self.socket)),
             None => Ok(()),
@@ -55,7 +55,7 @@ impl<S: Socket> Stream<S> {
     }
 
     /// Takes some of the bytes. Encrypted ones may be owed to the socket afterwards.
-    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.session {
             Some(session) => session.send(&mut Io(&self.socket), bytes),
             None => self.socket.try_write(bytes),
@@ -63,12 +63,12 @@ impl<S: Socket> Stream<S> {
     }
 
     /// Whether bytes that were taken are not with the socket yet.
-    pub fn owes(&self) -> bool {
+    pub(crate) fn owes(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.owes())
     }
 
     /// Hands over what is owed.
-    pub fn try_flush(&mut self) -> io::Result<()> {
+    pub(crate) fn try_flush(&mut self) -> io::Result<()> {
         match &mut self.session {
             Some(session) => session.flush(&mut Io(&self.socket)),
             None => Ok(()),
@@ -76,7 +76,7 @@ impl<S: Socket> Stream<S> {
     }
 
     /// Some bytes; none at the end of the connection.
-    pub fn try_receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match &mut self.session {
             Some(session) => session.receive(&mut Io(&self.socket), room),
             None => self.socket.try_read(room),
@@ -84,13 +84,13 @@ impl<S: Socket> Stream<S> {
     }
 
     /// Whether there are bytes to receive that left the socket already: it says nothing of them.
-    pub fn holds(&mut self) -> bool {
+    pub(crate) fn holds(&mut self) -> bool {
         self.session.as_mut().is_some_and(|session| session.holds())
     }
 
     /// Whether it is open and nothing has arrived that nobody asked for. Tickets for later sessions
     /// are part of TLS, and are dealt with here.
-    pub fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         match &mut self.session {
             Some(session) => session.is_quiet(&mut Io(&self.socket)),
             None => {

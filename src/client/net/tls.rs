@@ -111,7 +111,7 @@ impl Tls {
 
 impl Prepared {
     /// The session of a new connection; none on a Unix socket.
-    pub fn session(&self, node: &Node) -> Result<Option<Session>, Error> {
+    pub(crate) fn session(&self, node: &Node) -> Result<Option<Session>, Error> {
         if node.unix_path().is_some() {
             return Ok(None);
         }
@@ -186,7 +186,7 @@ fn is_would_block(error: &io::Error) -> bool {
 }
 
 impl Session {
-    pub fn handshake(&mut self, io: &mut (impl Read + Write)) -> io::Result<()> {
+    pub(crate) fn handshake(&mut self, io: &mut (impl Read + Write)) -> io::Result<()> {
         loop {
             self.flush(io)?;
             if !self.connection.is_handshaking() {
@@ -202,7 +202,7 @@ impl Session {
     }
 
     /// What is owed goes first, so that no more than one piece is ever held here.
-    pub fn send(&mut self, io: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send(&mut self, io: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
         self.flush(io)?;
         let count = self.connection.writer().write(bytes)?;
         match self.flush(io) {
@@ -211,11 +211,11 @@ impl Session {
         }
     }
 
-    pub fn owes(&self) -> bool {
+    pub(crate) fn owes(&self) -> bool {
         self.connection.wants_write()
     }
 
-    pub fn flush(&mut self, io: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, io: &mut impl Write) -> io::Result<()> {
         while self.connection.wants_write() {
             if self.connection.write_tls(io)? == 0 {
                 return Err(ErrorKind::WriteZero.into());
@@ -224,7 +224,11 @@ impl Session {
         Ok(())
     }
 
-    pub fn receive(&mut self, io: &mut (impl Read + Write), room: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(
+        &mut self,
+        io: &mut (impl Read + Write),
+        room: &mut [u8],
+    ) -> io::Result<usize> {
         loop {
             match self.connection.reader().read(room) {
                 Err(error) if is_would_block(&error) => {}
@@ -253,12 +257,12 @@ impl Session {
         Ok(count)
     }
 
-    pub fn holds(&mut self) -> bool {
+    pub(crate) fn holds(&mut self) -> bool {
         let state = self.connection.process_new_packets();
         state.is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
     }
 
-    pub fn is_quiet(&mut self, io: &mut (impl Read + Write)) -> bool {
+    pub(crate) fn is_quiet(&mut self, io: &mut (impl Read + Write)) -> bool {
         loop {
             match self.read(io) {
                 Err(error) if is_would_block(&error) => break,

@@ -9,7 +9,7 @@ use std::io;
 pub(in crate::client) enum Prepared {}
 
 impl Prepared {
-    pub fn session(&self, _node: &Node) -> Result<Option<Session>, Error> {
+    pub(crate) fn session(&self, _node: &Node) -> Result<Option<Session>, Error> {
         match *self {}
     }
 }
@@ -19,31 +19,31 @@ impl Prepared {
 pub(in crate::client) enum Session {}
 
 impl Session {
-    pub fn handshake<I>(&mut self, _io: &mut I) -> io::Result<()> {
+    pub(crate) fn handshake<I>(&mut self, _io: &mut I) -> io::Result<()> {
         match *self {}
     }
 
-    pub fn send<I>(&mut self, _io: &mut I, _bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send<I>(&mut self, _io: &mut I, _bytes: &[u8]) -> io::Result<usize> {
         match *self {}
     }
 
-    pub fn owes(&self) -> bool {
+    pub(crate) fn owes(&self) -> bool {
         match *self {}
     }
 
-    pub fn flush<I>(&mut self, _io: &mut I) -> io::Result<()> {
+    pub(crate) fn flush<I>(&mut self, _io: &mut I) -> io::Result<()> {
         match *self {}
     }
 
-    pub fn receive<I>(&mut self, _io: &mut I, _room: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive<I>(&mut self, _io: &mut I, _room: &mut [u8]) -> io::Result<usize> {
         match *self {}
     }
 
-    pub fn holds(&mut self) -> bool {
+    pub(crate) fn holds(&mut self) -> bool {
         match *self {}
     }
 
-    pub fn is_quiet<I>(&mut self, _io: &mut I) -> bool {
+    pub(crate) fn is_quiet<I>(&mut self, _io: &mut I) -> bool {
         match *self {}
     }
 }

@@ -32,7 +32,7 @@ pub(in crate::client) struct Begun<'k> {
 
 impl Begun<'_> {
     /// Whom to ask for what.
-    pub fn target<'a>(&self, command: Command<'a>) -> Option<(Arc<Server>, Command<'a>)> {
+    pub(crate) fn target<'a>(&self, command: Command<'a>) -> Option<(Arc<Server>, Command<'a>)> {
         let (server, seconds_max) = self.to.as_ref()?;
         let command = seconds_max.map_or(command, |seconds| for_stand_in(command, seconds));
         Some((Arc::clone(server), command))
@@ -47,14 +47,14 @@ pub(in crate::client) struct Attempt {
 }
 
 impl Attempt {
-    pub fn new(effect: Effect) -> Self {
+    pub(crate) fn new(effect: Effect) -> Self {
         Self { effect, repeated: false }
     }
 
     /// Whether to try again after a connection broke. A server that was restarted has closed its
     /// connections without being at fault: what was sent on one that had been `used` before is sent
     /// again, once, if it only reads.
-    pub fn again(&mut self, cluster: &Cluster, error: &Error, used: bool) -> bool {
+    pub(crate) fn again(&mut self, cluster: &Cluster, error: &Error, used: bool) -> bool {
         let stale = used && matches!(error, Error::Io { .. });
         let again = stale && self.effect == Effect::Read && !self.repeated;
         if again {
@@ -67,7 +67,7 @@ impl Attempt {
 
 impl Cluster {
     /// Finds the servers of a key, unless its value is kept here.
-    pub fn begin<'k, R, F: Convert<R>>(
+    pub(crate) fn begin<'k, R, F: Convert<R>>(
         &self,
         key: &'k (impl AsKey + ?Sized),
         operation: &mut Operation<'_, R, F>,
@@ -100,14 +100,14 @@ impl Cluster {
     }
 
     /// What is kept of a key.
-    pub fn recall(&self, key: &WireKey<'_>) -> Option<Arc<Encoded>> {
+    pub(crate) fn recall(&self, key: &WireKey<'_>) -> Option<Arc<Encoded>> {
         let kept = self.near.get(key, clock::now());
         kept.is_some().then(|| count(&self.counters.near_hits));
         kept
     }
 
     /// The result of a call that nobody is asked about.
-    pub fn unasked<R, F: Convert<R>>(
+    pub(crate) fn unasked<R, F: Convert<R>>(
         &self,
         begun: Begun<'_>,
         mut operation: Operation<'_, R, F>,
@@ -119,7 +119,7 @@ impl Cluster {
     }
 
     /// What the outcome of a call is to the caller, and to the counters.
-    pub fn settle<R, F: Convert<R>>(
+    pub(crate) fn settle<R, F: Convert<R>>(
         &self,
         begun: Begun<'_>,
         mut operation: Operation<'_, R, F>,
@@ -144,13 +144,13 @@ impl Cluster {
     }
 
     /// Whether a read that failed for this counts as a miss.
-    pub fn forgives(&self, error: &Error) -> bool {
+    pub(crate) fn forgives(&self, error: &Error) -> bool {
         let refused = matches!(error, Error::Login { .. });
         self.forgives_reads() && (error.is_failure_of_server() || refused)
     }
 
     /// Counts what a read found.
-    pub fn count_found(&self, found: bool) {
+    pub(crate) fn count_found(&self, found: bool) {
         observe::read(found, 1);
         count(if found { &self.counters.hits } else { &self.counters.misses });
     }

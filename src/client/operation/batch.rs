@@ -109,7 +109,7 @@ pub(in crate::client) struct Commands {
 }
 
 impl Commands {
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let (config_expiry, codec) = (config.expiry, config.codec.clone());
         Self { config_expiry, codec, keys: Vec::new(), list: Vec::new() }
     }

@@ -50,7 +50,7 @@ impl Flights {
     }
 
     /// The first caller of a key computes, the others wait.
-    pub fn join(self: &Arc<Self>, key: &WireKey<'_>) -> Role {
+    pub(crate) fn join(self: &Arc<Self>, key: &WireKey<'_>) -> Role {
         match self.lock().entry(key.clone().into_owned()) {
             Entry::Occupied(entry) => Role::Other(Following(Arc::clone(entry.get()))),
             Entry::Vacant(entry) => {
@@ -62,7 +62,7 @@ impl Flights {
     }
 
     /// The computation of a key, if there is one.
-    pub fn find(&self, key: &WireKey<'_>) -> Option<Following> {
+    pub(crate) fn find(&self, key: &WireKey<'_>) -> Option<Following> {
         let flights = self.lock();
         let flight = flights.get(&key.clone().into_owned())?;
         Some(Following(Arc::clone(flight)))
@@ -79,7 +79,7 @@ pub(in crate::client) struct Leading {
 
 impl Leading {
     /// Hands the value to those who wait.
-    pub fn land(self, value: Option<Encoded>) {
+    pub(crate) fn land(self, value: Option<Encoded>) {
         self.flight.lock().landed = Some(value.map(Arc::new));
     }
 }

@@ -76,7 +76,7 @@ pub(in crate::client) struct Lease<'c> {
 }
 
 impl<'c> Lease<'c> {
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         flights: &'c Arc<Flights>,
         key: WireKey<'static>,
@@ -86,7 +86,7 @@ impl<'c> Lease<'c> {
         Self { flights, key, give_up_at: now + config.lease, pause: PAUSES[0], nothing }
     }
 
-    pub fn next<T>(&mut self, leased: Result<Leased<T>, Error>, now: Instant) -> Step<T> {
+    pub(crate) fn next<T>(&mut self, leased: Result<Leased<T>, Error>, now: Instant) -> Step<T> {
         match leased {
             Ok(Leased::Value(value)) => Step::Done(Ok(value)),
             Ok(Leased::Won(token)) => self.join(Some(Ticket::Lease(token)), now),
@@ -149,7 +149,7 @@ pub(in crate::client) struct Filling {
 
 impl Filling {
     /// Of a value, or of a computation that came to nothing.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         key: OwnedKey,
         ticket: Option<Ticket>,
@@ -165,7 +165,7 @@ impl Filling {
 
     /// What stores it. That fails if the item was deleted or set meanwhile: then the value may be
     /// out of date already.
-    pub fn store(&self) -> Option<Operation<'_, Cas, impl Convert<Cas>>> {
+    pub(crate) fn store(&self) -> Option<Operation<'_, Cas, impl Convert<Cas>>> {
         let mode = match self.ticket? {
             Ticket::Lease(token) | Ticket::Item(token) => Mode::Cas(token),
             Ticket::Nothing => Mode::Add,
@@ -175,7 +175,7 @@ impl Filling {
     }
 
     /// The lease to be given back, after what became of the store if there was one.
-    pub fn to_release(&self, stored: Option<&Result<Cas, Error>>) -> Option<u64> {
+    pub(crate) fn to_release(&self, stored: Option<&Result<Cas, Error>>) -> Option<u64> {
         let token = self.ticket.and_then(Ticket::lease)?;
         match stored {
             Some(Ok(_)) => None,
@@ -186,7 +186,7 @@ impl Filling {
     }
 
     /// For those who waited.
-    pub fn into_value(self) -> Option<Encoded> {
+    pub(crate) fn into_value(self) -> Option<Encoded> {
         self.encoded.ok()
     }
 }
@@ -199,7 +199,7 @@ pub(in crate::client) struct OwnedKey {
 }
 
 impl OwnedKey {
-    pub fn new(key: &(impl AsKey + ?Sized)) -> Self {
+    pub(crate) fn new(key: &(impl AsKey + ?Sized)) -> Self {
         let placed_by = key.placed_by().map(Cow::into_owned);
         Self { key: key.as_key().into_owned(), placed_by }
     }

@@ -73,7 +73,7 @@ pub(in crate::client) struct Slots<T> {
 }
 
 impl<T> Slots<T> {
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self {
             slots: (0..count).map(|_| None).collect(),
             doubtful: Vec::new(),
@@ -83,12 +83,12 @@ impl<T> Slots<T> {
         }
     }
 
-    pub fn set(&mut self, at: usize, result: Result<T, Error>) {
+    pub(crate) fn set(&mut self, at: usize, result: Result<T, Error>) {
         self.slots[at] = Some(result);
     }
 
     /// One reply of a server. An error says that the connection is out of step.
-    pub fn fill(
+    pub(crate) fn fill(
         &mut self,
         server: &str,
         at: usize,
@@ -116,7 +116,7 @@ impl<T> Slots<T> {
     }
 
     /// Keys that have no answer, for this reason.
-    pub fn fail(
+    pub(crate) fn fail(
         &mut self,
         cluster: &Cluster,
         places: impl IntoIterator<Item = usize>,
@@ -139,7 +139,7 @@ impl<T> Slots<T> {
     }
 
     /// With what further copies said.
-    pub fn merge(&mut self, copies: Slots<Option<T>>) {
+    pub(crate) fn merge(&mut self, copies: Slots<Option<T>>) {
         for (slot, copy) in self.slots.iter_mut().zip(copies.slots) {
             match copy {
                 Some(Ok(Some(found))) => *slot = Some(Ok(found)),
@@ -149,7 +149,7 @@ impl<T> Slots<T> {
         }
     }
 
-    pub fn finish(self, cluster: &Cluster, bulk: &impl Bulk<T>) -> Many<T> {
+    pub(crate) fn finish(self, cluster: &Cluster, bulk: &impl Bulk<T>) -> Many<T> {
         for (ticket, brought) in self.brought {
             cluster.near.keep(ticket, brought, clock::now());
         }
@@ -160,7 +160,7 @@ impl<T> Slots<T> {
 
 impl Cluster {
     /// Splits keys among servers. Slots of keys that go nowhere get their results at once.
-    pub fn split<'k, K: AsKey, T>(
+    pub(crate) fn split<'k, K: AsKey, T>(
         &self,
         keys: &'k [K],
         bulk: &impl Bulk<T>,
@@ -248,7 +248,7 @@ impl Cluster {
 
     /// What is asked of the next copies: reads that came to nothing once more, and what keeps
     /// copies from being out of date. `None` at the end.
-    pub fn next_copies<'k, 'b, K: AsKey, T, B: Bulk<T>>(
+    pub(crate) fn next_copies<'k, 'b, K: AsKey, T, B: Bulk<T>>(
         &self,
         keys: &'k [K],
         bulk: &'b B,
@@ -272,7 +272,7 @@ impl Cluster {
     }
 
     /// Counts what reads found: some, none, or no telling.
-    pub fn count_all_found(&self, reads: impl Iterator<Item = Option<bool>>) {
+    pub(crate) fn count_all_found(&self, reads: impl Iterator<Item = Option<bool>>) {
         let (mut found, mut missed) = (0, 0);
         for read in reads.flatten() {
             *(if read { &mut found } else { &mut missed }) += 1;
@@ -428,7 +428,7 @@ pub(in crate::client) struct Stores {
 
 impl Stores {
     /// With their keys.
-    pub fn new<P: Pair>(
+    pub(crate) fn new<P: Pair>(
         config: &Config,
         items: impl IntoIterator<Item = P>,
         expiry: Expiry,

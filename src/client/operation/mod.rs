@@ -88,7 +88,7 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
     }
 
     /// The result that a reply stands for.
-    pub fn read(&mut self, reply: Reply<'_>) -> Result<R, Error> {
+    pub(super) fn read(&mut self, reply: Reply<'_>) -> Result<R, Error> {
         self.empty = may_be_place(&reply);
         self.missed = matches!(reply, Reply::NotFound);
         if self.keeps && !self.empty {
@@ -98,7 +98,7 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
     }
 
     /// What the next copy is sent after this result; `None`: it need not be asked.
-    pub fn to_copy(&self, result: &Result<R, Error>) -> Option<ToCopy<'a>> {
+    pub(super) fn to_copy(&self, result: &Result<R, Error>) -> Option<ToCopy<'a>> {
         let failed = result.as_ref().is_err_and(Error::is_away);
         if self.command.asks_copies() && (self.missed || failed) {
             return Some(ToCopy::Read(self.command));
@@ -109,7 +109,11 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
 
     /// The result after another copy was read: that one's if it has something, or if it alone knows
     /// that there is nothing.
-    pub fn better(&self, before: Result<R, Error>, read: Result<R, Error>) -> Result<R, Error> {
+    pub(super) fn better(
+        &self,
+        before: Result<R, Error>,
+        read: Result<R, Error>,
+    ) -> Result<R, Error> {
         match (&read, self.missed) {
             (Ok(_), false) => read,
             _ => before,
@@ -117,7 +121,7 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
     }
 
     /// Whether the result may come from the place of a value that somebody computes.
-    pub fn may_be_blank(&self, result: &Result<R, Error>) -> bool {
+    pub(super) fn may_be_blank(&self, result: &Result<R, Error>) -> bool {
         let not_a_number = || match result {
             Err(Error::Refused { line, .. }) => is_no_number(line),
             _ => false,
@@ -127,12 +131,12 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
 
     /// Whether the item has to be looked at before the command is sent: what is appended to the
     /// place of a value being computed would be taken for that value.
-    pub fn looks_first(&self) -> bool {
+    pub(super) fn looks_first(&self) -> bool {
         matches!(self.command, Command::Extend { .. })
     }
 
     /// The result, if it does.
-    pub fn blanked(&self, result: Result<R, Error>) -> Result<R, Error> {
+    pub(super) fn blanked(&self, result: Result<R, Error>) -> Result<R, Error> {
         match self.blank {
             Some(blank) => blank(result),
             None => result,
@@ -242,17 +246,17 @@ pub(in crate::client) struct Encoded {
 }
 
 impl Encoded {
-    pub fn new(config: &Config, value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
         Self::with(&config.codec, value)
     }
 
-    pub fn with(codec: &AnyCodec, value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
+    pub(super) fn with(codec: &AnyCodec, value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
         let (data, flags) = codec.encode(value)?;
         Ok(Self { data, flags })
     }
 
     /// What a reply brought.
-    pub fn of(reply: &Reply<'_>) -> Option<Self> {
+    pub(super) fn of(reply: &Reply<'_>) -> Option<Self> {
         match reply {
             Reply::Value(item) => Some(Self { data: item.data.to_vec(), flags: item.flags }),
             _ => None,
@@ -260,16 +264,16 @@ impl Encoded {
     }
 
     /// As a server would have it.
-    pub fn as_reply(&self) -> Reply<'_> {
+    pub(super) fn as_reply(&self) -> Reply<'_> {
         Reply::Value(Item { data: &self.data, flags: self.flags, ..Item::default() })
     }
 
     /// The value again; `None` if it is no `T`.
-    pub fn value<T: DeserializeOwned>(&self, config: &Config) -> Option<T> {
+    pub(super) fn value<T: DeserializeOwned>(&self, config: &Config) -> Option<T> {
         config.codec.decode(&self.data, self.flags).ok()
     }
 
-    pub fn command(&self, mode: Mode, expiry: Expiry) -> Command<'_> {
+    pub(super) fn command(&self, mode: Mode, expiry: Expiry) -> Command<'_> {
         let Self { data, flags } = self;
         Command::Store { mode, flags: *flags, exptime: expiry.exptime(), data }
     }
@@ -347,12 +351,12 @@ pub(in crate::client) struct Counting {
 }
 
 impl Counting {
-    pub fn new(up: bool, delta: u64, initial: u64, expiry: Expiry) -> Self {
+    pub(super) fn new(up: bool, delta: u64, initial: u64, expiry: Expiry) -> Self {
         Self { up, delta, initial, expiry, digits: initial.to_string() }
     }
 
     /// For so many numbers that nobody else gets.
-    pub fn unique(count: u64) -> Result<Self, Error> {
+    pub(super) fn unique(count: u64) -> Result<Self, Error> {
         match count {
             1..=0x8000_0000_0000_0000 => Ok(Self::new(true, count, count, Expiry::Never)),
             _ => Err(Error::Config("unique_ids: ask for 1 to 2^63".into())),
@@ -360,21 +364,21 @@ impl Counting {
     }
 
     /// The number; `None` if there is the place of a value being computed.
-    pub fn count(&self) -> Operation<'static, Option<u64>, impl Convert<Option<u64>>> {
+    pub(super) fn count(&self) -> Operation<'static, Option<u64>, impl Convert<Option<u64>>> {
         let Self { up, delta, initial, expiry, .. } = *self;
         let command = Command::CountFrom { up, delta, initial, exptime: expiry.exptime() };
         Operation { blank: Some(none), ..Operation::new(command, outcome::number) }
     }
 
     /// Begins in such a place. Who computes stores nothing then.
-    pub fn begin(&self, token: u64) -> Operation<'_, bool, impl Convert<bool>> {
+    pub(super) fn begin(&self, token: u64) -> Operation<'_, bool, impl Convert<bool>> {
         let (mode, exptime, data) =
             (Mode::Cas(token), self.expiry.exptime(), self.digits.as_bytes());
         let command = Command::Store { mode, flags: 0, exptime, data };
         Operation { effect: Effect::Exact, ..Operation::new(command, outcome::stored) }
     }
 
-    pub fn initial(&self) -> u64 {
+    pub(super) fn initial(&self) -> u64 {
         self.initial
     }
 }

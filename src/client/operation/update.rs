@@ -20,7 +20,7 @@ pub(in crate::client) struct Read<T> {
 }
 
 impl<T: DeserializeOwned> Read<T> {
-    pub fn new(codec: &AnyCodec, reply: Reply<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(codec: &AnyCodec, reply: Reply<'_>) -> Result<Self, Error> {
         let read = outcome::item(reply, |item| {
             let no_token = || Error::protocol("", "a value without its token");
             let token = item.token.ok_or_else(no_token)?;
@@ -38,7 +38,7 @@ pub(in crate::client) struct Update {
 
 impl Update {
     /// What `change` makes of the value, and how it is to be stored; `None` if it is to be left.
-    pub fn change<T>(
+    pub(crate) fn change<T>(
         read: Read<T>,
         change: impl FnOnce(Option<T>) -> Option<T>,
     ) -> Result<Option<(T, Mode)>, Error> {
@@ -48,7 +48,7 @@ impl Update {
 
     /// Somebody interfered: how long to pause before the next attempt. Pauses grow and differ, so
     /// that callers do not meet again and again.
-    pub fn again(&mut self) -> Result<Duration, Error> {
+    pub(crate) fn again(&mut self) -> Result<Duration, Error> {
         self.attempts += 1;
         if self.attempts == ATTEMPTS_MAX {
             return Err(Error::Contended { attempts: self.attempts });

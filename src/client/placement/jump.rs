@@ -18,7 +18,7 @@ pub(super) struct Jump {
 }
 
 impl Jump {
-    pub fn new(key_hash: KeyHash, servers: usize) -> Self {
+    pub(super) fn new(key_hash: KeyHash, servers: usize) -> Self {
         Self { key_hash, servers }
     }
 }

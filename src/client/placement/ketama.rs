@@ -44,7 +44,7 @@ pub(super) struct Ketama {
 
 impl Ketama {
     /// The points of these servers, at least two.
-    pub fn new(kind: &RingKind, key_hash: KeyHash, nodes: &[Node]) -> Self {
+    pub(super) fn new(kind: &RingKind, key_hash: KeyHash, nodes: &[Node]) -> Self {
         Self { key_hash, servers: nodes.len(), points: points(kind, nodes) }
     }
 
@@ -56,12 +56,12 @@ impl Ketama {
     }
 
     /// All points in order.
-    pub fn points(&self) -> &[Point] {
+    pub(super) fn points(&self) -> &[Point] {
         &self.points
     }
 
     /// The part of the circle that each server owns; the parts add up to 1.
-    pub fn shares(&self) -> Vec<f64> {
+    pub(super) fn shares(&self) -> Vec<f64> {
         let mut shares = vec![0.0; self.servers];
         // The first point owns what lies behind the last one as well.
         let mut before = self.points.last().map_or(0, |point| point.value);

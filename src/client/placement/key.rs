@@ -185,18 +185,18 @@ pub(in crate::client) struct WireKey<'a> {
 
 impl WireKey<'_> {
     /// Appends it as it stands in a line.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         crate::protocol::meta::write_key(out, &self.bytes, self.form == Form::Base64);
     }
 
-    pub fn into_owned(self) -> WireKey<'static> {
+    pub(crate) fn into_owned(self) -> WireKey<'static> {
         WireKey { bytes: Cow::Owned(self.bytes.into_owned()), form: self.form }
     }
 }
 
 impl KeyRules {
     /// The key as it is sent.
-    pub fn wire<'a>(&self, key: Cow<'a, [u8]>) -> Result<WireKey<'a>, Error> {
+    pub(crate) fn wire<'a>(&self, key: Cow<'a, [u8]>) -> Result<WireKey<'a>, Error> {
         let bytes = if self.prefix.is_empty() {
             key
         } else {
@@ -225,7 +225,7 @@ impl KeyRules {
     }
 
     /// The part of a key that places it on a server.
-    pub fn placing<'a>(&self, key: &'a [u8], placed_by: Option<&'a [u8]>) -> Cow<'a, [u8]> {
+    pub(crate) fn placing<'a>(&self, key: &'a [u8], placed_by: Option<&'a [u8]>) -> Cow<'a, [u8]> {
         let key = placed_by.unwrap_or(key);
         let whole = if self.place_by_prefix && !self.prefix.is_empty() {
             Cow::Owned([&self.prefix[..], key].concat())

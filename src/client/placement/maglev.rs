@@ -34,7 +34,7 @@ struct Wishes {
 }
 
 impl Maglev {
-    pub fn new(key_hash: KeyHash, nodes: &[Node]) -> Self {
+    pub(super) fn new(key_hash: KeyHash, nodes: &[Node]) -> Self {
         let wishes = |node: &Node| {
             let [offset, skip, ..] = md5_points(node.name().as_bytes());
             Wishes { place: offset % PLACES, step: skip % (PLACES - 1) + 1, weight: node.weight() }

@@ -24,7 +24,7 @@ struct Server {
 }
 
 impl Rendezvous {
-    pub fn new(nodes: &[Node]) -> Self {
+    pub(super) fn new(nodes: &[Node]) -> Self {
         let server = |node: &Node| {
             let name = name(node);
             let prefix = [&characters(name.as_bytes())[..], b"-"].concat();

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// memcached's port, which most clients leave out of a server's name.
-pub const PORT_DEFAULT: u16 = 11211;
+pub(crate) const PORT_DEFAULT: u16 = 11211;
 
 /// Keys that are looked up to find out who owns how many, where that cannot be computed.
 const SAMPLE: u32 = 100_000;

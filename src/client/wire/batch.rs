@@ -17,12 +17,12 @@ pub(in crate::client) struct Single<'k, R> {
 }
 
 impl<'k, R> Single<'k, R> {
-    pub fn new(key: Option<&'k WireKey<'k>>, expect: Expect) -> Self {
+    pub(crate) fn new(key: Option<&'k WireKey<'k>>, expect: Expect) -> Self {
         Self { key, expect, result: None }
     }
 
     /// Looks at what has arrived; true when the reply was complete.
-    pub fn advance(
+    pub(crate) fn advance(
         &mut self,
         decoder: &mut Decoder,
         server: &str,
@@ -87,7 +87,7 @@ pub(in crate::client) struct Batch<'k> {
 
 impl<'k> Batch<'k> {
     /// Asks for values; with their tokens if wanted.
-    pub fn get(keys: Vec<(usize, WireKey<'k>)>, token: bool, opaque: &mut u32) -> Self {
+    pub(crate) fn get(keys: Vec<(usize, WireKey<'k>)>, token: bool, opaque: &mut u32) -> Self {
         let mut batch = Self { keys, steps: Vec::new(), done: 0, requests: Vec::new(), sent: 0 };
         let verb: &[u8] = if token { b"gets" } else { b"get" };
         let mut at = 0;
@@ -117,7 +117,7 @@ impl<'k> Batch<'k> {
     }
 
     /// One command for each key; `command` is asked with the place in the caller's list.
-    pub fn each<'c>(
+    pub(crate) fn each<'c>(
         keys: Vec<(usize, WireKey<'k>)>,
         opaque: &mut u32,
         command: impl Fn(usize) -> Command<'c>,
@@ -133,13 +133,13 @@ impl<'k> Batch<'k> {
         Self { keys, steps, done: 0, requests, sent: 0 }
     }
 
-    pub fn unsent(&self) -> &[u8] {
+    pub(crate) fn unsent(&self) -> &[u8] {
         &self.requests[self.sent..]
     }
 
     /// The replies to come, in order.
     #[cfg(feature = "tokio")]
-    pub fn expects(&self) -> Vec<Expect> {
+    pub(crate) fn expects(&self) -> Vec<Expect> {
         let expect = |step: &Step| match step {
             Step::Values { .. } => Expect::Values,
             Step::One { expect, .. } => *expect,
@@ -147,13 +147,13 @@ impl<'k> Batch<'k> {
         self.steps.iter().map(expect).collect()
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.done == self.steps.len()
     }
 
     /// Looks at what has arrived and hands each reply on with its place in the caller's list. True
     /// when all replies were complete.
-    pub fn advance(
+    pub(crate) fn advance(
         &mut self,
         decoder: &mut Decoder,
         sink: &mut impl FnMut(usize, Reply<'_>) -> Result<(), Error>,
@@ -192,7 +192,7 @@ impl<'k> Batch<'k> {
     }
 
     /// Places in the caller's list that have no complete reply.
-    pub fn unanswered(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = usize> {
         let first = match self.steps.get(self.done) {
             Some(Step::Values { first, .. }) => *first,
             Some(Step::One { at, .. }) => *at,

@@ -124,7 +124,7 @@ pub(in crate::client) enum Copying {
 }
 
 impl<'a> Command<'a> {
-    pub fn copying(&self) -> Copying {
+    pub(crate) fn copying(&self) -> Copying {
         match self {
             Self::Get { token: false } => Copying::ReadAny,
             Self::Store { mode: Mode::Set, .. }
@@ -136,7 +136,7 @@ impl<'a> Command<'a> {
     }
 
     /// What further copies are sent after a write.
-    pub fn for_copies(self) -> Command<'a> {
+    pub(crate) fn for_copies(self) -> Command<'a> {
         match self {
             Self::GetAndTouch { exptime } => Self::Touch { exptime },
             write if write.copying() == Copying::WriteAll => write,
@@ -145,18 +145,18 @@ impl<'a> Command<'a> {
     }
 
     /// Whether other copies are out of date after it.
-    pub fn spoils_copies(&self) -> bool {
+    pub(crate) fn spoils_copies(&self) -> bool {
         self.effect() != Effect::Read && !matches!(self, Self::Lease { .. })
     }
 
     /// Whether it asks for a value, and another copy is asked if there is none.
-    pub fn asks_copies(&self) -> bool {
+    pub(crate) fn asks_copies(&self) -> bool {
         matches!(self, Self::Get { token: false } | Self::GetAndTouch { .. })
     }
 }
 
 impl Command<'_> {
-    pub fn effect(&self) -> Effect {
+    pub(crate) fn effect(&self) -> Effect {
         match self {
             Self::Get { .. } | Self::Inspect => Effect::Read,
             Self::CountFrom { .. } => Effect::Exact,
@@ -165,7 +165,7 @@ impl Command<'_> {
     }
 
     /// Refuses what cannot be said in the form that this key has.
-    pub fn check(&self, key: &WireKey<'_>) -> Result<(), Error> {
+    pub(crate) fn check(&self, key: &WireKey<'_>) -> Result<(), Error> {
         match key.form == Form::Frame && !frame::has_frame(self) {
             true => Err(needs_text(match self {
                 Self::Inspect => "inspect",
@@ -176,7 +176,7 @@ impl Command<'_> {
     }
 
     /// Appends the request, numbered if that makes its reply recognisable.
-    pub fn write(&self, key: &WireKey<'_>, opaque: u32, out: &mut Vec<u8>) -> Expect {
+    pub(crate) fn write(&self, key: &WireKey<'_>, opaque: u32, out: &mut Vec<u8>) -> Expect {
         if key.form == Form::Frame {
             return frame::write(self, &key.bytes, opaque, out);
         }
@@ -345,7 +345,7 @@ pub(in crate::client) fn needs_text(what: &str) -> Error {
 
 impl ServerCommand<'_> {
     /// An error as it is for this command: most change nothing.
-    pub fn doubted(&self, error: Error) -> Error {
+    pub(crate) fn doubted(&self, error: Error) -> Error {
         match self {
             Self::FlushAll { .. } => error,
             _ => error.without_doubt(),
@@ -353,7 +353,7 @@ impl ServerCommand<'_> {
     }
 
     /// Refuses what this protocol has no words for.
-    pub fn check(&self, protocol: Protocol) -> Result<(), Error> {
+    pub(crate) fn check(&self, protocol: Protocol) -> Result<(), Error> {
         match (protocol, self) {
             (Protocol::Binary, Self::ConfigCluster) => Err(needs_text("config get cluster")),
             (Protocol::Binary, Self::ListKeys) => Err(needs_text("a list of keys")),
@@ -362,7 +362,7 @@ impl ServerCommand<'_> {
     }
 
     /// Appends the request.
-    pub fn write(&self, protocol: Protocol, opaque: u32, out: &mut Vec<u8>) -> Expect {
+    pub(crate) fn write(&self, protocol: Protocol, opaque: u32, out: &mut Vec<u8>) -> Expect {
         if protocol == Protocol::Binary {
             return frame::write_for_server(self, opaque, out);
         }

@@ -27,7 +27,7 @@ pub(in crate::client) struct Waiting<T> {
 
 impl<T> Waiting<T> {
     /// A call with one reply at least.
-    pub fn new(requests: &[u8], next: Expect, rest: Vec<Expect>, caller: T) -> Self {
+    pub(crate) fn new(requests: &[u8], next: Expect, rest: Vec<Expect>, caller: T) -> Self {
         let names_keys = next == Expect::Values || rest.contains(&Expect::Values);
         let asked = if names_keys { requests.to_vec() } else { Vec::new() };
         Self { next, rest: rest.into_iter(), asked, at: 0, arrived: Vec::new(), caller }
@@ -66,16 +66,16 @@ impl<T> Default for Pipeline<T> {
 }
 
 impl<T> Pipeline<T> {
-    pub fn push(&mut self, waiting: Waiting<T>) {
+    pub(crate) fn push(&mut self, waiting: Waiting<T>) {
         self.waiting.push_back(waiting);
     }
 
-    pub fn callers(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn callers(&self) -> impl Iterator<Item = &T> {
         self.waiting.iter().map(|waiting| &waiting.caller)
     }
 
     /// Hands over every reply that is complete; returns how many.
-    pub fn advance(
+    pub(crate) fn advance(
         &mut self,
         decoder: &mut Decoder,
         hand_over: &mut impl FnMut(T, Vec<u8>),
@@ -106,7 +106,7 @@ impl<T> Pipeline<T> {
     }
 
     /// The end of the connection: all that waited, with what had arrived for them.
-    pub fn end(&mut self) -> impl Iterator<Item = (T, Vec<u8>)> {
+    pub(crate) fn end(&mut self) -> impl Iterator<Item = (T, Vec<u8>)> {
         std::mem::take(&mut self.waiting).into_iter().map(|one| (one.caller, one.arrived))
     }
 }

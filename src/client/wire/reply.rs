@@ -93,7 +93,7 @@ impl Default for Decoder {
 
 impl Decoder {
     /// Room for the next read.
-    pub fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         let held = self.end - self.start;
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -109,12 +109,12 @@ impl Decoder {
     }
 
     /// So many bytes were read into the room.
-    pub fn arrived(&mut self, count: usize) {
+    pub(crate) fn arrived(&mut self, count: usize) {
         self.end += count;
     }
 
     /// Nothing is left: the next reply starts with the next byte.
-    pub fn is_empty(&mut self) -> bool {
+    pub(crate) fn is_empty(&mut self) -> bool {
         if self.start != self.end {
             return false;
         }
@@ -126,13 +126,13 @@ impl Decoder {
     }
 
     /// The next reply, or the next part of one made of many; `None` needs more bytes.
-    pub fn next(&mut self, expect: Expect) -> Result<Option<Reply<'_>>, Fault> {
+    pub(crate) fn next(&mut self, expect: Expect) -> Result<Option<Reply<'_>>, Fault> {
         Ok(self.take(expect)?.map(|(reply, _)| reply))
     }
 
     /// The same as bytes, for somebody who reads them later.
     #[cfg(feature = "tokio")]
-    pub fn next_part(&mut self, expect: Expect) -> Result<Option<Part<'_>>, Fault> {
+    pub(crate) fn next_part(&mut self, expect: Expect) -> Result<Option<Part<'_>>, Fault> {
         Ok(self.take(expect)?.map(|(reply, bytes)| {
             let goes_on = matches!(
                 (expect, &reply),

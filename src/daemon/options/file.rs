@@ -30,7 +30,7 @@ const REPEATED_BYTES_MAX: usize = 40;
 ///
 /// # Errors
 /// A file that cannot be read, or quotes that do not end.
-pub fn expand(
+pub(super) fn expand(
     args: impl IntoIterator<Item = OsString>,
     read: impl Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<(Vec<OsString>, Vec<String>), Exit> {

@@ -18,7 +18,7 @@ const BATCHES_IN_FLIGHT_MAX: usize = 2;
 
 /// What ends a load.
 #[derive(Debug)]
-pub enum Trouble {
+pub(super) enum Trouble {
     /// The server that is loaded cannot be reached, or does not understand.
     Target(String),
     /// The source cannot be read.
@@ -29,7 +29,7 @@ pub enum Trouble {
 
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Loaded {
+pub(super) struct Loaded {
     /// Items sent.
     pub items: u64,
     /// Items that were not to be stored over others, and met some.
@@ -41,7 +41,7 @@ pub struct Loaded {
 }
 
 /// See the module's text.
-pub struct Loader {
+pub(super) struct Loader {
     server: Link,
     /// Commands that have not been sent.
     batch: Vec<u8>,
@@ -52,7 +52,7 @@ pub struct Loader {
 
 impl Loader {
     /// Connects to the server to be loaded.
-    pub fn connect(peer: &Peer) -> io::Result<Self> {
+    pub(super) fn connect(peer: &Peer) -> io::Result<Self> {
         Ok(Self {
             server: peer.connect()?,
             batch: Vec::new(),
@@ -63,12 +63,12 @@ impl Loader {
     }
 
     /// What was done so far.
-    pub fn loaded(&self) -> Loaded {
+    pub(super) fn loaded(&self) -> Loaded {
         self.loaded.clone()
     }
 
     /// Sends a command, now or with those that follow.
-    pub fn push(&mut self, Command { line, value }: &Command) -> Result<(), Trouble> {
+    pub(super) fn push(&mut self, Command { line, value }: &Command) -> Result<(), Trouble> {
         self.batch.extend_from_slice(line);
         self.batch.extend_from_slice(b"\r\n");
         self.batch_commands += 1;
@@ -120,7 +120,7 @@ impl Loader {
     }
 
     /// Waits until the server has executed everything.
-    pub fn finish(&mut self) -> Result<(), Trouble> {
+    pub(super) fn finish(&mut self) -> Result<(), Trouble> {
         self.end_batch()?;
         while self.in_flight > 0 {
             self.read_answers()?;

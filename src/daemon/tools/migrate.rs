@@ -25,7 +25,7 @@ struct Listed {
 }
 
 /// Copies all items of the server `from`.
-pub fn migrate(from: &Peer, loader: &mut Loader, bar: &ProgressBar) -> Result<(), Trouble> {
+pub(super) fn migrate(from: &Peer, loader: &mut Loader, bar: &ProgressBar) -> Result<(), Trouble> {
     let broken = |why: io::Error| Trouble::Source(format!("{}: {why}", from.address));
     let mut link = from.connect().map_err(broken)?;
     let listed = list(&mut link).map_err(broken)?;

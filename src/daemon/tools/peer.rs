@@ -24,7 +24,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// A server, as the command line names it.
 #[derive(Debug, Clone, Default)]
-pub struct Peer {
+pub(super) struct Peer {
     /// `host:port`
     pub address: String,
     /// Who logs in there, if somebody has to.
@@ -38,10 +38,10 @@ pub struct Peer {
 }
 
 /// The way to a server, and what has been read from it ahead.
-pub type Link = BufReader<Socket>;
+pub(super) type Link = BufReader<Socket>;
 
 /// The way to a server.
-pub enum Socket {
+pub(super) enum Socket {
     /// As it is.
     Plain(TcpStream),
     /// Encrypted.
@@ -53,7 +53,7 @@ impl Peer {
     ///
     /// # Errors
     /// It does not answer, its certificate is none of the authorities', or the login is refused.
-    pub fn connect(&self) -> io::Result<Link> {
+    pub(super) fn connect(&self) -> io::Result<Link> {
         let stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -124,7 +124,7 @@ fn of_file(path: &Path, why: impl std::fmt::Display) -> io::Error {
 }
 
 /// Reads a line without its end.
-pub fn read_line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
+pub(super) fn read_line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     io::Read::take(&mut *from, ANSWER_BYTES_MAX).read_until(b'\n', &mut line)?;
     if line.pop() != Some(b'\n') {

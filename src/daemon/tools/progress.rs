@@ -9,19 +9,19 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 /// A bar of this shape; the default one if the shape is not understood.
-pub fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// A disk whose reads are counted. The bar goes when it is dropped.
-pub struct Watched<D> {
+pub(super) struct Watched<D> {
     disk: D,
     bar: ProgressBar,
 }
 
 impl<D: Disk> Watched<D> {
     /// Counts from now on. Files whose size is not known do not make the whole larger.
-    pub fn new(disk: D) -> Self {
+    pub(super) fn new(disk: D) -> Self {
         let names = disk.list().unwrap_or_default();
         let names = names.iter().filter(|name| *name != LOCK_NAME);
         let sizes = names.filter_map(|name| disk.open(name).and_then(|it| it.len()).ok());

@@ -11,7 +11,7 @@ use std::io::{BufRead, Read};
 
 /// A command for a server: its line without the end, and the data block of one that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
+pub(super) struct Command {
     /// The line.
     pub line: Vec<u8>,
     /// The value.
@@ -19,7 +19,7 @@ pub struct Command {
 }
 
 /// See the module's text.
-pub struct Stream<R> {
+pub(super) struct Stream<R> {
     input: R,
     bytes_read: u64,
     line_number: u64,
@@ -30,12 +30,12 @@ pub struct Stream<R> {
 
 impl<R: BufRead> Stream<R> {
     /// A stream at its beginning.
-    pub fn new(input: R) -> Self {
+    pub(super) fn new(input: R) -> Self {
         Self { input, bytes_read: 0, line_number: 0, unmarked: false, ended: false }
     }
 
     /// Bytes read so far.
-    pub fn bytes_read(&self) -> u64 {
+    pub(super) fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
@@ -47,7 +47,7 @@ impl<R: BufRead> Stream<R> {
     }
 
     /// The next command; `None` behind the last.
-    pub fn next(&mut self) -> Result<Option<Command>, Trouble> {
+    pub(super) fn next(&mut self) -> Result<Option<Command>, Trouble> {
         if self.ended {
             return Ok(None);
         }

@@ -17,7 +17,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 /// Of the answer.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Buckets of calls of the disk end below this power: 16 s.
 const DISK_POWER_MAX: usize = 25;
@@ -26,7 +26,7 @@ const DISK_POWER_MAX: usize = 25;
 const BUCKET_POWERS: std::ops::RangeInclusive<u32> = 1..=22;
 
 /// All metrics.
-pub fn of(reports: &[Report], shared: &Shared) -> String {
+pub(super) fn of(reports: &[Report], shared: &Shared) -> String {
     let total = Totals::of(reports);
     let mut text = Text::new("distcache_");
     process(&mut text, shared);

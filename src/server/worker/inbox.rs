@@ -94,7 +94,7 @@ impl Address {
 /// What wakes a worker.
 pub struct Bell {
     /// Whether the worker waits.
-    pub parking: Parking,
+    pub(crate) parking: Parking,
     /// Ends its wait.
     pub waker: mio::Waker,
     /// A shard that it found held was let go.

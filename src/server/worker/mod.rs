@@ -22,5 +22,5 @@ pub mod waiting;
 
 /// What `parking` and `waiting` are made of; the models put a model checker's in its place.
 mod atomic {
-    pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 }

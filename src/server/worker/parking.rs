@@ -11,21 +11,21 @@ use super::atomic::{AtomicBool, Ordering};
 /// message in the inbox and then looks whether the receiver is parked. Whichever comes second sees
 /// the other: a message is never left while its receiver sleeps. (`models/src/sleep.rs`.)
 #[derive(Debug, Default)]
-pub struct Parking(AtomicBool);
+pub(crate) struct Parking(AtomicBool);
 
 impl Parking {
     /// The receiver is about to wait. It must look at its inbox after this.
-    pub fn park(&self) {
+    pub(crate) fn park(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
     /// The receiver is awake.
-    pub fn unpark(&self) {
+    pub(crate) fn unpark(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
 
     /// A message was sent. Answers whether its sender has to wake the receiver.
-    pub fn must_wake(&self) -> bool {
+    pub(crate) fn must_wake(&self) -> bool {
         self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
     }
 }

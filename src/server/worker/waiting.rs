@@ -17,23 +17,23 @@
 use super::atomic::{AtomicU64, Ordering};
 
 /// Workers so far apart share a bit.
-pub const WORKERS_APART: usize = u64::BITS as usize;
+pub(super) const WORKERS_APART: usize = u64::BITS as usize;
 
 /// A set of workers; see the module's text. It lies beside the lock it belongs to, and is one word:
 /// workers whose numbers are 64 apart are called together, which costs those that do not wait a
 /// look at their connections.
 #[derive(Debug, Default)]
-pub struct Waiting(AtomicU64);
+pub(super) struct Waiting(AtomicU64);
 
 impl Waiting {
     /// A worker has found the shard held. It must try once more after this.
-    pub fn join(&self, worker: usize) {
+    pub(super) fn join(&self, worker: usize) {
         self.0.fetch_or(1 << (worker % WORKERS_APART), Ordering::AcqRel);
     }
 
     /// The shard was let go: calls every worker that has joined since the last call.
     #[inline]
-    pub fn call(&self, mut wake: impl FnMut(usize)) {
+    pub(super) fn call(&self, mut wake: impl FnMut(usize)) {
         let mut joined = self.0.swap(0, Ordering::AcqRel);
         while joined != 0 {
             wake(joined.trailing_zeros() as usize);

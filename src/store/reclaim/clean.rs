@@ -11,7 +11,7 @@ const PASSED_MAX: usize = 64;
 
 /// Where cleaning is.
 #[derive(Debug)]
-pub struct Hand {
+pub(super) struct Hand {
     queue: Queue,
     /// The segment it looks at next; 0: the first of the queue.
     next: u32,
@@ -28,7 +28,7 @@ impl Default for Hand {
 
 impl Hand {
     /// A segment leaves its queue, where `next` was behind it.
-    pub fn forget(&mut self, id: u32, next: u32) {
+    pub(super) fn forget(&mut self, id: u32, next: u32) {
         if self.next == id {
             self.next = next;
             self.turn_if_through();

@@ -9,7 +9,7 @@ use crate::store::{Counters, Store, Ticks, item, position_token};
 
 /// A segment that is being drained.
 #[derive(Debug, Clone, Copy)]
-pub struct Drain {
+pub(super) struct Drain {
     /// The segment.
     pub id: u32,
     /// The offset of the first item that was not looked at.
@@ -20,7 +20,7 @@ pub struct Drain {
 
 /// Which items of a drained segment stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub(super) enum Rule {
     /// All of them, in their queue: the segment has dead bytes, which is what is wanted.
     Clean,
     /// See [`RetentionPolicy::in_small`].

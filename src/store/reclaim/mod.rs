@@ -45,7 +45,7 @@ mod trash;
 
 pub(super) use policy::{Candidate, INDEX_BYTES_PER_ITEM, RetentionPolicy, chance_of};
 #[cfg(test)]
-pub(super) use room::BATCHES_PER_STORE;
+pub(crate) use room::BATCHES_PER_STORE;
 pub(super) use room::Need;
 
 use super::Store;
@@ -60,10 +60,10 @@ use trash::Trash;
 
 /// Frequency of an item that comes back while its ghost is remembered: enough to be kept by the
 /// small queue unless it is large.
-pub const RETURNED_FREQUENCY: u8 = 1;
+pub(super) const RETURNED_FREQUENCY: u8 = 1;
 
 /// The small queue's share of the memory, as one part in so many.
-pub const SMALL_SHARE: u64 = 10;
+pub(super) const SMALL_SHARE: u64 = 10;
 
 /// Dead bytes are counted in so many parts of a segment.
 const DEAD_CLASSES: usize = 32;
@@ -83,7 +83,7 @@ const DIRTY_SHARE: u64 = 24;
 
 /// What this folder keeps between calls.
 #[derive(Debug)]
-pub struct Reclaim {
+pub(super) struct Reclaim {
     /// Keys evicted from the small queue.
     pub ghosts: Ghosts,
     /// Sealed segments, oldest first, but for the one that is being drained; and the segment that
@@ -168,7 +168,7 @@ enum Reclaimed {
 
 impl Reclaim {
     /// Puts a sealed segment at the end of its queue.
-    pub fn enqueue(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+    pub(super) fn enqueue(&mut self, id: u32, segments: &mut [Option<Segment>]) {
         self.enqueue_before(0, id, segments);
     }
 
@@ -183,7 +183,7 @@ impl Reclaim {
     }
 
     /// Counts how dead a sealed segment is by now.
-    pub fn note_dead(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+    pub(super) fn note_dead(&mut self, id: u32, segments: &mut [Option<Segment>]) {
         let Some(segment) = segments[id as usize].as_mut() else { return };
         if segment.is_large() || self.draining.is_some_and(|drain| drain.id == id) {
             return;
@@ -204,7 +204,7 @@ impl Reclaim {
     }
 
     /// A segment is about to be drained or freed: nothing here names it any more.
-    pub fn forget(&mut self, id: u32, segments: &mut [Option<Segment>]) {
+    pub(super) fn forget(&mut self, id: u32, segments: &mut [Option<Segment>]) {
         let Some(segment) = segments[id as usize].as_mut() else { return };
         let class = dead_class(segment);
         self.dead_bytes -= std::mem::take(&mut segment.noted_dead_bytes);
@@ -226,29 +226,29 @@ impl Reclaim {
     }
 
     /// Follows the memory of the small queue.
-    pub fn queue_bytes_changed(&mut self, queue: Queue, change: i64) {
+    pub(super) fn queue_bytes_changed(&mut self, queue: Queue, change: i64) {
         if queue == Queue::Small {
             self.small_bytes = self.small_bytes.saturating_add_signed(change);
         }
     }
 
     /// Memory of ghosts and of what waits to be freed.
-    pub fn memory_bytes(&self) -> u64 {
+    pub(super) fn memory_bytes(&self) -> u64 {
         self.ghosts.bytes() + self.trash.bytes()
     }
 
     /// The segments that cleaning fills.
-    pub fn outputs(&self) -> [Option<u32>; 2] {
+    pub(super) fn outputs(&self) -> [Option<u32>; 2] {
         self.hand.outputs
     }
 
     /// The oldest segment of each queue.
-    pub fn oldest(&self) -> [Option<u32>; 2] {
+    pub(super) fn oldest(&self) -> [Option<u32>; 2] {
         self.queues.each_ref().map(SegmentList::first)
     }
 
     /// Dead bytes in sealed segments.
-    pub fn dead_bytes(&self) -> u64 {
+    pub(super) fn dead_bytes(&self) -> u64 {
         self.dead_bytes as u64
     }
 

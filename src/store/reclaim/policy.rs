@@ -21,11 +21,11 @@ const MAIN_SIZE_MEANS_MAX: u64 = 4;
 const _: () = assert!(MAIN_SIZE_MEANS_MAX < FREQUENCY_MAX as u64, "a frequency can cover it");
 
 /// Bytes of an item that are not in its segment: about what the index costs.
-pub const INDEX_BYTES_PER_ITEM: u64 = 10;
+pub(crate) const INDEX_BYTES_PER_ITEM: u64 = 10;
 
 /// An item whose segment is being evicted.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Accesses, as far as they are counted.
     pub frequency: u8,
     /// What it takes, in its segment and in the index.
@@ -37,32 +37,32 @@ pub struct Candidate {
 
 /// Another number for each item in each round: were it the same in every round, a small item that
 /// was asked for once could stay for ever.
-pub fn chance_of(hash: u64, round: u64) -> u64 {
+pub(crate) fn chance_of(hash: u64, round: u64) -> u64 {
     hash ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Which items are worth their bytes. Both rules answer the frequency an item goes on with, or
 /// `None` to evict it.
 #[derive(Debug, Clone, Copy)]
-pub struct RetentionPolicy {
+pub(crate) struct RetentionPolicy {
     item_bytes_mean: u64,
 }
 
 impl RetentionPolicy {
     /// By the items that the store has now.
-    pub fn of(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         let items = (store.index.items() as u64).max(1);
         Self::of_mean(store.live_bytes / items + INDEX_BYTES_PER_ITEM)
     }
 
     /// By what items take on average, in segments and in the index.
-    pub fn of_mean(item_bytes_mean: u64) -> Self {
+    pub(crate) fn of_mean(item_bytes_mean: u64) -> Self {
         Self { item_bytes_mean: item_bytes_mean.max(1) }
     }
 
     /// The small queue keeps what was asked for often enough for its size, and very small items
     /// even before anybody asked.
-    pub fn in_small(self, candidate: Candidate) -> Option<u8> {
+    pub(crate) fn in_small(self, candidate: Candidate) -> Option<u8> {
         let credit_tenths = u64::from(candidate.frequency) * 10 + SMALL_CREDIT_TENTHS;
         let bytes_max = credit_tenths * SMALL_SIZE_MEANS * self.item_bytes_mean / 10;
         let bytes = candidate.bytes.min(SMALL_SIZE_MEANS_MAX * self.item_bytes_mean);
@@ -71,7 +71,7 @@ impl RetentionPolicy {
 
     /// A round through the main queue costs as many accesses as the item is mean sizes large, a
     /// fraction by chance. Items with none left go.
-    pub fn in_main(self, candidate: Candidate) -> Option<u8> {
+    pub(crate) fn in_main(self, candidate: Candidate) -> Option<u8> {
         let chance = ((candidate.chance >> 40 & 0xffff) * self.item_bytes_mean) >> 16;
         let bytes = candidate.bytes.min(MAIN_SIZE_MEANS_MAX * self.item_bytes_mean);
         let cost = (bytes + chance) / self.item_bytes_mean;

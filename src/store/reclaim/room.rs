@@ -36,7 +36,7 @@ const LEFT_BY_LARGE_SEGMENTS: u64 = 1;
 
 /// Batches that a store of an item drains while memory is short, at least. Each store adds one
 /// item, and of sixteen in a drained segment one or more are dead or leave.
-pub const BATCHES_PER_STORE: usize = 1;
+pub(crate) const BATCHES_PER_STORE: usize = 1;
 
 /// A store of a larger item drains a batch for so many bytes, for it takes the place of many.
 const BYTES_PER_BATCH: usize = 256;
@@ -52,7 +52,7 @@ const REWRITE_SHARE: u64 = 32;
 
 /// What somebody needs room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// An item that is not there, or that grows by so many bytes.
     More(usize),
     /// Another version of an item, which needs no more than the one it replaces.

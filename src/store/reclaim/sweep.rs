@@ -42,7 +42,7 @@ const AGED_PARTITIONS: usize = 128;
 
 /// Where the walk is.
 #[derive(Debug, Default)]
-pub struct Aging {
+pub(super) struct Aging {
     /// Rounds that are over.
     rounds: u64,
     /// When this one began.
@@ -53,7 +53,7 @@ pub struct Aging {
 
 /// A segment whose expired items are being removed.
 #[derive(Debug, Clone, Copy)]
-pub struct Sweep {
+pub(super) struct Sweep {
     /// The segment.
     pub id: u32,
     /// The offset of the first item that was not looked at.

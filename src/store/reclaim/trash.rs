@@ -16,7 +16,7 @@ const PLACES_PER_SEGMENT: usize = 16;
 
 /// Flushed segments and index, freed a bit at a time.
 #[derive(Debug, Default)]
-pub struct Trash {
+pub(super) struct Trash {
     /// The lists of segments as flushes took them: copying the segments out would take as long as
     /// the store is large.
     segments: Vec<Vec<Option<Segment>>>,
@@ -26,7 +26,7 @@ pub struct Trash {
 
 impl Trash {
     /// Memory that waits to be freed.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
