@@ -423,3 +423,43 @@ fn a_stop_keeps_what_was_acknowledged_just_before() {
         assert_eq!(ask(&server, &gets), format!("VA 1\r\n{round}\r\n").repeat(500));
     }
 }
+
+/// Indexes are built larger than they end up, and all stores share one limit: what others have not
+/// yet given back is no reason to evict.
+#[test]
+fn regression_a_start_evicts_nothing_that_fits() {
+    let small = |directory: &TempDir| {
+        let mut config = config(directory.path(), 4);
+        (config.memory_bytes_max, config.item_bytes_max) = (64 << 20, 1 << 20);
+        Server::start(config).expect("it starts")
+    };
+    let fill = |server: &Server, from: usize, to: usize| {
+        for first in (from..to).step_by(1000) {
+            let set = |number: usize| format!("set k{number:07} 0 0 9 noreply\r\n123456789\r\n");
+            ask(server, &(first..first + 1000).map(set).collect::<String>());
+        }
+    };
+    let stat = |server: &Server, name: &str| {
+        let stats = ask(server, "stats\r\n");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
+        line.expect(name).parse::<usize>().expect("a number")
+    };
+    let mut most = 0;
+    {
+        let directory = TempDir::new().expect("a directory");
+        let server = small(&directory);
+        while stat(&server, "evictions") == 0 {
+            most += 20_000;
+            fill(&server, most - 20_000, most);
+        }
+    }
+    for percent in [96, 99] {
+        let directory = TempDir::new().expect("a directory");
+        let server = small(&directory);
+        let count = most * percent / 100 / 1000 * 1000;
+        fill(&server, 0, count);
+        assert_eq!(stat(&server, "curr_items"), count);
+        drop(server);
+        assert_eq!(stat(&small(&directory), "curr_items"), count, "{percent} %");
+    }
+}

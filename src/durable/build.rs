@@ -24,7 +24,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 /// Longest body put together from pieces: the largest item, its header and popularity.
 const BODY_BYTES_TOTAL_MAX: usize = ITEM_BYTES_LIMIT_MAX as usize + 1024;
@@ -202,7 +202,7 @@ pub fn build<T>(
         for first in 0..threads {
             let (sender, jobs) = bounded(WINDOWS_WAITING_MAX);
             let numbers = (first..blueprint.shards).step_by(threads);
-            let shards = numbers.map(|number| Shard::new(number, &settings, blueprint)).collect();
+            let shards = numbers.map(|number| Shard::new(number, &settings)).collect();
             let (hasher, stop) = (blueprint.hasher.clone(), Arc::clone(&blueprint.stop));
             let builder = Builder { shards, threads, hasher, stop };
             handles.push(scope.spawn(move || builder.run(jobs)));
@@ -212,23 +212,32 @@ pub fn build<T>(
         let outcome = read(&mut feeder);
         feeder.send_records();
         drop(feeder);
-        let mut built: Vec<BuiltShard> = Vec::new();
-        let mut wrong = None;
-        let mut columns = Vec::new();
+        let (mut ended, mut wrong) = (Vec::new(), None);
         for handle in handles {
-            match handle.join() {
-                Ok((shards, damage)) => {
-                    columns.push(shards.into_iter());
-                    wrong = wrong.or(damage);
-                }
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            let (shards, end, damage) = joined(handle);
+            ended.push((shards, end));
+            wrong = wrong.or(damage);
         }
-        for number in 0..blueprint.shards {
-            built.extend(columns[number % threads].next());
-        }
+        budget.set_limit_bytes(blueprint.memory_bytes_max);
+        let settling = ended.into_iter().map(|(shards, end)| {
+            let settle = move |end| {
+                let settled = shards.into_iter().map(|shard| shard.settle(end, blueprint.evict));
+                settled.collect::<Vec<_>>()
+            };
+            scope.spawn(move || end.map(settle).unwrap_or_default())
+        });
+        let settling: Vec<_> = settling.collect();
+        let mut columns: Vec<_> =
+            settling.into_iter().map(|handle| joined(handle).into_iter()).collect();
+        let numbers = 0..blueprint.shards;
+        let built = numbers.filter_map(|number| columns[number % threads].next()).collect();
         outcome.map(|read| (built, read, wrong))
     })
+}
+
+/// What a thread came to; its panic is this one's.
+fn joined<T>(handle: ScopedJoinHandle<'_, T>) -> T {
+    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Stores, what reading has told, and what was senseless.
@@ -243,12 +252,10 @@ struct Shard {
     assembly: Option<(u8, Vec<u8>)>,
     dropped: u64,
     snapshot_items: u64,
-    memory_bytes_max: u64,
-    evict: bool,
 }
 
 impl Shard {
-    fn new(number: usize, settings: &Settings, blueprint: &Blueprint) -> Self {
+    fn new(number: usize, settings: &Settings) -> Self {
         let mut store = Store::new(settings.clone());
         store.begin_build();
         store.tell_evictions(true);
@@ -260,8 +267,6 @@ impl Shard {
             assembly: None,
             dropped: 0,
             snapshot_items: 0,
-            memory_bytes_max: blueprint.memory_bytes_max,
-            evict: blueprint.evict,
         }
     }
 
@@ -377,22 +382,25 @@ impl Shard {
         }
     }
 
-    /// The end: what is over by now goes, and then what is too much.
-    fn end(mut self, end: EndOfBuild) -> BuiltShard {
-        let now = end.now;
+    /// The end of the replay: what is over by now goes, and the store is as large as it has to be.
+    fn end(&mut self, end: EndOfBuild) {
         if end.expire {
-            self.store.expire(now);
+            self.store.expire(end.now);
         }
-        if self.flush_at.is_some_and(|at| at <= now) {
+        if self.flush_at.is_some_and(|at| at <= end.now) {
             self.store.flush();
             (self.flush_at, self.flushed) = (None, true);
         }
         self.store.end_build();
-        self.store.set_memory_bytes_max(self.memory_bytes_max);
+    }
+
+    /// What is too much goes, once all stores have ended: until then they all have more room than
+    /// they are left with, and what one of them takes says nothing about the others.
+    fn settle(mut self, end: EndOfBuild, evict: bool) -> BuiltShard {
         if end.may_drop {
             self.store.set_evict(true);
-            self.store.settle(now);
-            self.store.set_evict(self.evict);
+            self.store.settle(end.now);
+            self.store.set_evict(evict);
         }
         let mut evicted: Vec<u64> = self.store.take_evicted_hashes().collect();
         self.dropped += evicted.len() as u64;
@@ -439,7 +447,8 @@ impl Builder {
         }
     }
 
-    fn run(mut self, jobs: Receiver<Job>) -> (Vec<BuiltShard>, Option<Damage>) {
+    /// Shards at the end of the replay, and what was senseless. No end: the reading has failed.
+    fn run(mut self, jobs: Receiver<Job>) -> (Vec<Shard>, Option<EndOfBuild>, Option<Damage>) {
         let (mut time, mut end, mut damage) = (Ticks::default(), None, None);
         let mut lookups = Vec::with_capacity(LOOKUPS_ANNOUNCED_MAX);
         for job in jobs {
@@ -474,13 +483,14 @@ impl Builder {
                 Job::End(at) => end = Some(at),
             }
         }
-        let Some(end) = end else {
-            if self.stop.load(Ordering::Relaxed) {
-                // To take large stores apart would take its time, and the process ends.
-                std::mem::forget(self.shards);
+        match end {
+            Some(end) => self.shards.iter_mut().for_each(|shard| shard.end(end)),
+            // To take large stores apart would take its time, and the process ends.
+            None if self.stop.load(Ordering::Relaxed) => {
+                std::mem::forget(std::mem::take(&mut self.shards));
             }
-            return (Vec::new(), damage);
-        };
-        (self.shards.into_iter().map(|shard| shard.end(end)).collect(), damage)
+            None => self.shards.clear(),
+        }
+        (self.shards, end, damage)
     }
 }

@@ -35,12 +35,16 @@ impl Store {
     }
 
     /// Removes what is over and what is too much, all at once: until memory is no further above the
-    /// limit than it may be while the store is used.
+    /// limit than it may be while the store is used, or this store has no more than its share of
+    /// it. (It was the first of several that gave up nearly all it had, for what others had dead.)
     pub fn settle(&mut self, now: Ticks) {
         let enough = self.budget().limit_bytes() + self.budget().overshoot_bytes();
         let mut idle_calls = 0;
         // A round of the sweep goes on for as long as it finds something.
-        while self.used_by_all() > enough && idle_calls < 64 + self.segments.len() {
+        while self.used_by_all() > enough
+            && self.counted_bytes() > self.budget().share_bytes()
+            && idle_calls < 64 + self.segments.len()
+        {
             let before = self.memory_bytes();
             self.maintain(now, usize::MAX);
             idle_calls = if self.memory_bytes() < before { 0 } else { idle_calls + 1 };
