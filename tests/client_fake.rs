@@ -91,7 +91,7 @@ fn stores(cache: &impl Cache) {
     assert_eq!(cache.take::<Vec<String>>("names"), Ok(None));
 }
 
-fn numbers(cache: &impl Cache) {
+fn numbers<C: Cache>(cache: &C) {
     assert_eq!(cache.incr("n", 1), Ok(None));
     assert_eq!(cache.incr_or_with("n", 1, 9, MINUTE), Ok(9));
     assert_eq!(cache.incr_or_with("n", 1, 9, MINUTE), Ok(10));
@@ -100,6 +100,14 @@ fn numbers(cache: &impl Cache) {
     assert_eq!((cache.get::<u64>("n"), cache.decr("n", 20)), (Ok(Some(9)), Ok(Some(0))));
     cache.set("n", u64::MAX).unwrap();
     assert_eq!(cache.incr("n", 2), Ok(Some(1)));
+    for count in [
+        |cache: &C| cache.incr("n", 1),
+        |cache: &C| cache.incr_or_with("n", 1, 9, MINUTE).map(Some),
+    ] {
+        let read = cache.get_versioned::<u64>("n").unwrap().unwrap();
+        assert_eq!(count(cache), Ok(Some(read.value + 1)));
+        assert_eq!(cache.cas_with("n", 7, read.token, MINUTE), Ok(Cas::Changed), "a new token");
+    }
     cache.set("n", "none").unwrap();
     is_refused(cache.incr("n", 1), "non-numeric");
 }

@@ -97,6 +97,12 @@ pub enum Error {
         /// Its answer.
         answer: String,
     },
+    /// Of a key with copies on several servers, one was not written, for this reason, and another
+    /// was or may have been.
+    Partial {
+        /// Why one was not.
+        cause: Box<Error>,
+    },
     /// There are no servers.
     NoServers,
     /// Others changed the item each time between reading and writing.
@@ -123,7 +129,7 @@ impl Error {
     /// ```
     pub fn is_failure_of_server(&self) -> bool {
         matches!(
-            self,
+            self.cause(),
             Self::Connect { .. }
                 | Self::Io { .. }
                 | Self::Timeout { .. }
@@ -146,7 +152,7 @@ impl Error {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn is_unavailable(&self) -> bool {
-        self.is_failure_of_server() || matches!(self, Self::Down { .. })
+        self.is_failure_of_server() || matches!(self.cause(), Self::Down { .. })
     }
 
     /// Whether the call was a write that may or may not have been done. After any other error it
@@ -166,7 +172,25 @@ impl Error {
             | Self::Timeout { in_doubt, .. }
             | Self::Tls { in_doubt, .. }
             | Self::Protocol { in_doubt, .. } => *in_doubt,
+            Self::Partial { .. } => true,
             _ => false,
+        }
+    }
+
+    /// What went wrong at a server.
+    fn cause(&self) -> &Self {
+        match self {
+            Self::Partial { cause } => cause,
+            error => error,
+        }
+    }
+
+    /// The same where a write of another copy of the key is done, or may be.
+    pub(super) fn doubted(self) -> Self {
+        let is_of_server = self.is_away() || matches!(self, Self::Refused { .. });
+        match is_of_server && !self.is_in_doubt() {
+            true => Self::Partial { cause: Box::new(self) },
+            false => self,
         }
     }
 
@@ -185,7 +209,7 @@ impl Error {
     /// Whether the cache is of no use now: nobody answers, or we are not let in. Where a cache that
     /// is away counts as one that holds nothing, so does this.
     pub(super) fn is_away(&self) -> bool {
-        self.is_unavailable() || matches!(self, Self::Login { .. })
+        self.is_unavailable() || matches!(self.cause(), Self::Login { .. })
     }
 
     pub(super) fn io(server: &str, waiting_for: &'static str, error: &io::Error) -> Self {
@@ -273,6 +297,9 @@ impl fmt::Display for Error {
                 "{server} lets nobody in without the right login: {answer}; set Config::login to a \
                  user and password that its file of users has (-Y; with -S a Login::sasl)"
             ),
+            Self::Partial { cause } => {
+                write!(out, "{cause}; another copy of the key was written, or may have been{doubt}")
+            }
             Self::NoServers => write!(out, "no servers: name at least one, or check the discovery"),
             Self::Contended { attempts } => write!(
                 out,

@@ -128,6 +128,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Protocol { .. } => "protocol",
         Error::Refused { .. } => "refused",
         Error::Down { .. } => "down",
+        Error::Partial { .. } => "partial",
         Error::Login { .. } => "login",
         Error::NoServers => "no_servers",
         Error::Contended { .. } => "contended",

@@ -31,6 +31,12 @@ pub(in crate::client) fn parse(url: &str) -> Result<(Vec<Node>, Config), Error> 
         _ => return Err(wrong(format!("{scheme:?} is not memcache or memcaches, nor with +sasl"))),
     }
     let (servers, settings) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_login = servers.contains('@');
+    // Such a setting is the rest of a password, and would be named.
+    let is_name = |setting: &str| setting.split('=').next().is_some_and(|name| name.contains('@'));
+    if settings.contains('@') && (!is_login || settings.split('&').any(is_name)) {
+        return Err(wrong("a ? in user or password is written %3F, an @ in a setting %40"));
+    }
     let servers = match servers.rsplit_once('@') {
         Some((login, servers)) => {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -152,6 +158,11 @@ mod tests {
             ("memcache://a?prefix=%ff", "UTF-8"),
             ("memcache://a:99999", "65535"),
             ("memcache://bob:secret@a?b=c", "\"b\""),
+            ("memcache://bob:pa?secret@a", "%3F"),
+            ("memcache://bob:pa?ring=secret@a", "%3F"),
+            ("memcache://bob:p@a?secret@a", "%3F"),
+            ("memcache+sasl://bob:pa?secret@a", "%3F"),
+            ("memcache://a?prefix=a@b", "%40"),
         ] {
             let error = parse(url).unwrap_err().to_string();
             assert!(error.contains(named) && !error.contains("secret"), "{url}: {error}");

@@ -17,7 +17,6 @@ use crate::client::wire::command::{Command, Effect, Expect, ServerCommand};
 use crate::client::wire::outcome::{Look, Many};
 use crate::client::wire::reply::{Decoder, Reply};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Requests of more bytes than this travel on a connection of their own, and so do those that are
@@ -160,29 +159,59 @@ impl<'c> Calls<'c> {
         mut operation: Operation<'_, R, F>,
     ) -> Result<R, Error> {
         let begun = self.0.begin(key, &mut operation)?;
-        let target = begun.target(operation.command);
-        let Some((server, mut command)) = target else { return self.0.unasked(begun, operation) };
-        if operation.looks_first() {
-            match extending(command, self.look(&server, &begun.key).await?) {
-                Some(extending) => command = extending,
-                None => return self.0.unasked(begun, operation),
-            }
+        let mut target = begun.target(operation.command);
+        if operation.looks_first()
+            && let Some((server, command)) = target
+        {
+            let look = self.look(&server, &begun.key).await?;
+            target = extending(command, look).map(|extending| (server, extending));
         }
-        let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
-        let (key, effect) = (Some(&begun.key), operation.effect);
-        let convert = &mut |reply: Reply<'_>| operation.read(reply);
-        let mut result = self.ask(command.name(), &server, key, effect, write, convert).await;
-        if operation.may_be_blank(&result) {
-            let look = self.look(&server, &begun.key).await;
-            if matches!(look, Ok(Look::Place(_))) {
-                result = operation.blanked(result);
+        let mut result = match target {
+            Some((server, command)) => {
+                self.first(&server, &begun.key, command, &mut operation).await
             }
-        }
+            None => begun.unasked(&mut operation),
+        };
         for copy in &begun.copies {
             let Some(to_copy) = operation.to_copy(&result) else { break };
             result = self.copied(copy, &begun.key, to_copy, &mut operation, result).await;
         }
         self.0.settle(begun, operation, result)
+    }
+
+    /// The result of the first server of a key.
+    async fn first<R, F: Convert<R>>(
+        self,
+        server: &Arc<Server>,
+        key: &WireKey<'_>,
+        command: Command<'_>,
+        operation: &mut Operation<'_, R, F>,
+    ) -> Result<R, Error> {
+        let write = |opaque, out: &mut Vec<u8>| command.write(key, opaque, out);
+        let effect = operation.effect;
+        let convert = &mut |reply: Reply<'_>| operation.read(reply);
+        let result = self.ask(command.name(), server, Some(key), effect, write, convert).await;
+        if result.is_ok() {
+            server.answered(&command);
+        }
+        self.seen(server, key, operation, result).await
+    }
+
+    /// The result, unless what was read is the place of a value that somebody computes.
+    async fn seen<R, F: Convert<R>>(
+        self,
+        server: &Arc<Server>,
+        key: &WireKey<'_>,
+        operation: &mut Operation<'_, R, F>,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        if !operation.may_be_blank(&result) {
+            return result;
+        }
+        match self.look(server, key).await {
+            Ok(Look::Place(_)) => operation.blanked(result),
+            _ => result,
+        }
     }
 
     /// The result, after another copy of the key was asked as well.
@@ -200,17 +229,18 @@ impl<'c> Calls<'c> {
             let copied = self
                 .ask(command.name(), copy, Some(key), Effect::Write, write, &mut |_| Ok(()))
                 .await;
-            return result.and_then(|result| copied.map(|()| result));
+            return operation.written(result, copied);
         }
         let convert = &mut |reply: Reply<'_>| operation.read(reply);
         let read =
             self.ask(command.name(), copy, Some(key), command.effect(), write, convert).await;
+        let read = self.seen(copy, key, operation, read).await;
         operation.better(result, read)
     }
 
     /// What an item is. If the server cannot be asked that, it says nothing against it.
     async fn look(self, server: &Arc<Server>, key: &WireKey<'_>) -> Result<Look, Error> {
-        if server.has_no_meta.load(Ordering::Relaxed) {
+        if server.has_no_meta() {
             return Ok(Look::Unknown);
         }
         let mut request = Request { bytes: Vec::new(), first: Expect::Line, rest: Vec::new() };
@@ -247,11 +277,12 @@ impl<'c> Calls<'c> {
         let mut slots = Slots::new(keys.len());
         let (groups, mut copied) = self.0.split(keys, bulk, &mut slots);
         self.ask_all(groups, bulk, &mut slots).await;
-        self.blank(keys, &mut slots, bulk).await;
+        self.blank(keys, &mut slots).await;
         while let Some((groups, copies)) = self.0.next_copies(keys, bulk, &mut copied, &slots) {
             let mut read = Slots::new(keys.len());
             self.ask_all(groups, &copies, &mut read).await;
-            slots.merge(read);
+            self.blank(keys, &mut read).await;
+            slots.merge(&copies, read);
         }
         slots.finish(self.0, bulk)
     }
@@ -268,7 +299,8 @@ impl<'c> Calls<'c> {
             let (server, count) = (Arc::clone(&group.server), group.keys.len());
             let known = |(_, key): &(usize, WireKey<'_>)| server.lanes.large.has(&key.bytes);
             let is_large = count > SHARED_KEYS_MAX || group.keys.iter().any(known);
-            let mut opaque = server.lanes.opaque(count);
+            // The numbers of a batch are counted up before each is used.
+            let mut opaque = server.lanes.opaque(count).wrapping_sub(1);
             let batch = bulk.requests(group, &mut opaque);
             self.batch(server, batch, is_large, deadline)
         };
@@ -280,7 +312,7 @@ impl<'c> Calls<'c> {
                 {
                     learn(&server, item.key, true, item.data.len());
                 }
-                slots.fill(&server.name, at, reply, bulk)
+                slots.fill(&server, at, reply, bulk)
             };
             let advanced = batch.advance(&mut Decoder::from(bytes), &mut sink);
             let fault = advanced.err().map(|fault| Error::fault(&server.name, fault));
@@ -326,10 +358,11 @@ impl<'c> Calls<'c> {
     }
 
     /// Among items that look like it, takes the places of values being computed for missing.
-    async fn blank<K: AsKey, T>(self, keys: &[K], slots: &mut Slots<T>, bulk: &impl Bulk<T>) {
-        for at in std::mem::take(&mut slots.doubtful) {
-            if matches!(self.call(&keys[at], operation::look()).await, Ok(Look::Place(_))) {
-                slots.set(at, bulk.missing(at));
+    async fn blank<K: AsKey, T>(self, keys: &[K], slots: &mut Slots<T>) {
+        for (at, server) in std::mem::take(&mut slots.doubtful) {
+            let Ok((key, _)) = self.0.wire(&keys[at]) else { continue };
+            if matches!(self.look(&server, &key).await, Ok(Look::Place(_))) {
+                slots.open(at);
             }
         }
     }

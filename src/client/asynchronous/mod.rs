@@ -622,7 +622,10 @@ impl Client {
             let leased = self.call(&key, ask(self.config())).await;
             match lease.next(leased, clock::now()) {
                 Step::Done(result) => return Ok(result?),
-                Step::ComputeAlone => return compute().await,
+                Step::ComputeAlone { release } => {
+                    self.give_back(&key, release).await;
+                    return compute().await;
+                }
                 Step::Compute(leading, ticket) => {
                     let key = OwnedKey::new(&key);
                     return self.detached(key, ticket, expiry, leading, compute()).await;

@@ -16,7 +16,6 @@ use crate::client::wire::command::{Command, Effect, Expect, ServerCommand};
 use crate::client::wire::outcome::{Look, Many};
 use crate::client::wire::reply::Reply;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A connection on loan from a server's pool. Unless it is kept, it is closed.
 struct Loan<'s> {
@@ -152,29 +151,57 @@ impl Cluster {
         mut operation: Operation<'_, R, F>,
     ) -> Result<R, Error> {
         let begun = self.begin(key, &mut operation)?;
-        let target = begun.target(operation.command);
-        let Some((server, mut command)) = target else { return self.unasked(begun, operation) };
-        if operation.looks_first() {
-            match extending(command, self.look(&server, &begun.key)?) {
-                Some(extending) => command = extending,
-                None => return self.unasked(begun, operation),
-            }
+        let mut target = begun.target(operation.command);
+        if operation.looks_first()
+            && let Some((server, command)) = target
+        {
+            let look = self.look(&server, &begun.key)?;
+            target = extending(command, look).map(|extending| (server, extending));
         }
-        let write = |opaque, out: &mut Vec<u8>| command.write(&begun.key, opaque, out);
-        let (key, effect) = (Some(&begun.key), operation.effect);
-        let convert = &mut |reply: Reply<'_>| operation.read(reply);
-        let mut result = self.ask(command.name(), &server, key, effect, write, convert);
-        if operation.may_be_blank(&result) {
-            let look = self.look(&server, &begun.key);
-            if matches!(look, Ok(Look::Place(_))) {
-                result = operation.blanked(result);
-            }
-        }
+        let mut result = match target {
+            Some((server, command)) => self.first(&server, &begun.key, command, &mut operation),
+            None => begun.unasked(&mut operation),
+        };
         for copy in &begun.copies {
             let Some(to_copy) = operation.to_copy(&result) else { break };
             result = self.copied(copy, &begun.key, to_copy, &mut operation, result);
         }
         self.settle(begun, operation, result)
+    }
+
+    /// The result of the first server of a key.
+    fn first<R, F: Convert<R>>(
+        &self,
+        server: &Server,
+        key: &WireKey<'_>,
+        command: Command<'_>,
+        operation: &mut Operation<'_, R, F>,
+    ) -> Result<R, Error> {
+        let write = |opaque, out: &mut Vec<u8>| command.write(key, opaque, out);
+        let effect = operation.effect;
+        let convert = &mut |reply: Reply<'_>| operation.read(reply);
+        let result = self.ask(command.name(), server, Some(key), effect, write, convert);
+        if result.is_ok() {
+            server.answered(&command);
+        }
+        self.seen(server, key, operation, result)
+    }
+
+    /// The result, unless what was read is the place of a value that somebody computes.
+    fn seen<R, F: Convert<R>>(
+        &self,
+        server: &Server,
+        key: &WireKey<'_>,
+        operation: &mut Operation<'_, R, F>,
+        result: Result<R, Error>,
+    ) -> Result<R, Error> {
+        if !operation.may_be_blank(&result) {
+            return result;
+        }
+        match self.look(server, key) {
+            Ok(Look::Place(_)) => operation.blanked(result),
+            _ => result,
+        }
     }
 
     /// The result, after another copy of the key was asked as well.
@@ -191,16 +218,17 @@ impl Cluster {
         if let ToCopy::Write(_) = to_copy {
             let copied =
                 self.ask(command.name(), copy, Some(key), Effect::Write, write, &mut |_| Ok(()));
-            return result.and_then(|result| copied.map(|()| result));
+            return operation.written(result, copied);
         }
         let convert = &mut |reply: Reply<'_>| operation.read(reply);
         let read = self.ask(command.name(), copy, Some(key), command.effect(), write, convert);
+        let read = self.seen(copy, key, operation, read);
         operation.better(result, read)
     }
 
     /// What an item is. If the server cannot be asked that, it says nothing against it.
     fn look(&self, server: &Server, key: &WireKey<'_>) -> Result<Look, Error> {
-        if server.has_no_meta.load(Ordering::Relaxed) {
+        if server.has_no_meta() {
             return Ok(Look::Unknown);
         }
         let write = |opaque, out: &mut Vec<u8>| Command::Inspect.write(key, opaque, out);
@@ -248,11 +276,12 @@ impl Cluster {
         let mut slots = Slots::new(keys.len());
         let (groups, mut copied) = self.split(keys, bulk, &mut slots);
         self.ask_all(groups, bulk, &mut slots);
-        self.blank(keys, &mut slots, bulk);
+        self.blank(keys, &mut slots);
         while let Some((groups, copies)) = self.next_copies(keys, bulk, &mut copied, &slots) {
             let mut read = Slots::new(keys.len());
             self.ask_all(groups, &copies, &mut read);
-            slots.merge(read);
+            self.blank(keys, &mut read);
+            slots.merge(&copies, read);
         }
         slots.finish(self, bulk)
     }
@@ -283,14 +312,14 @@ impl Cluster {
                 }
             }
         }
-        let names: Vec<&str> = loans.iter().map(|(server, _)| server.name.as_str()).collect();
+        let asked: Vec<&Arc<Server>> = loans.iter().map(|(server, _)| *server).collect();
         let mut exchanges: Vec<Exchange<'_, '_>> = loans
             .iter_mut()
             .filter_map(|(_, loan)| loan.connection.as_mut())
             .zip(batches)
             .map(|(connection, batch)| Exchange::new(connection, batch))
             .collect();
-        let mut sink = |of: usize, at, reply: Reply<'_>| slots.fill(names[of], at, reply, bulk);
+        let mut sink = |of: usize, at, reply: Reply<'_>| slots.fill(asked[of], at, reply, bulk);
         drive(&mut exchanges, limits, &mut sink);
         for (watch, exchange) in watches.into_iter().zip(&exchanges) {
             watch.end_at(exchange.progress_at, exchange.failure.as_ref());
@@ -310,10 +339,11 @@ impl Cluster {
     }
 
     /// Among items that look like it, takes the places of values being computed for missing.
-    fn blank<K: AsKey, T>(&self, keys: &[K], slots: &mut Slots<T>, bulk: &impl Bulk<T>) {
-        for at in std::mem::take(&mut slots.doubtful) {
-            if matches!(self.call(&keys[at], operation::look()), Ok(Look::Place(_))) {
-                slots.set(at, bulk.missing(at));
+    fn blank<K: AsKey, T>(&self, keys: &[K], slots: &mut Slots<T>) {
+        for (at, server) in std::mem::take(&mut slots.doubtful) {
+            let Ok((key, _)) = self.wire(&keys[at]) else { continue };
+            if matches!(self.look(&server, &key), Ok(Look::Place(_))) {
+                slots.open(at);
             }
         }
     }

@@ -839,7 +839,10 @@ impl Client {
             let leased = self.call(&key, ask(self.config()));
             match lease.next(leased, clock::now()) {
                 Step::Done(result) => return Ok(result?),
-                Step::ComputeAlone => return compute(),
+                Step::ComputeAlone { release } => {
+                    self.give_back(&key, release);
+                    return compute();
+                }
                 Step::Compute(leading, ticket) => {
                     return self.fill(OwnedKey::new(&key), ticket, expiry, leading, compute);
                 }

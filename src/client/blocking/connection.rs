@@ -16,6 +16,7 @@ use crate::client::wire::command::{Expect, ServerCommand};
 use crate::client::wire::login;
 use crate::client::wire::reply::{Decoder, Reply};
 use rustix::event::{PollFd, PollFlags};
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,6 @@ impl Limits {
 }
 
 /// A connection to one server.
-#[derive(Debug)]
 pub(in crate::client) struct Connection {
     stream: Stream<Socket>,
     server: String,
@@ -54,6 +54,13 @@ pub(in crate::client) struct Connection {
     /// Time-outs as the socket has them.
     read_set: Duration,
     write_set: Duration,
+}
+
+// What was sent and received is not shown: it may be a login.
+impl fmt::Debug for Connection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Connection").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -105,7 +112,10 @@ impl Connection {
 
     fn log_in(&mut self, dialer: &Dialer, limits: Limits) -> Result<(), Error> {
         let Some(login) = &dialer.login else { return Ok(()) };
-        match self.call(None, limits, |_, out| login.write(out), &mut login::accepted) {
+        let call = self.call(None, limits, |_, out| login.write(out), &mut login::accepted);
+        // The password is not kept.
+        self.requests = Vec::new();
+        match call {
             Call::Clean(result) => result.map_err(login::failed),
             Call::Broken(error) => Err(login::failed(error)),
         }

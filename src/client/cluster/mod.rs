@@ -27,9 +27,12 @@ use crate::client::wire::command::{Command, Effect, Protocol};
 use crate::client::wire::outcome::Look;
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+/// A server that closes the connection at so many looks in a row does not know how to look.
+const LOOKS_FAILED_MAX: u32 = 2;
 
 /// One server, as long as it is on the list.
 #[derive(Debug)]
@@ -53,8 +56,10 @@ pub(in crate::client) struct Server {
     refusal: Mutex<Option<(Error, Instant)>>,
     /// A probe or a check is under way.
     pub is_looked_after: AtomicBool,
-    /// It does not know the meta commands, and so has no places of values being computed.
-    pub has_no_meta: AtomicBool,
+    /// Frames are spoken to it, which have no meta commands.
+    is_binary: bool,
+    /// Looks in a row that came to nothing.
+    looks_failed: AtomicU32,
     /// It has answered a call since the last check.
     pub is_heard: AtomicBool,
     /// When it was last checked, or would have been.
@@ -104,7 +109,8 @@ impl Server {
             latencies: LiveLatencies::default(),
             refusal: Mutex::new(None),
             is_looked_after: AtomicBool::new(false),
-            has_no_meta: AtomicBool::new(config.protocol() == Protocol::Binary),
+            is_binary: config.protocol() == Protocol::Binary,
+            looks_failed: AtomicU32::new(0),
             is_heard: AtomicBool::new(false),
             heard_at: Mutex::new(clock::now()),
             under_way: AtomicUsize::new(0),
@@ -123,15 +129,37 @@ impl Server {
         *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
     }
 
-    /// What a look at an item came to. Servers without the meta commands refuse it, proxies may
-    /// close the connection: they are not asked again.
+    /// Whether it does not know the meta commands, and so has no places of values being computed.
+    pub(super) fn has_no_meta(&self) -> bool {
+        self.is_binary || self.looks_failed.load(Ordering::Relaxed) >= LOOKS_FAILED_MAX
+    }
+
+    /// A command was answered. One that only the meta commands have shows that they are known.
+    pub(super) fn answered(&self, command: &Command<'_>) {
+        let is_meta = matches!(command, Command::Lease { .. } | Command::Inspect);
+        if is_meta && self.looks_failed.load(Ordering::Relaxed) > 0 {
+            self.looks_failed.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// What a look at an item came to. Servers without the meta commands refuse it: they are not
+    /// asked again. Proxies may close the connection instead, but once that may be a restart.
     pub(super) fn looked(&self, look: Result<Look, Error>) -> Result<Look, Error> {
         match look {
-            Err(Error::Refused { .. } | Error::Io { .. } | Error::Protocol { .. }) => {
-                self.has_no_meta.store(true, Ordering::Relaxed);
+            Err(Error::Refused { .. } | Error::Protocol { .. }) => {
+                self.looks_failed.store(LOOKS_FAILED_MAX, Ordering::Relaxed);
                 Ok(Look::Unknown)
             }
-            look => look,
+            Err(Error::Io { .. }) => {
+                self.looks_failed.fetch_add(1, Ordering::Relaxed);
+                Ok(Look::Unknown)
+            }
+            Ok(look) => {
+                self.looks_failed.store(0, Ordering::Relaxed);
+                Ok(look)
+            }
+            // A look changes nothing.
+            Err(error) => Err(error.without_doubt()),
         }
     }
 
@@ -191,7 +219,7 @@ impl Server {
     pub(super) fn readmit(&self, health: &mut Health) {
         health.readmit();
         // It may be another version now.
-        self.has_no_meta.store(false, Ordering::Relaxed);
+        self.looks_failed.store(0, Ordering::Relaxed);
         self.untroubled.store(false, Ordering::Release);
         self.in_use.store(health.state() != State::Ejected, Ordering::Release);
     }

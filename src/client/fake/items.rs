@@ -85,15 +85,33 @@ impl Items {
         self.by_key.remove(key).filter(|_| is_there)
     }
 
-    /// Up or down from the number that is there; `None` if it is no number.
-    pub(super) fn count(item: &mut Item, up: bool, delta: u64) -> Option<u64> {
-        let digits = std::str::from_utf8(&item.data).ok()?.trim_ascii_end();
-        let before: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
-        let number = if up { before.wrapping_add(delta) } else { before.saturating_sub(delta) };
-        // A number that has become shorter is filled up with blanks.
-        item.data = format!("{number:<width$}", width = item.data.len()).into_bytes();
+    /// Up or down from the number of an item; `Some(None)` if it is no number.
+    pub(super) fn count(
+        &mut self,
+        key: &[u8],
+        up: bool,
+        delta: u64,
+        now: SystemTime,
+    ) -> Option<Option<u64>> {
+        let token = self.tokens + 1;
+        let item = self.find(key, now)?;
+        let number = counted(&mut item.data, up, delta);
+        if number.is_some() {
+            item.token = token;
+            self.tokens = token;
+        }
         Some(number)
     }
+}
+
+/// Up or down from the number that is there; `None` if it is no number.
+fn counted(data: &mut Vec<u8>, up: bool, delta: u64) -> Option<u64> {
+    let digits = std::str::from_utf8(data).ok()?.trim_ascii_end();
+    let before: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
+    let number = if up { before.wrapping_add(delta) } else { before.saturating_sub(delta) };
+    // A number that has become shorter is filled up with blanks.
+    *data = format!("{number:<width$}", width = data.len()).into_bytes();
+    Some(number)
 }
 
 #[cfg(test)]
@@ -135,12 +153,11 @@ mod tests {
             ("+1", true, 1, None),
             ("-1", true, 1, None),
         ] {
-            let data = data.as_bytes().to_vec();
-            let mut item = Item { data, flags: 0, token: 1, until: None, is_place: false };
-            let number = Items::count(&mut item, up, delta);
+            let mut data = data.as_bytes().to_vec();
+            let number = counted(&mut data, up, delta);
             assert_eq!(number, expected.map(|(number, _)| number));
             if let Some((_, stored)) = expected {
-                assert_eq!(item.data, stored.as_bytes());
+                assert_eq!(data, stored.as_bytes());
             }
         }
     }

@@ -190,8 +190,8 @@ impl FakeCache {
     }
 
     fn count(&self, key: &impl AsKey, up: bool, delta: u64) -> Result<Option<u64>, Error> {
-        self.with(key, Some(None), |items, key, now| match items.find(key, now) {
-            Some(item) => Items::count(item, up, delta).map(Some).ok_or_else(not_a_number),
+        self.with(key, Some(None), |items, key, now| match items.count(key, up, delta, now) {
+            Some(number) => number.map(Some).ok_or_else(not_a_number),
             None => Ok(None),
         })
     }
@@ -429,8 +429,8 @@ impl Cache for FakeCache {
         expiry: impl Into<Expiry>,
     ) -> Result<u64, Error> {
         let expiry = expiry.into();
-        self.with(&key, None, |items, key, now| match items.find(key, now) {
-            Some(item) => Items::count(item, true, delta).ok_or_else(not_a_number),
+        self.with(&key, None, |items, key, now| match items.count(key, true, delta, now) {
+            Some(number) => number.ok_or_else(not_a_number),
             None => {
                 items.put(key, initial.to_string().into_bytes(), 0, until(expiry, now));
                 Ok(initial)

@@ -37,6 +37,16 @@ impl Begun<'_> {
         let command = seconds_max.map_or(command, |seconds| for_stand_in(command, seconds));
         Some((Arc::clone(server), command))
     }
+
+    /// The result of a call whose first server is not asked.
+    pub(crate) fn unasked<R, F: Convert<R>>(
+        &self,
+        operation: &mut Operation<'_, R, F>,
+    ) -> Result<R, Error> {
+        let kept = self.kept.as_deref();
+        let reply = kept.map_or_else(|| nowhere(&operation.command), Encoded::as_reply);
+        operation.read(reply)
+    }
 }
 
 /// One request, sent once or twice.
@@ -104,18 +114,6 @@ impl Cluster {
         let kept = self.near.get(key, clock::now());
         kept.is_some().then(|| count(&self.counters.near_hits));
         kept
-    }
-
-    /// The result of a call that nobody is asked about.
-    pub(crate) fn unasked<R, F: Convert<R>>(
-        &self,
-        begun: Begun<'_>,
-        mut operation: Operation<'_, R, F>,
-    ) -> Result<R, Error> {
-        let kept = begun.kept.as_deref();
-        let reply = kept.map_or_else(|| nowhere(&operation.command), Encoded::as_reply);
-        let result = operation.read(reply);
-        self.settle(begun, operation, result)
     }
 
     /// What the outcome of a call is to the caller, and to the counters.

@@ -53,8 +53,11 @@ pub(in crate::client) enum Step<T> {
     Done(Result<T, Error>),
     /// Compute for this process; store if there is a ticket.
     Compute(Leading, Option<Ticket>),
-    /// The time to wait for others is over: compute, whoever else does, and store nothing.
-    ComputeAlone,
+    /// The time to wait for others is over: give back a lease if there is one, compute, whoever
+    /// else does, and store nothing.
+    ComputeAlone {
+        release: Option<u64>,
+    },
     /// Give back a lease if there is one, wait for somebody in this process or else until then, and
     /// ask again.
     Wait {
@@ -92,7 +95,7 @@ impl<'c> Lease<'c> {
             Ok(Leased::Won(token)) => self.join(Some(Ticket::Lease(token)), now),
             Ok(Leased::Spoiled(token)) => self.join(token.map(Ticket::Item), now),
             Ok(Leased::Nowhere) => self.join(self.nothing, now),
-            Ok(Leased::Taken) if self.give_up_at <= now => Step::ComputeAlone,
+            Ok(Leased::Taken) if self.give_up_at <= now => Step::ComputeAlone { release: None },
             Ok(Leased::Taken) => self.wait(now),
             Err(error) if error.is_away() => self.join(None, now),
             Err(error) => Step::Done(Err(error)),
@@ -103,7 +106,9 @@ impl<'c> Lease<'c> {
     fn join<T>(&self, ticket: Option<Ticket>, now: Instant) -> Step<T> {
         match self.flights.join(&self.key) {
             Role::First(leading) => Step::Compute(leading, ticket),
-            Role::Other(_) if self.give_up_at <= now => Step::ComputeAlone,
+            Role::Other(_) if self.give_up_at <= now => {
+                Step::ComputeAlone { release: ticket.and_then(Ticket::lease) }
+            }
             Role::Other(following) => Step::Wait {
                 release: ticket.and_then(Ticket::lease),
                 following: Some(following),
@@ -234,7 +239,7 @@ mod tests {
             Step::Compute(_, ticket) => {
                 format!("compute {ticket:?}")
             }
-            Step::ComputeAlone => "alone".into(),
+            Step::ComputeAlone { release } => format!("alone {release:?}"),
             Step::Wait { release, following, .. } => {
                 format!("wait {release:?} {}", following.is_some())
             }
@@ -288,7 +293,10 @@ mod tests {
         assert!(waits > 100 && now == end);
         let Role::First(_leading) = flights.join(&key()) else { panic!() };
         let away = Err(Error::Down { server: String::new() });
-        assert_eq!(shown(lease.next(away, now)), "alone", "a computation that takes too long");
+        let alone = shown(lease.next(away, now));
+        assert_eq!(alone, "alone None", "a computation that takes too long");
+        let won = Ok(Leased::<u8>::Won(3));
+        assert_eq!(shown(lease.next(won, now)), "alone Some(3)", "what was won is given back");
     }
 
     #[test]

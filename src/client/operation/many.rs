@@ -7,7 +7,7 @@ use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
 use crate::client::near;
 use crate::client::observe;
-use crate::client::operation::{Convert, Encoded, may_be_place};
+use crate::client::operation::{Convert, Encoded, may_be_place, written};
 use crate::client::placement::key::{AsKey, WireKey};
 use crate::client::wire::batch::{Batch, refused};
 use crate::client::wire::command::{Command, Copying, Effect, Mode};
@@ -22,10 +22,16 @@ use std::sync::atomic::Ordering;
 /// The keys of one server.
 pub(in crate::client) struct Group<'k> {
     pub server: Arc<Server>,
-    /// For a stand-in, how long items may live there.
-    pub seconds_max: Option<u32>,
+    /// How long items may live there, of those for which it stands in.
+    pub seconds_max: HashMap<usize, u32>,
     /// Place in the caller's list, and key.
     pub keys: Vec<(usize, WireKey<'k>)>,
+}
+
+impl Group<'_> {
+    fn new(server: Arc<Server>) -> Self {
+        Self { server, seconds_max: HashMap::new(), keys: Vec::new() }
+    }
 }
 
 /// A call about many keys: what each is asked, by its place in the caller's list, and what the
@@ -50,7 +56,10 @@ pub(in crate::client) trait Bulk<T> {
         let seconds_max = group.seconds_max;
         Batch::each(group.keys, opaque, |at| {
             let command = self.command(at);
-            seconds_max.map_or(command, |seconds| for_stand_in(command, seconds))
+            match seconds_max.get(&at) {
+                Some(seconds) => for_stand_in(command, *seconds),
+                None => command,
+            }
         })
     }
 
@@ -63,8 +72,8 @@ pub(in crate::client) trait Bulk<T> {
 /// The results of such a call, in the making.
 pub(in crate::client) struct Slots<T> {
     slots: Vec<Option<Result<T, Error>>>,
-    /// Places whose replies are such as the place of a value being computed gets.
-    pub doubtful: Vec<usize>,
+    /// Those whose replies are such as the place of a value being computed gets, with who said so.
+    pub doubtful: Vec<(usize, Arc<Server>)>,
     /// The rights to keep what is read, and what was.
     tickets: HashMap<usize, near::Ticket>,
     brought: Vec<(near::Ticket, Encoded)>,
@@ -87,16 +96,21 @@ impl<T> Slots<T> {
         self.slots[at] = Some(result);
     }
 
+    /// There is nothing: another copy may have it.
+    pub(crate) fn open(&mut self, at: usize) {
+        self.slots[at] = None;
+    }
+
     /// One reply of a server. An error says that the connection is out of step.
     pub(crate) fn fill(
         &mut self,
-        server: &str,
+        server: &Arc<Server>,
         at: usize,
         reply: Reply<'_>,
         bulk: &impl Bulk<T>,
     ) -> Result<(), Error> {
         if may_be_place(&reply) {
-            self.doubtful.push(at);
+            self.doubtful.push((at, Arc::clone(server)));
         } else if let Some(ticket) = self.tickets.remove(&at) {
             self.brought.extend(Encoded::of(&reply).map(|brought| (ticket, brought)));
         }
@@ -105,7 +119,7 @@ impl<T> Slots<T> {
             return Ok(());
         }
         let result = match reply {
-            Reply::Refused(line) => Err(refused(server, line)),
+            Reply::Refused(line) => Err(refused(&server.name, line)),
             reply => bulk.convert(at, reply),
         };
         if let Err(error @ Error::Protocol { .. }) = result {
@@ -138,14 +152,22 @@ impl<T> Slots<T> {
         self.slots[at].as_ref().is_none_or(|slot| slot.as_ref().is_err_and(Error::is_away))
     }
 
-    /// With what further copies said.
-    pub(crate) fn merge(&mut self, copies: Slots<Option<T>>) {
-        for (slot, copy) in self.slots.iter_mut().zip(copies.slots) {
-            match copy {
-                Some(Ok(Some(found))) => *slot = Some(Ok(found)),
-                Some(Err(error)) if !matches!(slot, Some(Err(_))) => *slot = Some(Err(error)),
-                _ => {}
-            }
+    /// With what further copies said. What a read of one comes to beside a value changes nothing,
+    /// as in `Operation::better`.
+    pub(crate) fn merge<B: Bulk<T>>(&mut self, copies: &Copies<'_, B>, asked: Slots<Option<T>>) {
+        for (at, (slot, copy)) in self.slots.iter_mut().zip(asked.slots).enumerate() {
+            let before = slot.take();
+            *slot = match (before, copy) {
+                (_, Some(Ok(Some(found)))) => Some(Ok(found)),
+                (Some(Err(before)), Some(Err(error))) if copies.reads[at] => {
+                    // Of those that read, only what writes as well is in doubt.
+                    Some(Err(if error.is_in_doubt() { before.doubted() } else { before }))
+                }
+                (Some(before), Some(copy)) if !copies.reads[at] => {
+                    Some(written(&copies.bulk.command(at), before, copy.map(drop)))
+                }
+                (before, _) => before,
+            };
         }
     }
 
@@ -190,7 +212,7 @@ impl Cluster {
             if let Some(owner) = owner {
                 let group = *group_of[owner].get_or_insert_with(|| {
                     let server = Arc::clone(&topology.servers[owner]);
-                    groups.push(Group { server, seconds_max: None, keys: Vec::new() });
+                    groups.push(Group::new(server));
                     groups.len() - 1
                 });
                 groups[group].keys.push((at, wire));
@@ -290,12 +312,14 @@ fn join<'k>(
     seconds_max: Option<u32>,
     key: (usize, WireKey<'k>),
 ) {
-    let same =
-        |group: &&mut Group<'k>| group.server.id == server.id && group.seconds_max == seconds_max;
-    match groups.iter_mut().find(same) {
-        Some(group) => group.keys.push(key),
-        None => groups.push(Group { server, seconds_max, keys: vec![key] }),
+    // One group a server: a call takes one connection of each.
+    let found = groups.iter().position(|group| group.server.id == server.id);
+    let at = found.unwrap_or(groups.len());
+    if found.is_none() {
+        groups.push(Group::new(server));
     }
+    groups[at].seconds_max.extend(seconds_max.map(|seconds| (key.0, seconds)));
+    groups[at].keys.push(key);
 }
 
 /// Servers with further copies of a key, by its place in the caller's list.

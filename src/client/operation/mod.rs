@@ -23,7 +23,7 @@ use crate::client::config::{Config, Expiry};
 use crate::client::error::Error;
 use crate::client::operation::update::Read;
 use crate::client::value::AnyCodec;
-use crate::client::wire::command::{Command, Effect, Mode, ServerCommand};
+use crate::client::wire::command::{Command, Copying, Effect, Mode, ServerCommand};
 use crate::client::wire::outcome::{self, Cas, Inspection, Look, Raw, Versioned};
 use crate::client::wire::reply::{Item, Reply};
 use serde::Serialize;
@@ -107,8 +107,8 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
         writes.then(|| ToCopy::Write(self.command.for_copies()))
     }
 
-    /// The result after another copy was read: that one's if it has something, or if it alone knows
-    /// that there is nothing.
+    /// The result after another copy was read: that one's if it has something. Otherwise what the
+    /// first one said stands, be it that there is nothing or why it said nothing.
     pub(super) fn better(
         &self,
         before: Result<R, Error>,
@@ -116,8 +116,20 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
     ) -> Result<R, Error> {
         match (&read, self.missed) {
             (Ok(_), false) => read,
+            (Err(error), _) if self.effect != Effect::Read && error.is_in_doubt() => {
+                before.map_err(Error::doubted)
+            }
             _ => before,
         }
+    }
+
+    /// The result after another copy was written.
+    pub(super) fn written(
+        &self,
+        result: Result<R, Error>,
+        copied: Result<(), Error>,
+    ) -> Result<R, Error> {
+        written(&self.command, result, copied)
     }
 
     /// Whether the result may come from the place of a value that somebody computes.
@@ -135,12 +147,30 @@ impl<'a, R, F: Convert<R>> Operation<'a, R, F> {
         matches!(self.command, Command::Extend { .. })
     }
 
-    /// The result, if it does.
-    pub(super) fn blanked(&self, result: Result<R, Error>) -> Result<R, Error> {
+    /// The result, if it does: there is nothing.
+    pub(super) fn blanked(&mut self, result: Result<R, Error>) -> Result<R, Error> {
+        self.missed = true;
         match self.blank {
             Some(blank) => blank(result),
             None => result,
         }
+    }
+}
+
+/// The result of a write after another copy was sent the same, or what keeps it from being out of
+/// date. Once one of them is or may be written, an error of the other leaves the write in doubt.
+fn written<R>(
+    command: &Command<'_>,
+    result: Result<R, Error>,
+    copied: Result<(), Error>,
+) -> Result<R, Error> {
+    let is_same = command.copying() == Copying::WriteAll;
+    match (result, copied) {
+        (Ok(_), Err(error)) => Err(error.doubted()),
+        (Err(error), copied) if is_same && copied.as_ref().err().is_none_or(Error::is_in_doubt) => {
+            Err(error.doubted())
+        }
+        (result, _) => result,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::client::wire::command::Expect;
 use crate::client::wire::{frame, listing};
 use crate::limits::KEY_BYTES_MAX;
 use memchr::memchr;
+use std::fmt;
 
 /// Longest reply line: a meta reply with all its flags, or a statistic.
 const LINE_BYTES_MAX: usize = 8 << 10;
@@ -75,7 +76,6 @@ pub(in crate::client) struct Fault(pub String);
 type Decoded<'a> = Result<Option<(Reply<'a>, usize)>, Fault>;
 
 /// What has arrived on a connection and was not read yet.
-#[derive(Debug)]
 pub(in crate::client) struct Decoder {
     /// All of it is initialised; what counts is `start..end`.
     buffer: Vec<u8>,
@@ -83,6 +83,13 @@ pub(in crate::client) struct Decoder {
     end: usize,
     /// Bytes that the reply in the making needs at least.
     wanted: usize,
+}
+
+// Values are not for logs.
+impl fmt::Debug for Decoder {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Decoder({} bytes)", self.end - self.start)
+    }
 }
 
 impl Default for Decoder {
