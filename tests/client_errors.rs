@@ -43,6 +43,7 @@ fn failure(error: &Error) -> Failure {
         Error::Down { .. } => "down",
         Error::Login { .. } => "login",
         Error::Tls { .. } => "tls",
+        Error::Partial { .. } => "partial",
         _ => "other",
     };
     let says_so = error.to_string().contains("may or may not be done");
@@ -110,6 +111,8 @@ fn a_write_says_whether_it_may_have_been_done_and_nothing_else_does() {
     both(&closes.address.to_string(), &config(), doubted("io"), "closed without an answer");
     let silent = Scripted::start(|_, _| true);
     both(&silent.address.to_string(), &config(), doubted("timeout"), "no answer");
+    let client = Client::with_config([silent.address.to_string()], config()).unwrap();
+    assert_eq!(of(client.append("k", b"x")), ("timeout", false), "it was only looked at");
     let odd = Scripted::start(|_, out| out.write_all(b"SERVER_ERROR who knows\r\n").is_ok());
     both(&odd.address.to_string(), &config(), doubted("protocol"), "an answer nobody knows");
     let full = Scripted::start(|line, out| match line {
@@ -121,6 +124,121 @@ fn a_write_says_whether_it_may_have_been_done_and_nothing_else_does() {
     let (refused, none) = (("refused", false), ("none", false));
     let row = [refused, none, refused, none, refused];
     both(&full.address.to_string(), &config(), row, "a refusal");
+}
+
+/// One server that does everything, and one that nobody can reach.
+fn half() -> (Scripted, [String; 2]) {
+    let does = Scripted::start(|line, out| {
+        let answer = match line.split(' ').next().unwrap_or_default() {
+            "incr" => "2\r\n",
+            "get" => "END\r\n",
+            "delete" => "DELETED\r\n",
+            "set" => "STORED\r\n",
+            _ => return true,
+        };
+        out.write_all(answer.as_bytes()).is_ok()
+    });
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let addresses = [does.address.to_string(), nobody];
+    (does, addresses)
+}
+
+#[test]
+fn a_write_of_one_copy_of_two_is_in_doubt() {
+    let (does, addresses) = half();
+    let config = Config { replicas: 2, ..config() };
+    let client = Client::with_config(&addresses, config.clone()).unwrap();
+    let is_owned = |key: &String| client.server_of(key).unwrap().port() == does.address.port();
+    let key = |owned| (0..).map(|at| format!("k{at}")).find(|key| is_owned(key) == owned).unwrap();
+    let (partial, connect, none) = (("partial", true), ("connect", false), ("none", false));
+    // Of a set, a set of many, a delete, a delete of many, an incr, an incr of many, and reads.
+    let blocking = |key: &str| {
+        [
+            of(client.set(key, 1)),
+            first(client.set_many([(key, 1)])),
+            of(client.delete(key)),
+            first(client.delete_many([key])),
+            of(client.incr(key, 1)),
+            first(client.incr_many([key], 1)),
+            of(client.get::<u8>(key)),
+            first(client.get_many::<u8>([key])),
+        ]
+    };
+    let half = [partial; 4];
+    for (owned, counts, reads) in [(true, partial, none), (false, connect, connect)] {
+        let mut expected = half.to_vec();
+        expected.extend([counts, counts, reads, reads]);
+        let key = key(owned);
+        assert_eq!(blocking(&key)[..], expected, "{owned}");
+        #[cfg(feature = "tokio")]
+        {
+            use distcache::client::asynchronous::Client;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            let client = Client::with_config(&addresses, config.clone()).unwrap();
+            let key = key.as_str();
+            let row = runtime.block_on(async {
+                [
+                    of(client.set(key, 1).await),
+                    first(client.set_many([(key, 1)]).await),
+                    of(client.delete(key).await),
+                    first(client.delete_many([key]).await),
+                    of(client.incr(key, 1).await),
+                    first(client.incr_many([key], 1).await),
+                    of(client.get::<u8>(key).await),
+                    first(client.get_many::<u8>([key]).await),
+                ]
+            });
+            assert_eq!(row[..], expected, "{owned}, asynchronous");
+        }
+    }
+}
+
+#[test]
+fn a_stand_in_gets_its_own_keys_and_others_on_one_connection() {
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let config = Config {
+        connections_max: 1,
+        failures_max: 1,
+        probe_after: Duration::from_secs(60),
+        when_down: WhenDown::NextServer { expiry_seconds_max: 60 },
+        call_timeout: Duration::from_secs(2),
+        read_timeout: Duration::from_secs(2),
+        ..config()
+    };
+    let addresses = [server.addresses()[0].to_string(), nobody];
+    let client = Client::with_config(addresses, config).unwrap();
+    let _ = client.version();
+    assert_eq!(client.servers()[1].state, State::Ejected);
+    let start = Instant::now();
+    client.set_many((0..50).map(|key| (key, key))).all().unwrap();
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    let expires = |key: &u8| client.inspect(*key).unwrap().unwrap().ttl_seconds.is_some();
+    let expiring = (0..50u8).filter(expires).count();
+    assert!((1..50).contains(&expiring), "those that do not belong there: {expiring}");
+}
+
+#[test]
+fn one_look_that_was_lost_is_no_verdict_and_two_are() {
+    for (lost, heard) in [(1, 4), (2, 2)] {
+        let left = std::sync::atomic::AtomicUsize::new(lost);
+        let server = Scripted::start(move |line, out| {
+            use std::sync::atomic::Ordering::Relaxed;
+            match line {
+                line if line.starts_with("mg ") => {
+                    let loses = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+                    loses.is_err() && out.write_all(b"EN\r\n").is_ok()
+                }
+                line if line.starts_with("append ") => true,
+                _ => out.write_all(b"NOT_STORED\r\n").is_ok(),
+            }
+        });
+        let client = Client::with_config([server.address.to_string()], config()).unwrap();
+        for _ in 0..4 {
+            assert_eq!(client.append("k", b"x"), Ok(false));
+        }
+        assert_eq!(server.heard("mg "), heard, "{lost} lost");
+    }
 }
 
 #[test]

@@ -87,6 +87,18 @@ fn every_connection_logs_in_before_it_is_used() {
 }
 
 #[test]
+fn a_client_in_a_log_shows_no_password() {
+    let users = Users::new("shown", "bob:secret\n");
+    let config = Config { login: bob("secret"), check_every: None, ..Config::default() };
+    let client = Client::with_config([users.address()], config).unwrap();
+    assert_eq!(client.get_many::<u8>(["a", "b"]).all(), Ok(vec![None, None]));
+    let shown = format!("{client:?}");
+    let bytes = format!("{:?}", b"secret");
+    let bytes = bytes.trim_matches(['[', ']']);
+    assert!(!shown.contains("secret") && !shown.contains(bytes), "{shown}");
+}
+
+#[test]
 fn a_refused_login_is_an_error_of_its_own_and_is_not_repeated() {
     let users = Users::new("wrong", "bob:secret\n");
     let told = Arc::new(Mutex::new(Vec::new()));

@@ -195,6 +195,43 @@ fn a_session_that_is_touched_lives_on_when_its_server_has_lost_it() {
     assert!(rig.alone[holder].inspect("session").unwrap().unwrap().ttl_seconds.is_some());
 }
 
+#[test]
+fn the_place_of_a_value_is_no_value_on_any_copy() {
+    let rig = Rig::new(Config::default());
+    let minute = Duration::from_secs(60);
+    rig.all.set("k", 1).unwrap();
+    for at in rig.holders("k") {
+        rig.all.delete("k").unwrap();
+        let look = || {
+            assert_eq!(rig.all.get_raw("k"), Ok(None), "{at}");
+            assert_eq!(rig.all.get_many::<String>(["k"]).all(), Ok(vec![None]), "{at}");
+            let answers = rig.all.batch().get("k").run().all().unwrap();
+            assert_eq!(answers[0].value::<String>(), Ok(None), "{at}");
+            "made"
+        };
+        let made: String = rig.alone[at].get_or_compute("k", minute, || look().to_owned()).unwrap();
+        assert_eq!(rig.all.get::<String>("k"), Ok(Some(made)));
+    }
+}
+
+#[test]
+fn what_is_decided_by_an_owner_that_is_away_is_deleted_from_the_copies() {
+    type Write = fn(&Client) -> bool;
+    let invalidate: Write = |all| all.invalidate("k", Duration::from_secs(60)).is_ok();
+    let incr: Write = |all| all.incr("k", 1) == Ok(None);
+    let incr_many: Write = |all| all.incr_many(["k"], 1).all() == Ok(vec![None]);
+    for (at, write) in [invalidate, incr, incr_many].into_iter().enumerate() {
+        let rig = Rig::new(Config { when_down: WhenDown::Miss, ..Config::default() });
+        rig.all.set("k", 1).unwrap();
+        let owner = rig.owner("k");
+        rig.cut(owner);
+        assert_eq!(rig.all.get::<u8>("k"), Ok(Some(1)));
+        assert!(write(&rig.all), "{at}");
+        assert_eq!(rig.holders("k"), [owner], "{at}");
+        assert_eq!(rig.all.get::<u8>("k"), Ok(None), "{at}");
+    }
+}
+
 /// A server that keeps whoever asks waiting, then says that it has nothing.
 fn slow_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -236,6 +236,9 @@ fn a_server_that_comes_back_is_logged_in_to_and_repaired() {
     assert!(client.counters().repaired > 0, "{:?}", client.counters());
     until("writes to it", || keys.iter().all(|key| client.set(key, 3).is_ok()));
     assert_eq!(client.get_many::<u32>(&keys).all().unwrap(), vec![Some(3); 100]);
+    // Which needs the meta commands where they are spoken.
+    assert!(keys.iter().all(|key| client.append(key, b"0") == Ok(true)));
+    assert_eq!(client.get_many::<u32>(&keys).all().unwrap(), vec![Some(30); 100]);
 }
 
 #[test]
