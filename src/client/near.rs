@@ -36,8 +36,9 @@ const ITEM_BYTES: u64 = 128;
 ///
 /// `get`, `get_raw`, `get_many` and `get_map` read from it what this client has read lately; all
 /// other calls ask the servers. What this client writes or deletes is not read from it any more.
-/// **What others write may be read for `lifetime` longer**, and so may what has expired or what a
-/// call wrote that failed or was cancelled, or what a `flush_all` with a delay has ended: right for what changes rarely, wrong for balances.
+/// **What others write may be read for `lifetime` longer**, and so may what has expired, what a
+/// `flush_all` with a delay has ended, or what a call wrote that failed or was cancelled: right for
+/// what changes rarely, wrong for balances.
 ///
 /// ```
 /// # let server = distcache::server::Server::bind("127.0.0.1:0")?;

@@ -211,9 +211,7 @@ impl Cluster {
             let owner = (!has_replicas).then(|| topology.owner_in_use(&placing)).flatten();
             if let Some(owner) = owner {
                 let group = *group_of[owner].get_or_insert_with(|| {
-                    let server = Arc::clone(&topology.servers[owner]);
-                    groups.push(Group::new(server));
-                    groups.len() - 1
+                    place_of(&mut groups, Arc::clone(&topology.servers[owner]))
                 });
                 groups[group].keys.push((at, wire));
                 continue;
@@ -306,18 +304,22 @@ impl Cluster {
     }
 }
 
+/// The place of a server's group. There is one, since a call takes one connection of each server.
+fn place_of(groups: &mut Vec<Group<'_>>, server: Arc<Server>) -> usize {
+    let found = groups.iter().position(|group| group.server.id == server.id);
+    found.unwrap_or_else(|| {
+        groups.push(Group::new(server));
+        groups.len() - 1
+    })
+}
+
 fn join<'k>(
     groups: &mut Vec<Group<'k>>,
     server: Arc<Server>,
     seconds_max: Option<u32>,
     key: (usize, WireKey<'k>),
 ) {
-    // One group a server: a call takes one connection of each.
-    let found = groups.iter().position(|group| group.server.id == server.id);
-    let at = found.unwrap_or(groups.len());
-    if found.is_none() {
-        groups.push(Group::new(server));
-    }
+    let at = place_of(groups, server);
     groups[at].seconds_max.extend(seconds_max.map(|seconds| (key.0, seconds)));
     groups[at].keys.push(key);
 }
