@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{PATIENCE, connect};
+use support::{Client, PATIENCE, connect};
 use tempfile::TempDir;
 
 fn config(directory: &Path, workers: usize) -> Config {
@@ -462,4 +462,24 @@ fn regression_a_start_evicts_nothing_that_fits() {
         drop(server);
         assert_eq!(stat(&small(&directory), "curr_items"), count, "{percent} %");
     }
+}
+
+/// Under `always` a change that the snapshot's thread had written while the log began another file
+/// was synced only with the next change: who waited for its reply waited for ever.
+#[test]
+fn regression_what_somebody_else_has_written_is_synced() {
+    let directory = TempDir::new().expect("a directory");
+    let mut config = config(directory.path(), 2);
+    if let Some(durability) = &mut config.durability {
+        // A snapshot at each half a megabyte.
+        (durability.fsync, durability.log_bytes_max) = (Fsync::Always, 1 << 20);
+    }
+    let server = Server::start(config).expect("it starts");
+    let mut client = Client::at(server.addresses()[0]);
+    let value = "x".repeat(1 << 10);
+    for number in 0..20_000 {
+        client.check(&format!("set k{} 0 0 1024\r\n{value}\r\n", number % 100), "STORED");
+    }
+    let stats = ask(&server, "stats persistence\r\n");
+    assert!(!stats.contains("snapshots_taken 0\r\n"), "{stats}");
 }

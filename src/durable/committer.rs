@@ -265,6 +265,12 @@ impl Committer {
         lock(&self.target).synced
     }
 
+    /// Whether something was written that is not known to be on the device, and may get there.
+    pub fn has_unsynced(&self) -> bool {
+        let target = lock(&self.target);
+        !target.failed && target.position > target.synced
+    }
+
     /// Bytes of logs that are there.
     pub fn log_bytes(&self) -> u64 {
         self.position().saturating_sub(self.oldest_position.load(Ordering::Acquire))

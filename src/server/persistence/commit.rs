@@ -115,6 +115,7 @@ impl Items for Shards {
 /// Wakes workers whose replies wait for the log, and does what is to be done when that fails.
 pub struct Alarm {
     bells: OnceLock<Box<[Arc<Bell>]>>,
+    syncer: OnceLock<Arc<Writer>>,
     /// Ends the process, or the server.
     end: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Counts what has become safe or was lost: a worker that is about to sleep looks here.
@@ -138,6 +139,7 @@ impl Alarm {
     pub fn new(fsync: Fsync, on_log_error: OnLogError) -> Self {
         Self {
             bells: OnceLock::new(),
+            syncer: OnceLock::new(),
             end: OnceLock::new(),
             moves: AtomicU64::new(0),
             fsync,
@@ -149,6 +151,11 @@ impl Alarm {
     /// Wakes these workers from now on. Once: there is one server.
     pub fn set_bells(&self, bells: &[Arc<Bell>]) {
         let _ = self.bells.set(bells.into());
+    }
+
+    /// Has this thread sync what others have written. Once, and only under `always`.
+    pub fn set_syncer(&self, writer: Arc<Writer>) {
+        let _ = self.syncer.set(writer);
     }
 
     /// Calls this if nothing unlogged may be served. Once.
@@ -177,6 +184,7 @@ impl Alarm {
 impl Wake for Alarm {
     fn moved(&self) {
         self.moves.fetch_add(1, Ordering::SeqCst);
+        self.syncer.get().into_iter().for_each(|writer| writer.wake());
         let bells = self.bells.get().into_iter().flatten();
         bells.filter(|bell| bell.waits_for_log()).for_each(|bell| bell.ring());
     }
@@ -232,9 +240,11 @@ impl Writer {
         // Only once: there is one such thread.
         let _ = self.thread.set(thread::current());
         let syncs = committer.policy().fsync == Fsync::Always;
+        // Whoever else writes does not sync; and what was left to them is not written yet then.
+        let is_wanted = || committer.has_work() || (syncs && committer.has_unsynced());
         loop {
             let stopping = self.stopping.load(Ordering::SeqCst);
-            while committer.has_work() {
+            while is_wanted() {
                 committer.commit(journals);
                 if syncs {
                     committer.sync_now(journals);
@@ -244,7 +254,7 @@ impl Writer {
                 return;
             }
             self.parking.park();
-            if !committer.has_work() && !self.stopping.load(Ordering::SeqCst) {
+            if !is_wanted() && !self.stopping.load(Ordering::SeqCst) {
                 thread::park_timeout(LOOK);
             }
             self.parking.unpark();

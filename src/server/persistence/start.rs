@@ -5,6 +5,7 @@
 
 use crate::durable::build::BuiltShard;
 use crate::durable::committer::{Committer, Policy};
+use crate::durable::directory;
 use crate::durable::disk::{Access, Disk, Growth, RealDisk};
 use crate::durable::journal::Journal;
 use crate::durable::record::Seed;
@@ -39,6 +40,12 @@ const SNAPSHOT_NICENESS: i32 = 10;
 /// that limit, all files are within four times of it and 512 MiB.
 const LOG_BYTES_SHARE: u64 = 2;
 const LOG_BYTES_FREE: u64 = 512 << 20;
+
+/// Of what the disk has for us at the start, logs take one part in so many at most: changes wait
+/// for a snapshot then, instead of failing for want of space.
+const LOG_DISK_SHARE: u64 = 2;
+/// And so much at least, though the disk be full: somebody may make room.
+const LOG_BYTES_LEAST: u64 = 16 << 20;
 
 /// Progress of a recovery is logged so many times, if there are many bytes.
 const PROGRESS_STEPS: u64 = 10;
@@ -136,6 +143,15 @@ pub(super) fn open_on(
     Ok(assemble(disk, recovered, settings, &request, clock, took))
 }
 
+/// What logs may take where nobody has said how much.
+fn log_bytes_max(disk: &dyn Disk, memory_bytes_max: u64) -> u64 {
+    let by_memory = memory_bytes_max.saturating_mul(LOG_BYTES_SHARE).saturating_add(LOG_BYTES_FREE);
+    // A system that does not say has as much as is wanted.
+    let free_bytes = disk.free_bytes().unwrap_or(u64::MAX);
+    let by_disk = free_bytes.saturating_add(directory::bytes(disk)) / LOG_DISK_SHARE;
+    by_memory.min(by_disk.max(LOG_BYTES_LEAST))
+}
+
 /// Logs how far a recovery has come, and how long the rest may take.
 fn progress_logger(clock: Clock, recovering: Arc<Recovering>) -> impl Fn(u64, u64) + Send + Sync {
     let (step, began) = (AtomicU64::new(0), clock.moment());
@@ -167,7 +183,7 @@ fn assemble(
     let (fsync, on_log_error) = (settings.fsync, settings.on_log_error);
     let alarm = Arc::new(Alarm::new(fsync, on_log_error));
     let log_bytes_max = match settings.log_bytes_max {
-        0 => request.memory_bytes_max.saturating_mul(LOG_BYTES_SHARE) + LOG_BYTES_FREE,
+        0 => log_bytes_max(&*disk, request.memory_bytes_max),
         bytes => bytes,
     };
     let policy = Policy { fsync, on_log_error, log_bytes_max };
@@ -265,9 +281,11 @@ impl Opened {
         keeping.spawn("log", |durability, shards| {
             durability.writer.run(&durability.committer, shards);
         })?;
-        if durability.committer.policy().fsync == Fsync::EverySecond {
-            keeping
-                .spawn("syncer", |durability, shards| durability.committer.run_syncer(shards))?;
+        match durability.committer.policy().fsync {
+            Fsync::Always => durability.alarm.set_syncer(Arc::clone(&durability.writer)),
+            Fsync::EverySecond => keeping
+                .spawn("syncer", |durability, shards| durability.committer.run_syncer(shards))?,
+            Fsync::No => {}
         }
         let thread = SnapshotThread::new(
             self.steps,

@@ -54,7 +54,7 @@ pub struct Durability {
     /// The log.
     pub committer: Committer,
     /// Who writes it.
-    pub writer: Writer,
+    pub writer: Arc<Writer>,
     /// Who wakes the workers.
     pub alarm: Arc<Alarm>,
     /// What the start found.
@@ -75,7 +75,7 @@ impl Durability {
     ) -> Self {
         // As the other sizes, until the snapshotter has looked.
         let status = Mutex::new(Status { free_bytes: Some(0), ..Status::default() });
-        let writer = Writer::default();
+        let writer = Arc::new(Writer::default());
         Self { committer, writer, alarm, recovery, recovery_took, notes, status }
     }
 
