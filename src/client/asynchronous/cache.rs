@@ -185,7 +185,14 @@ pub trait Cache: Sync {
     ) -> impl Future<Output = Result<T, Error>> + Send
     where
         T: DeserializeOwned + Serialize + Send + Sync + 'static,
-        F: Future<Output = T> + Send + 'static;
+        F: Future<Output = T> + Send + 'static,
+    {
+        let compute = || {
+            let computed = compute();
+            async { Ok(computed.await) }
+        };
+        self.try_get_or_compute(key, expiry, compute)
+    }
 
     /// As [`Client::try_get_or_compute`].
     ///
@@ -307,19 +314,6 @@ impl Cache for Client {
         Self::incr_or_with(self, key, delta, initial, expiry).await
     }
 
-    async fn get_or_compute<T, F>(
-        &self,
-        key: impl AsKey + Send + Sync,
-        expiry: impl Into<Expiry> + Send,
-        compute: impl FnOnce() -> F + Send,
-    ) -> Result<T, Error>
-    where
-        T: DeserializeOwned + Serialize + Send + Sync + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        Self::get_or_compute(self, key, expiry, compute).await
-    }
-
     async fn try_get_or_compute<T, E, F>(
         &self,
         key: impl AsKey + Send + Sync,
@@ -437,23 +431,6 @@ impl Cache for FakeCache {
         expiry: impl Into<Expiry> + Send,
     ) -> Result<u64, Error> {
         Blocking::incr_or_with(self, key, delta, initial, expiry)
-    }
-
-    async fn get_or_compute<T, F>(
-        &self,
-        key: impl AsKey + Send + Sync,
-        expiry: impl Into<Expiry> + Send,
-        compute: impl FnOnce() -> F + Send,
-    ) -> Result<T, Error>
-    where
-        T: DeserializeOwned + Serialize + Send + Sync + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let compute = || {
-            let computed = compute();
-            async { Ok(computed.await) }
-        };
-        self.computed(key, expiry, compute).await
     }
 
     async fn try_get_or_compute<T, E, F>(

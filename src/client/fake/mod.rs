@@ -10,7 +10,7 @@ use crate::client::config::{Config, Expiry, WhenDown};
 use crate::client::error::Error;
 use crate::client::fake::items::{ITEM_BYTES_MAX, Items, until};
 use crate::client::operation::Encoded;
-use crate::client::operation::flight::{Flights, Role};
+use crate::client::operation::flight::{Flights, Following, Leading, Role};
 use crate::client::placement::key::{AsKey, KeyRules, WireKey};
 use crate::client::wire::outcome::{Cas, Many, Versioned};
 use serde::Serialize;
@@ -234,6 +234,25 @@ impl FakeCache {
         Some(encoded)
     }
 
+    /// The beginning of a computation: the value if there is one by now, or who computes it.
+    fn begin<T: DeserializeOwned>(
+        &self,
+        key: &impl AsKey,
+        wire: &WireKey<'static>,
+    ) -> Result<Begun<'_, T>, Error> {
+        if let Some(value) = self.readable(key)? {
+            return Ok(Begun::Value(value));
+        }
+        Ok(match self.shared.flights.join(wire) {
+            Role::First(leading) => match self.readable(key)? {
+                // Whoever was first before has just stored it.
+                Some(value) => Begun::Value(value),
+                None => Begun::First(leading, self.place(wire)),
+            },
+            Role::Other(following) => Begun::Other(following),
+        })
+    }
+
     /// `try_get_or_compute` for a future that computes.
     #[cfg(feature = "tokio")]
     pub(super) async fn computed<T, E, F>(
@@ -249,21 +268,14 @@ impl FakeCache {
     {
         let (wire, expiry) = (self.wire(&key)?, expiry.into());
         loop {
-            if let Some(value) = self.readable(&key)? {
-                return Ok(value);
-            }
-            match self.shared.flights.join(&wire) {
-                Role::First(leading) => {
-                    // Whoever was first before may just have stored it.
-                    if let Some(value) = self.readable(&key)? {
-                        return Ok(value);
-                    }
-                    let place = self.place(&wire);
+            match self.begin(&key, &wire)? {
+                Begun::Value(value) => return Ok(value),
+                Begun::First(leading, place) => {
                     let value = compute().await?;
                     leading.land(self.fill(place.as_ref(), expiry, &value));
                     return Ok(value);
                 }
-                Role::Other(following) => {
+                Begun::Other(following) => {
                     let landed = following.await;
                     if let Some(value) = landed.and_then(|landed| landed.value(self.config())) {
                         return Ok(value);
@@ -280,6 +292,13 @@ fn refused(line: &str) -> Error {
 
 fn not_a_number() -> Error {
     refused("CLIENT_ERROR cannot increment or decrement non-numeric value")
+}
+
+/// See [`FakeCache::begin`].
+enum Begun<'c, T> {
+    Value(T),
+    First(Leading, Option<Place<'c>>),
+    Other(Following),
 }
 
 /// The place of a value that is being computed; given back when it is dropped.
@@ -447,22 +466,15 @@ impl Cache for FakeCache {
         let (wire, expiry) = (self.wire(&key)?, expiry.into());
         let give_up_at = clock::now() + self.config().lease;
         loop {
-            if let Some(value) = self.readable(&key)? {
-                return Ok(value);
-            }
-            match self.shared.flights.join(&wire) {
-                Role::First(leading) => {
-                    // Whoever was first before may just have stored it.
-                    if let Some(value) = self.readable(&key)? {
-                        return Ok(value);
-                    }
-                    let place = self.place(&wire);
+            match self.begin(&key, &wire)? {
+                Begun::Value(value) => return Ok(value),
+                Begun::First(leading, place) => {
                     let value = compute()?;
                     leading.land(self.fill(place.as_ref(), expiry, &value));
                     return Ok(value);
                 }
-                Role::Other(_) if clock::now() >= give_up_at => return compute(),
-                Role::Other(following) => {
+                Begun::Other(_) if clock::now() >= give_up_at => return compute(),
+                Begun::Other(following) => {
                     let landed = wait_until(Some(following), give_up_at);
                     if let Some(value) = landed.and_then(|landed| landed.value(self.config())) {
                         return Ok(value);
