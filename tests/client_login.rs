@@ -4,29 +4,27 @@
 
 #![cfg(all(feature = "server", feature = "client"))]
 
+mod support;
+
 use distcache::client::{Client, Config, Error, Event, Listener, Login, State, WhenDown};
 use distcache::server::Server;
 use distcache::server::config::{Config as ServerConfig, Listener as ServerListener};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use support::{PATIENCE, Users};
 
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Users {
-    path: PathBuf,
+/// A server, and the file of its users.
+struct Guarded {
+    users: Users,
     server: Server,
 }
 
-impl Users {
-    fn new(name: &str, text: &str) -> Self {
-        let file = format!("distcache-client-login-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(file);
-        std::fs::write(&path, text).unwrap();
-        let auth_file = Some(path.clone());
+impl Guarded {
+    fn new(text: &str) -> Self {
+        let users = Users::new(text);
+        let auth_file = Some(users.path());
         let config = ServerConfig { workers: 2, auth_file, ..ServerConfig::default() };
-        Self { server: Server::start(config).unwrap(), path }
+        Self { server: Server::start(config).unwrap(), users }
     }
 
     fn address(&self) -> String {
@@ -37,12 +35,6 @@ impl Users {
         let config = Config { login: Some(login), check_every: None, ..Config::default() };
         let client = Client::with_config([self.address()], config).unwrap();
         client.stats("")[0].1.as_ref().unwrap()[name].parse().unwrap()
-    }
-}
-
-impl Drop for Users {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -57,15 +49,14 @@ fn every_connection_logs_in_before_it_is_used() {
         "bob:$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDe",
         "hy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1\n"
     );
-    for (name, text) in [("plain", "bob:secret\n"), ("hashed", hashed)] {
-        let servers =
-            [Users::new(&format!("{name}0"), text), Users::new(&format!("{name}1"), text)];
+    for text in ["bob:secret\n", hashed] {
+        let servers = [Guarded::new(text), Guarded::new(text)];
         let config = Config {
             login: bob("secret"),
             check_every: Some(Duration::from_millis(5)),
             ..Config::default()
         };
-        let client = Client::with_config(servers.iter().map(Users::address), config).unwrap();
+        let client = Client::with_config(servers.iter().map(Guarded::address), config).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..4u32 {
                 let client = &client;
@@ -88,7 +79,7 @@ fn every_connection_logs_in_before_it_is_used() {
 
 #[test]
 fn a_client_in_a_log_shows_no_password() {
-    let users = Users::new("shown", "bob:secret\n");
+    let users = Guarded::new("bob:secret\n");
     let config = Config { login: bob("secret"), check_every: None, ..Config::default() };
     let client = Client::with_config([users.address()], config).unwrap();
     assert_eq!(client.get_many::<u8>(["a", "b"]).all(), Ok(vec![None, None]));
@@ -100,7 +91,7 @@ fn a_client_in_a_log_shows_no_password() {
 
 #[test]
 fn a_refused_login_is_an_error_of_its_own_and_is_not_repeated() {
-    let users = Users::new("wrong", "bob:secret\n");
+    let users = Guarded::new("bob:secret\n");
     let told = Arc::new(Mutex::new(Vec::new()));
     for (login, answer) in [
         (bob("wrong"), "CLIENT_ERROR authentication failure"),
@@ -150,7 +141,7 @@ fn a_refused_login_is_an_error_of_its_own_and_is_not_repeated() {
 
 #[test]
 fn what_a_set_without_a_login_is_answered_counts_as_well() {
-    let users = Users::new("set", "bob:secret\n");
+    let users = Guarded::new("bob:secret\n");
     for value in ["x", "bob wrong"] {
         let client = Client::connect([users.address()]).unwrap();
         let error = client.set("a", value).unwrap_err();
@@ -160,7 +151,7 @@ fn what_a_set_without_a_login_is_answered_counts_as_well() {
 
 #[test]
 fn a_login_that_becomes_right_is_found_out() {
-    let users = Users::new("later", "bob:other\n");
+    let users = Guarded::new("bob:other\n");
     let config = Config {
         login: bob("secret"),
         probe_after_max: Duration::from_millis(50),
@@ -168,7 +159,7 @@ fn a_login_that_becomes_right_is_found_out() {
     };
     let client = Client::with_config([users.address()], config).unwrap();
     assert!(matches!(client.set("a", 1), Err(Error::Login { .. })));
-    std::fs::write(&users.path, "bob:secret\n").unwrap();
+    users.users.write("bob:secret\n");
     assert!(users.server.reload());
     let start = Instant::now();
     while client.set("a", 1).is_err() {
@@ -180,7 +171,7 @@ fn a_login_that_becomes_right_is_found_out() {
 
 #[test]
 fn a_server_that_died_is_probed_with_the_login() {
-    let mut users = Users::new("probe", "bob:secret\n");
+    let mut users = Guarded::new("bob:secret\n");
     let config = Config {
         login: bob("secret"),
         failures_max: 1,
@@ -196,7 +187,7 @@ fn a_server_that_died_is_probed_with_the_login() {
     while !matches!(client.set("a", 1), Err(Error::Down { .. })) {}
     let config = ServerConfig {
         listeners: vec![ServerListener::Tcp(address)],
-        auth_file: Some(users.path.clone()),
+        auth_file: Some(users.users.path()),
         ..ServerConfig::default()
     };
     users.server = Server::start(config).unwrap();
@@ -226,7 +217,7 @@ fn a_login_that_cannot_be_said_is_refused_at_once() {
 #[tokio::test]
 async fn the_asynchronous_face_logs_in() {
     use distcache::client::asynchronous::Client;
-    let users = Users::new("async", "bob:secret\n");
+    let users = Guarded::new("bob:secret\n");
     let with = |login| {
         let config = Config { login, check_every: None, ..Config::default() };
         Client::with_config([users.address()], config).unwrap()

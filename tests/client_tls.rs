@@ -6,6 +6,7 @@
 
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod chaos;
+mod support;
 
 use chaos::{BAD_WEATHER, Proxy, Weather};
 use distcache::client::{Client, ClientCertificate, Config, Error, Login, State, Tls, WhenDown};
@@ -26,9 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::PATIENCE;
 
 /// A folder that goes away with the test.
 struct Folder(PathBuf);

@@ -433,34 +433,29 @@ fn regression_a_start_evicts_nothing_that_fits() {
         (config.memory_bytes_max, config.item_bytes_max) = (64 << 20, 1 << 20);
         Server::start(config).expect("it starts")
     };
-    let fill = |server: &Server, from: usize, to: usize| {
-        for first in (from..to).step_by(1000) {
-            let set = |number: usize| format!("set k{number:07} 0 0 9 noreply\r\n123456789\r\n");
-            ask(server, &(first..first + 1000).map(set).collect::<String>());
-        }
-    };
-    let stat = |server: &Server, name: &str| {
-        let stats = ask(server, "stats\r\n");
-        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
-        line.expect(name).parse::<usize>().expect("a number")
+    let client = |server: &Server| Client::at(server.addresses()[0]);
+    let set = |number: u64| format!("set k{number:07} 0 0 9 noreply\r\n123456789\r\n");
+    let fill = |client: &mut Client, from: u64, to: u64| {
+        client.run(&(from..to).map(set).collect::<String>());
     };
     let mut most = 0;
     {
         let directory = TempDir::new().expect("a directory");
         let server = small(&directory);
-        while stat(&server, "evictions") == 0 {
+        let mut client = client(&server);
+        while client.stat("evictions") == 0 {
             most += 20_000;
-            fill(&server, most - 20_000, most);
+            fill(&mut client, most - 20_000, most);
         }
     }
     for percent in [96, 99] {
         let directory = TempDir::new().expect("a directory");
         let server = small(&directory);
         let count = most * percent / 100 / 1000 * 1000;
-        fill(&server, 0, count);
-        assert_eq!(stat(&server, "curr_items"), count);
+        fill(&mut client(&server), 0, count);
+        assert_eq!(client(&server).stat("curr_items"), count);
         drop(server);
-        assert_eq!(stat(&small(&directory), "curr_items"), count, "{percent} %");
+        assert_eq!(client(&small(&directory)).stat("curr_items"), count, "{percent} %");
     }
 }
 

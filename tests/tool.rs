@@ -5,6 +5,8 @@
 
 #![cfg(all(feature = "server", feature = "cli"))]
 
+mod support;
+
 use distcache::server::Server;
 use distcache::server::config::Config;
 use std::collections::{BTreeMap, BTreeSet};
@@ -406,6 +408,7 @@ fn manual_and_completions_know_every_command_and_option() {
 /// `top` on a terminal of its own.
 #[cfg(target_os = "linux")]
 mod terminal {
+    use super::support::PATIENCE;
     use super::*;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, Signal, kill_process};
@@ -415,8 +418,6 @@ mod terminal {
     use std::io::Read;
     use std::process::{Child, ExitStatus};
     use std::time::{Duration, Instant};
-
-    const PATIENCE: Duration = Duration::from_secs(20);
 
     /// The end that a terminal emulator holds, and the program at the other.
     fn top(arguments: &[&str]) -> (File, Child) {
