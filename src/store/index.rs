@@ -327,6 +327,7 @@ impl Index {
     ///
     /// Another slot has to leave only when very many keys share their hash, which a secret hash key
     /// leaves to chance; dropping one keeps every operation bounded.
+    #[must_use]
     pub fn insert(&mut self, hash: u64, slot: Slot) -> Inserted {
         let partition = self.partition_of(hash);
         let mut placed = self.buckets_mut(partition).and_then(|buckets| place(buckets, slot));

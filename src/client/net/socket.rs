@@ -63,7 +63,7 @@ impl Socket {
     }
 
     #[cfg(not(unix))]
-    pub fn unix(_path: &Path) -> io::Result<Self> {
+    pub(crate) fn unix(_path: &Path) -> io::Result<Self> {
         Err(super::no_unix_sockets())
     }
 

@@ -11,27 +11,27 @@ use tokio::io::{Interest, Ready};
 pub(in crate::client) struct UnixStream(Infallible);
 
 impl UnixStream {
-    pub async fn connect(_path: impl AsRef<Path>) -> io::Result<Self> {
+    pub(crate) async fn connect(_path: impl AsRef<Path>) -> io::Result<Self> {
         Err(super::no_unix_sockets())
     }
 
-    pub async fn ready(&self, _interest: Interest) -> io::Result<Ready> {
+    pub(crate) async fn ready(&self, _interest: Interest) -> io::Result<Ready> {
         match self.0 {}
     }
 
-    pub fn poll_read_ready(&self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.0 {}
     }
 
-    pub fn poll_write_ready(&self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write_ready(&self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.0 {}
     }
 
-    pub fn try_read(&self, _room: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_read(&self, _room: &mut [u8]) -> io::Result<usize> {
         match self.0 {}
     }
 
-    pub fn try_write(&self, _bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&self, _bytes: &[u8]) -> io::Result<usize> {
         match self.0 {}
     }
 }
